@@ -1,0 +1,102 @@
+"""Encoder, optional morphing, optional bottleneck and head as one classifier, with its loss terms per sample."""
+
+from __future__ import annotations
+
+from typing import Mapping, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .bottleneck import GaussianBottleneck
+from .contrastive import TripletContrast, supervised_contrastive_loss
+from .morphing import InputMorphing
+
+
+class LossTerms(NamedTuple):
+    """The parts of a batch's loss, before they are reduced."""
+
+    losses: dict[str, Tensor]  #: name -> (N,); the names are those of ``RobustClassifier.weights``
+    without_triplet: Tensor | None  #: (), how many anchors had no positive or no negative; None without morphing
+
+
+class RobustClassifier(nn.Module):
+    """What CIM, CIM+VIB, VIB and SCL have in common: L = sum over terms of weight · mean over the batch.
+
+    Args:
+        encoder: images (N, C, H, W) -> features (N, F).
+        head: features, or the bottleneck's code -> logits (N, K).
+        weights: the weight of each loss term: "supervised", with ``contrast`` also "contrastive" (λ), with
+            ``bottleneck`` "kl" (β), and "supervised_contrastive" where that loss is wanted.
+        morphing: psi, before the encoder.
+        contrast: L_con on psi; needs ``morphing``.
+        bottleneck: between encoder and head.
+        temperature: of the supervised contrastive loss.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        weights: Mapping[str, float],
+        morphing: InputMorphing | None = None,
+        contrast: TripletContrast | None = None,
+        bottleneck: GaussianBottleneck | None = None,
+        temperature: float | None = None,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.weights = dict(weights)
+        self.morphing = morphing
+        self.contrast = contrast
+        self.bottleneck = bottleneck
+        self.temperature = temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> logits (N, K), without any noise: a bottleneck's code is its mean."""
+        if self.morphing is not None:
+            images = self.morphing(images).images
+        features = self.encoder(images)
+        if self.bottleneck is not None:
+            features = self.bottleneck.mean(features)
+        return self.head(features)
+
+    def loss_terms(self, images: Tensor, labels: Tensor, environments: Tensor | None = None) -> LossTerms:
+        """One training forward.
+
+        Args:
+            images: (N, C, H, W), normalised as the encoder takes them.
+            labels: (N,) int64 in [0, K).
+            environments: (N,) int64, or ``None`` where the host has none.
+
+        Raises:
+            ValueError: a label is outside [0, K) (checked where it costs no synchronisation: on the CPU).
+        """
+        losses: dict[str, Tensor] = {}
+        without_triplet = None
+        if self.morphing is not None:
+            morphed = self.morphing(images)
+            images = morphed.images
+            if self.contrast is not None:
+                losses["contrastive"], valid = self.contrast(morphed.psi, morphed.pixels, labels, environments)
+                without_triplet = (~valid).sum()
+        features = self.encoder(images)
+        if "supervised_contrastive" in self.weights:
+            losses["supervised_contrastive"] = supervised_contrastive_loss(features, labels, self.temperature)
+        if self.bottleneck is not None:
+            features, losses["kl"] = self.bottleneck(features)
+        logits = self.head(features)
+        _check_labels(labels, logits.shape[1])
+        losses["supervised"] = F.cross_entropy(logits, labels, reduction="none")
+        return LossTerms(losses, without_triplet)
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The training loss, (): the one place that reduces and weighs the terms."""
+        return sum(self.weights[name] * values.mean() for name, values in losses.items())
+
+
+def _check_labels(labels: Tensor, n_classes: int) -> None:
+    if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
+        wrong = labels[(labels < 0) | (labels >= n_classes)][0]
+        raise ValueError(f"label {int(wrong)} is out of range: this classifier has {n_classes} classes, labels go from 0 to {n_classes - 1}")

@@ -1,0 +1,90 @@
+"""Losses that compare images of a minibatch: CIM's L_con and the supervised contrastive loss. One value per image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .similarity import TRIPLETS, check_library
+from .triplets import draw_triplets
+
+#: The sign of L_con = sign · (s_pos - s_neg). The poster minimises MS(psi(x), x+) - MS(psi(x), x-). Read as the
+#: distance 1 - MS-SSIM, minimising pulls psi(x) to its positive, as a triplet loss does; read as the similarity
+#: itself it pushes psi(x) away. This is the one place that decides.
+READINGS = {"distance": -1.0, "similarity": 1.0}
+
+#: What psi(x) is compared with: the raw x+ and x- (the poster's), or psi(x+) and psi(x-).
+TARGETS = ("input", "morphed")
+
+
+def contrastive_loss(s_pos: Tensor, s_neg: Tensor, valid: Tensor, reading: str = "distance") -> Tensor:
+    """L_con per anchor (arXiv:2106.06620, Eq. 1).
+
+    Args:
+        s_pos, s_neg: MS-SSIM with the positive and with the negative, (N,).
+        valid: (N,) bool; an anchor without a positive or a negative contributes a graph-connected zero.
+        reading: a key of ``READINGS``.
+
+    Returns:
+        (N,), in [-1, 1]; -1 is best.
+    """
+    return torch.where(valid, READINGS[reading] * (s_pos - s_neg), 0 * s_pos)
+
+
+@dataclass(frozen=True)
+class TripletContrast:
+    """L_con of a batch: draws the triplets, compares the images, and reads the result.
+
+    Args:
+        scales: MS-SSIM scales, from :func:`~.similarity.choose_scales`.
+        pairs: a key of ``triplets.CANDIDATES``.
+        targets: one of ``TARGETS``.
+        similarity: a key of ``similarity.TRIPLETS``.
+        floor: a key of ``similarity.FLOORS``.
+        reading: a key of ``READINGS``.
+
+    Raises:
+        ValueError: ``similarity`` cannot do these scales or this floor.
+    """
+
+    scales: int
+    pairs: str = "random"
+    targets: str = "input"
+    similarity: str = "ms_ssim"
+    floor: str = "smooth"
+    reading: str = "distance"
+
+    def __post_init__(self):
+        if self.similarity == "pytorch_msssim":
+            check_library(self.scales, self.floor)
+
+    def __call__(self, psi: Tensor, pixels: Tensor, labels: Tensor, environments: Tensor | None) -> tuple[Tensor, Tensor]:
+        """psi(x) and x, (N, C, H, W) in [0, 1]; labels and environments, (N,) int64 -> (L_con (N,), valid (N,))."""
+        positive, negative, valid = draw_triplets(labels, environments, self.pairs)
+        reference = psi if self.targets == "morphed" else pixels
+        s_pos, s_neg = TRIPLETS[self.similarity](psi, reference, positive, negative, self.scales, self.floor)
+        return contrastive_loss(s_pos, s_neg, valid, self.reading), valid
+
+
+def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """The supervised contrastive loss L_out (Khosla et al., 2020, arXiv:2004.11362, Eq. 2).
+
+    Args:
+        features: (N, D) float, of any length; normalised here. Computed in at least float32.
+        labels: (N,) int64.
+        temperature: positive.
+
+    Returns:
+        (N,), at least 0; a graph-connected zero for an anchor without a positive.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features = features if features.dtype == torch.float64 else features.float()
+        features = F.normalize(features, dim=1)
+        own = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        positives = (labels[:, None] == labels) & ~own
+        logits = (features @ features.T / temperature).masked_fill(own, torch.finfo(features.dtype).min)
+        log_probability = F.log_softmax(logits, dim=1)
+        return -torch.where(positives, log_probability, 0).sum(1) / positives.sum(1).clamp(min=1)

@@ -1,0 +1,113 @@
+"""Contrastive Input Morphing's psi(x) = m∘x, in pixel space (Taghanaki et al., 2021, arXiv:2106.06620, Section 3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PixelSpace(nn.Module):
+    """Between the images that a host gives to its encoder and pixels in [0, 1].
+
+    Args:
+        mean: per-channel mean that the host subtracted, length C (0 for images that are pixels already).
+        std: per-channel standard deviation that the host divided by, length C, positive.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        if len(mean) != len(std):
+            raise ValueError(f"mean has {len(mean)} channels and std has {len(std)}; give one of each per channel")
+        if min(std) <= 0:
+            raise ValueError(f"std must be positive in every channel, {tuple(std)} was given")
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def raw(cls, channels: int) -> PixelSpace:
+        """The host's images are pixels in [0, 1]."""
+        return cls([0.0] * channels, [1.0] * channels)
+
+    @classmethod
+    def imagenet(cls) -> PixelSpace:
+        """The host's images are RGB, normalised with ImageNet's mean and standard deviation."""
+        return cls([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) as the encoder takes them -> (N, C, H, W) in [0, 1] up to rounding."""
+        return images * self.std + self.mean
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """The inverse of :meth:`to_pixels`."""
+        return (pixels - self.mean) / self.std
+
+
+class TransformationNetwork(nn.Module):
+    """A small strided encoder-decoder that maps pixels to the weighting matrix m.
+
+    Kept small because it decides the price of a CIM step: two stride-2 convolutions, one at a quarter of the
+    resolution, a projection to the mask and a bilinear upsampling, which also keeps m smooth.
+
+    Args:
+        channels: image channels C, 1 to 3.
+        mask_channels: 1 (one mask for all channels) or C (one mask per channel).
+    """
+
+    def __init__(self, channels: int, mask_channels: int = 1):
+        super().__init__()
+        if not 1 <= channels <= 3:
+            raise ValueError(f"images have 1 to 3 channels, {channels} were given")
+        if mask_channels not in (1, channels):
+            raise ValueError(f"a mask has 1 channel or one per image channel ({channels}), {mask_channels} were asked for")
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, 16, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(32, mask_channels, 1),
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels (N, C, H, W) in [0, 1] -> m (N, 1 or C, H, W) in (0, 1)."""
+        logits = F.interpolate(self.features(pixels), size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+        return logits.sigmoid()
+
+
+class Morphed(NamedTuple):
+    """What morphing a batch gives; all float tensors."""
+
+    pixels: Tensor  #: x, (N, C, H, W) in [0, 1]
+    mask: Tensor  #: m, (N, 1 or C, H, W) in (0, 1)
+    psi: Tensor  #: m∘x, (N, C, H, W) in [0, 1]
+    images: Tensor  #: psi as the encoder takes it, (N, C, H, W)
+
+
+class InputMorphing(nn.Module):
+    """psi(x) = m∘x with m = TransformationNetwork(x), whatever normalisation the host applies.
+
+    Args:
+        pixel_space: the host's normalisation.
+        per_channel: one mask per channel instead of one for all.
+    """
+
+    def __init__(self, pixel_space: PixelSpace, per_channel: bool = False):
+        super().__init__()
+        self.pixel_space = pixel_space
+        channels = pixel_space.channels
+        self.network = TransformationNetwork(channels, channels if per_channel else 1)
+
+    def forward(self, images: Tensor) -> Morphed:
+        """Images (N, C, H, W) as the encoder takes them -> :class:`Morphed`."""
+        pixels = self.pixel_space.to_pixels(images)
+        mask = self.network(pixels)
+        psi = mask * pixels
+        return Morphed(pixels, mask, psi, self.pixel_space.from_pixels(psi))

@@ -1,0 +1,122 @@
+"""Post-import hooks: register with a host the moment it is imported. Standard library only.
+
+``cim_plugin_autoload.pth`` calls :func:`install` at every start of this environment's Python, so importing this
+module must stay cheap. ``CIM_PLUGIN_AUTOLOAD=0`` switches everything off.
+"""
+
+import os
+import sys
+
+#: host module -> "our module:function(host module)", called right after the host module has run
+HOOKS = {
+    "domainbed.algorithms": "cim_plugin.hosts.domainbed:on_algorithms",
+    "domainbed.command_launchers": "cim_plugin.hosts.domainbed:on_command_launchers",
+    "domainbed.datasets": "cim_plugin.hosts.domainbed:on_datasets",
+    "domainbed.hparams_registry": "cim_plugin.hosts.domainbed:on_hparams_registry",
+    "domainbed.lib.fast_data_loader": "cim_plugin.hosts.domainbed:on_fast_data_loader",
+}
+
+
+def warn(message):
+    """Say what is wrong with us, once, and let the host go on."""
+    import warnings
+
+    warnings.warn(f"cim_plugin: {message}", RuntimeWarning, stacklevel=2)
+
+
+def domainbed_cache():
+    """The folder where ``cim-plugin get-domainbed`` puts DomainBed."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "cim_plugin", "DomainBed")
+
+
+def _register(module):
+    where, _, function = HOOKS[module.__name__].partition(":")
+    try:
+        __import__(where)
+        getattr(sys.modules[where], function)(module)
+    except Exception as error:
+        uninstall()  # one fault, one warning: what is half registered helps nobody
+        warn(f"switched off, {module.__name__} goes on without it: {type(error).__name__}: {error}")
+
+
+class _Loader:
+    """A host module's own loader, and our hook once it has run the module."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def create_module(self, spec):
+        return self._inner.create_module(spec)
+
+    def exec_module(self, module):
+        module.__loader__ = module.__spec__.loader = self._inner
+        self._inner.exec_module(module)
+        _register(module)
+
+
+class _Finder:
+    """Wraps the loaders that the other finders give for host modules, and finds a DomainBed that is not on the path."""
+
+    def __init__(self):
+        self._busy = set()  # names that the other finders are being asked for; the import lock of the name guards it
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "domainbed":
+            return self._find_domainbed(path, target)
+        if name not in HOOKS:
+            return None
+        spec = self._ask_others(name, path, target)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+    def _ask_others(self, name, path, target):
+        if name in self._busy:
+            return None
+        self._busy.add(name)
+        try:
+            for finder in sys.meta_path:
+                find = None if finder is self else getattr(finder, "find_spec", None)
+                spec = find(name, path, target) if find else None
+                if spec is not None:
+                    return spec
+            return None
+        finally:
+            self._busy.discard(name)
+
+    def _find_domainbed(self, path, target):
+        from importlib.machinery import PathFinder
+
+        home = os.environ.get("DOMAINBED_HOME")
+        if home:
+            if os.path.isfile(os.path.join(home, "domainbed", "__init__.py")):
+                return PathFinder.find_spec("domainbed", [home], target)
+            warn(f"DOMAINBED_HOME={home} holds no domainbed/__init__.py and is ignored; name the checkout's folder")
+        spec = self._ask_others("domainbed", path, target)
+        if spec is None or spec.loader is None or spec.origin is None:  # nothing, or a folder that only has the name
+            spec = PathFinder.find_spec("domainbed", [domainbed_cache()], target) or spec
+        return spec
+
+
+FINDER = _Finder()
+
+
+def install():
+    """Hook the hosts, those that were imported earlier included. Calling it again changes nothing."""
+    if FINDER in sys.meta_path:
+        return
+    sys.meta_path.insert(0, FINDER)
+    for name in HOOKS:
+        module = sys.modules.get(name)
+        if FINDER in sys.meta_path and module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
+            _register(module)
+
+
+def uninstall():
+    """Undo :func:`install` for what is imported from now on."""
+    if FINDER in sys.meta_path:
+        sys.meta_path.remove(FINDER)

@@ -1,0 +1,210 @@
+"""The one table of algorithms and hyperparameters that every host adapter reads.
+
+An algorithm is a row: the parts that it adds to a plain classifier. A part brings its hyperparameters, each with a
+default, a random draw for sweeps, and a check. ``python -m cim_plugin.catalog`` prints the table that the README shows.
+Torch is imported only by :func:`build`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Mapping
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from .algorithms.classifier import RobustClassifier
+    from .algorithms.morphing import PixelSpace
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One value that a user may set."""
+
+    default: Any
+    draw: Callable[[np.random.RandomState], Any]  #: native Python values only: hosts write them as JSON
+    domain: str  #: what the README says of the draw
+    accepts: Callable[[Any], bool]
+    values: str  #: the accepted values, in words
+    help: str
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise InputError unless ``value`` can be used."""
+        if not self.accepts(value):
+            raise InputError(f"{name}={value!r} is not {self.values} (default {self.default!r})")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _weight(default: float, low: float, high: float, help: str) -> Hyperparameter:
+    return Hyperparameter(
+        default,
+        lambda r: float(10 ** r.uniform(low, high)),
+        f"10^U({low:g}, {high:g})",
+        lambda value: _is_number(value) and value >= 0,
+        "a finite number of at least 0",
+        help,
+    )
+
+
+def _choice(default: str, others: tuple[str, ...], help: str) -> Hyperparameter:
+    """A choice that sweeps leave at the default: it names a variant, and a sweep tunes one variant."""
+    options = (default, *others)
+    words = " or ".join(repr(option) for option in options)
+    return Hyperparameter(default, lambda r: default, "fixed", lambda value: value in options, words, help)
+
+
+#: part -> its hyperparameters. The first of each part is the weight of the part's loss term.
+PARTS: dict[str, dict[str, Hyperparameter]] = {
+    "morphing": {
+        "cim_lambda": _weight(1.0, -2, 1, "weight λ of L_con"),
+        "cim_pairs": _choice("random", ("cross_environment",), "where positives and negatives come from"),
+        "cim_targets": _choice("input", ("morphed",), "psi(x) is compared with x+ and x-, or with psi(x+) and psi(x-)"),
+        "cim_reading": _choice("distance", ("similarity",), "how the poster's MS(·,·) is read; 'similarity' reverses the sign of L_con"),
+        "cim_mask": _choice("shared", ("per_channel",), "one mask for all channels, or one per channel"),
+        "cim_floor": _choice("smooth", ("exact",), "MS-SSIM where a term is negative: bounded gradient, or the exact rule without one"),
+        "cim_similarity": _choice("ms_ssim", ("pytorch_msssim",), "our MS-SSIM, or the reference library's (images above 160 pixels, exact floor)"),
+    },
+    "bottleneck": {
+        "vib_beta": _weight(1e-3, -5, -1, "weight β of the KL"),
+        "vib_dimension": Hyperparameter(
+            256,
+            lambda r: int(r.choice([64, 128, 256])),
+            "64, 128 or 256",
+            lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+            "a whole number of at least 1",
+            "length of the code z",
+        ),
+    },
+    "supervised_contrastive": {
+        "scl_weight": _weight(1.0, -2, 1, "weight of the supervised contrastive loss"),
+        "scl_temperature": Hyperparameter(
+            0.1,
+            lambda r: float(r.choice([0.05, 0.1, 0.2])),
+            "0.05, 0.1 or 0.2",
+            lambda value: _is_number(value) and value > 0,
+            "a finite number above 0",
+            "its temperature",
+        ),
+    },
+}
+
+#: name -> (parts, what it is). The order is that of result tables.
+ALGORITHMS: dict[str, tuple[tuple[str, ...], str]] = {
+    "CIM": (("morphing",), "Contrastive Input Morphing (Taghanaki et al., 2021)"),
+    "CIM_VIB": (("morphing", "bottleneck"), "CIM with the variational information bottleneck"),
+    "VIB": (("bottleneck",), "variational information bottleneck (Alemi et al., 2017)"),
+    "SCL_E2E": (("supervised_contrastive",), "supervised contrastive loss beside the cross-entropy, end to end (Khosla et al., 2020)"),
+}
+
+
+def hyperparameters(algorithm: str) -> dict[str, Hyperparameter]:
+    """The hyperparameters that an algorithm adds to its host's."""
+    parts, _ = ALGORITHMS[algorithm]
+    return {name: entry for part in parts for name, entry in PARTS[part].items()}
+
+
+def check(algorithm: str, values: Mapping[str, Any]) -> None:
+    """Raise InputError for a value that cannot be used or for a key that looks like ours and is unknown.
+
+    Args:
+        values: a host's hyperparameters; keys without one of our prefixes are the host's own business.
+    """
+    known = hyperparameters(algorithm)
+    prefixes = {name.split("_")[0] + "_" for part in PARTS.values() for name in part}
+    for name in values:
+        if name not in known and name.startswith(tuple(prefixes)):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise InputError(f"{algorithm} has no hyperparameter {name!r} (given {values[name]!r}); {hint}")
+    for name, entry in known.items():
+        if name not in values:
+            raise InputError(f"{algorithm} needs the hyperparameter {name!r} (default {entry.default!r})")
+        entry.check(name, values[name])
+
+
+def build(
+    algorithm: str,
+    values: Mapping[str, Any],
+    *,
+    encoder: nn.Module,
+    n_features: int,
+    make_head: Callable[[int], nn.Module],
+    image_size: tuple[int, int],
+    pixel_space: PixelSpace,
+    n_environments: int | None,
+) -> RobustClassifier:
+    """The classifier that a row of the table describes.
+
+    The head is made right after the encoder and before any part, so that at the same seed encoder and head start as
+    a plain classifier's do.
+
+    Args:
+        algorithm: a key of ``ALGORITHMS``.
+        values: the host's hyperparameters with ours among them.
+        encoder: images (N, C, H, W) -> features (N, n_features).
+        make_head: input length -> the module that gives logits.
+        image_size: height and width in pixels.
+        pixel_space: how the host's images relate to pixels in [0, 1].
+        n_environments: training environments, ``None`` where the host has none.
+
+    Raises:
+        InputError: a hyperparameter is unknown or out of range, or does not go with this image size or host.
+    """
+    from .algorithms.bottleneck import GaussianBottleneck
+    from .algorithms.classifier import RobustClassifier
+    from .algorithms.contrastive import TripletContrast
+    from .algorithms.morphing import InputMorphing
+    from .algorithms.similarity import choose_scales
+
+    check(algorithm, values)
+    parts, _ = ALGORITHMS[algorithm]
+    weights = {"supervised": 1.0}
+    modules: dict[str, Any] = {}
+    head = make_head(values["vib_dimension"] if "bottleneck" in parts else n_features)
+    if "bottleneck" in parts:
+        weights["kl"] = values["vib_beta"]
+        modules["bottleneck"] = GaussianBottleneck(n_features, values["vib_dimension"])
+    if "supervised_contrastive" in parts:
+        weights["supervised_contrastive"] = values["scl_weight"]
+        modules["temperature"] = values["scl_temperature"]
+    if "morphing" in parts:
+        if values["cim_pairs"] == "cross_environment" and (n_environments or 0) < 2:
+            raise InputError(f"cim_pairs='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; use 'random'")
+        weights["contrastive"] = values["cim_lambda"]
+        try:
+            modules["morphing"] = InputMorphing(pixel_space, values["cim_mask"] == "per_channel")
+            modules["contrast"] = TripletContrast(
+                choose_scales(*image_size),
+                pairs=values["cim_pairs"],
+                targets=values["cim_targets"],
+                similarity=values["cim_similarity"],
+                floor=values["cim_floor"],
+                reading=values["cim_reading"],
+            )
+        except ValueError as error:  # algorithms/ says what is wrong with numbers; here it is the user's choice
+            raise InputError(f"{algorithm}: {error}") from error
+    return RobustClassifier(encoder, head, weights, **modules)
+
+
+def markdown() -> str:
+    """The table of algorithms and hyperparameters, as the README shows it."""
+    lines = ["| algorithm | what it is |", "|---|---|"]
+    lines += [f"| `{name}` | {what} |" for name, (_, what) in ALGORITHMS.items()]
+    lines += ["", "| hyperparameter | of | default | in sweeps | accepted | meaning |", "|---|---|---|---|---|---|"]
+    for part, entries in PARTS.items():
+        users = ", ".join(f"`{name}`" for name, (parts, _) in ALGORITHMS.items() if part in parts)
+        for name, entry in entries.items():
+            lines.append(f"| `{name}` | {users} | `{entry.default!r}` | {entry.domain} | {entry.values} | {entry.help} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown())

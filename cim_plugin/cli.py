@@ -1,0 +1,40 @@
+"""``cim-plugin``: one table of commands, each imported only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from . import __version__
+from .errors import InputError
+
+#: command -> (module with add_arguments(parser) and run(args) -> exit status, what it does)
+COMMANDS = {
+    "get-domainbed": ("cim_plugin.get_domainbed", "fetch the tested DomainBed into the user's cache, importable from any folder"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Exit status: the command's own; 2 for a wrong argument, in one line; 130 on Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
+    parser.add_argument("--version", action="version", version=f"cim-plugin {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, what) in COMMANDS.items():
+        command = commands.add_parser(name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        if argv[:1] == [name]:
+            importlib.import_module(module).add_arguments(command)
+    args = parser.parse_args(argv)
+    try:
+        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except InputError as error:
+        print(f"cim-plugin {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"cim-plugin {args.command}: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

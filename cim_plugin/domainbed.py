@@ -1,0 +1,29 @@
+"""``python -m cim_plugin.domainbed train|sweep|...``: DomainBed's scripts with our algorithms, whatever the autoload state."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import sys
+
+from . import autoload
+
+SCRIPTS = ("train", "sweep", "collect_results", "list_top_hparams")
+
+
+def main() -> None:
+    """Run a script of the host under its own name, with our hooks installed."""
+    if len(sys.argv) < 2 or sys.argv[1] not in SCRIPTS:
+        asked_for_help = sys.argv[1:2] in (["-h"], ["--help"])
+        print(f"usage: python -m cim_plugin.domainbed {{{','.join(SCRIPTS)}}} ...   (each takes --help)", file=sys.stdout if asked_for_help else sys.stderr)
+        raise SystemExit(0 if asked_for_help else 2)
+    autoload.install()
+    if importlib.util.find_spec("domainbed") is None:
+        print("error: DomainBed is not found; 'cim-plugin get-domainbed' fetches it, or set DOMAINBED_HOME to a checkout", file=sys.stderr)
+        raise SystemExit(2)
+    script = f"domainbed.scripts.{sys.argv.pop(1)}"
+    runpy.run_module(script, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

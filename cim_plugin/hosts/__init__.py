@@ -1,0 +1,1 @@
+"""Thin adapters, one per host. Host-bound imports live only here."""

@@ -1,0 +1,228 @@
+"""DomainBed as host: our algorithms, their hyperparameters, one data set and one launcher in the tables that its scripts read.
+
+Every ``on_*`` is called by :mod:`cim_plugin.autoload` with the host's module right after that module has run, again after
+a reload. Nothing of the host is replaced but ``_hparams``, which is wrapped, and ``InfiniteDataLoader.__init__``, which
+is checked for our algorithms only.
+"""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import catalog
+from ..algorithms.morphing import PixelSpace
+from ..errors import InputError
+from . import domainbed_faults
+
+#: how a loss term is called in the host's logs
+LOG_NAMES = {"supervised": "L_sup", "contrastive": "L_con", "kl": "KL", "supervised_contrastive": "L_scl"}
+
+#: our data sets: agreement of photograph and label per environment, and how the tables call it
+DIGITS_ON_PHOTOS = {"+90%": 0.9, "+80%": 0.8, "-90%": 0.1}
+LARGEST_BATCH = 256  #: for random hyperparameters on our data set: an environment trains on 479 images
+
+
+class _RobustAlgorithm:
+    """The host's Algorithm interface on top of a ``RobustClassifier``; combined with the host's base class below."""
+
+    host: Any  #: domainbed.algorithms
+    name: str  #: a key of catalog.ALGORITHMS
+
+    def __init__(self, input_shape, num_classes, num_domains, hparams):
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        channels, height, width = _image_shape(self.name, input_shape)
+        catalog.check(self.name, hparams)
+        encoder = _featurizer(self.host.networks, self.name, input_shape, hparams)
+        normalised = (height, width) == (224, 224) and channels == 3  # the host normalises exactly these
+        self.model = catalog.build(
+            self.name,
+            hparams,
+            encoder=encoder,
+            n_features=encoder.n_outputs,
+            make_head=lambda n_inputs: self.host.networks.Classifier(n_inputs, num_classes, hparams["nonlinear_classifier"]),
+            image_size=(height, width),
+            pixel_space=PixelSpace.imagenet() if normalised else PixelSpace.raw(channels),
+            n_environments=num_domains,
+        )
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
+        self._warned = False
+        if self.model.contrast is not None:
+            pixels = "ImageNet-normalised images" if normalised else "pixels in [0, 1]"
+            print(f"{self.name}: MS-SSIM with {self.model.contrast.scales} scales for {height}x{width}; inputs are {pixels}")
+
+    def update(self, minibatches, unlabeled=None):
+        """One step on the concatenated minibatches, [(images, labels)] per environment; ``unlabeled`` is not used.
+
+        Returns:
+            The same keys at every step, Python floats: the loss, its terms, and with CIM the number of anchors
+            without a triplet.
+        """
+        images = torch.cat([x for x, _ in minibatches])
+        labels = torch.cat([y for _, y in minibatches])
+        environments = torch.cat([torch.full_like(y, number) for number, (_, y) in enumerate(minibatches)])
+        try:
+            losses, without_triplet = self.model.loss_terms(images, labels, environments)
+        except ValueError as error:
+            raise InputError(f"{self.name}: {error}") from error
+        loss = self.model.total(losses)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+        logged = {"loss": loss, **{LOG_NAMES[name]: values.mean() for name, values in losses.items()}}
+        if without_triplet is not None:
+            logged["no_triplet"] = without_triplet.to(loss.dtype)
+        values = torch.stack([value.detach() for value in logged.values()]).tolist()  # the step's one synchronisation
+        logged = dict(zip(logged, values))
+        if logged.get("no_triplet") == len(labels) and not self._warned:
+            self._warned = True
+            warnings.warn(f"{self.name}: none of the {len(labels)} images of this batch has a positive and a negative; L_con is 0", RuntimeWarning)
+        return logged
+
+    def predict(self, x):
+        """Images (N, C, H, W) -> logits (N, K); deterministic."""
+        return self.model(x)
+
+
+def _image_shape(name: str, input_shape) -> tuple[int, int, int]:
+    if len(input_shape) != 3:
+        raise InputError(f"{name} works on images (channels, height, width), this data set has inputs of shape {tuple(input_shape)}")
+    return tuple(input_shape)
+
+
+def _featurizer(networks, name: str, input_shape, hparams):
+    """The host's featurizer, with its silent or bare faults said in words."""
+    if tuple(input_shape[1:]) == (224, 224) and hparams.get("resnet18") and hparams.get("resnet50_augmix"):
+        warnings.warn(
+            'resnet18=true has no effect while resnet50_augmix=true, DomainBed\'s default: a ResNet-50 is trained; pass --hparams \'{"resnet18": true, "resnet50_augmix": false}\'',
+            RuntimeWarning,
+        )
+    try:
+        return networks.Featurizer(input_shape, hparams)
+    except NotImplementedError as error:
+        raise InputError(f"{name}: DomainBed has no network for images of {input_shape[1]}x{input_shape[2]}; it has them for 28x28, 32x32 and 224x224") from error
+    except Exception as error:
+        if domainbed_faults.is_failed_download(error):
+            raise InputError(
+                f"{name}: the pretrained weights could not be downloaded ({domainbed_faults.last_line(error)}); put the file into {torch.hub.get_dir()}/checkpoints, "
+                "or for timm models into the Hugging Face cache, on a machine with network"
+            ) from error
+        raise
+
+
+def on_algorithms(module):
+    """Add our classes to the host's namespace and to the end of its list."""
+    for name, (_, what) in catalog.ALGORITHMS.items():
+        present = getattr(module, name, None)
+        if present is not None and not issubclass(present, _RobustAlgorithm):
+            raise RuntimeError(f"the host already has an algorithm named {name}")
+        own = {"__doc__": what, "__module__": module.__name__, "host": module, "name": name}
+        setattr(module, name, type(name, (_RobustAlgorithm, module.Algorithm), own))
+        if name not in module.ALGORITHMS:
+            module.ALGORITHMS.append(name)
+
+
+def on_hparams_registry(module):
+    """Wrap ``_hparams``: delegate, then add ours, each drawn from a stream seeded by its name, as the host's are."""
+    inner = module._hparams
+    if hasattr(inner, "__wrapped__"):
+        return
+
+    @functools.wraps(inner)
+    def _hparams(algorithm, dataset, random_seed):
+        domainbed_faults.watch(algorithm)
+        ours = dataset == "DebugDigitsOnPhotos"
+        hparams = inner(algorithm, "Debug28" if ours else dataset, random_seed)  # small images: their learning rate
+        if ours:
+            default, drawn = hparams["batch_size"]
+            hparams["batch_size"] = (default, min(drawn, LARGEST_BATCH))
+        if algorithm in catalog.ALGORITHMS:
+            for name, entry in catalog.hyperparameters(algorithm).items():
+                random_state = np.random.RandomState(module.misc.seed_hash(random_seed, name))
+                hparams[name] = (entry.default, entry.draw(random_state))
+        return hparams
+
+    module._hparams = _hparams
+
+
+def on_datasets(module):
+    """Add the offline data set. "Debug" in its name keeps it out of the host's default sweeps."""
+
+    class DebugDigitsOnPhotos(module.MultipleDomainDataset):
+        """Digits (label: below 5) on photographs that agree with the label by 90%, 80% and, the other way round, 90%.
+
+        Deterministic for the host's ``--seed``; the environments share neither digits nor regions of a photograph.
+        """
+
+        N_STEPS = 501
+        CHECKPOINT_FREQ = 50
+        N_WORKERS = 0
+        ENVIRONMENTS = list(DIGITS_ON_PHOTOS)
+        INPUT_SHAPE = (3, 28, 28)
+
+        def __init__(self, root, test_envs, hparams):
+            super().__init__()
+            from ..data.digits_on_photos import digits_on_photos
+
+            self.input_shape = self.INPUT_SHAPE
+            self.num_classes = 2
+            seed = int(torch.randint(2**31, ()))  # the host seeded torch with --seed
+            self.datasets = [
+                torch.utils.data.TensorDataset(images, labels)
+                for images, labels, _ in digits_on_photos(list(DIGITS_ON_PHOTOS.values()), seed)
+            ]
+
+    DebugDigitsOnPhotos.__module__ = module.__name__
+    DebugDigitsOnPhotos.__qualname__ = name = "DebugDigitsOnPhotos"
+    setattr(module, name, DebugDigitsOnPhotos)
+    if name not in module.DATASETS:
+        module.DATASETS.append(name)
+
+
+def on_command_launchers(module):
+    """Add ``cim_local``."""
+    module.REGISTRY["cim_local"] = cim_local
+
+
+def cim_local(commands):
+    """Run a sweep's commands one after the other with the interpreter that runs the sweep.
+
+    The host writes ``python -m domainbed.scripts.train``, which is another interpreter where another ``python`` is first
+    on the path. Goes on after a failed job.
+
+    Raises:
+        SystemExit: 1 where jobs failed, naming how many and how to run them again.
+    """
+    failed = 0
+    for number, command in enumerate(commands, 1):
+        print(f"cim_local: job {number} of {len(commands)}", flush=True)
+        failed += subprocess.call(_with_this_interpreter(shlex.split(command))) != 0
+    if failed:
+        print(f"cim_local: {failed} of {len(commands)} jobs failed; their err.txt says why. 'sweep delete_incomplete', then 'launch' runs them again", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _with_this_interpreter(words: list[str]) -> list[str]:
+    if words[:3] == ["python", "-m", "domainbed.scripts.train"]:
+        return [sys.executable, "-m", "cim_plugin.domainbed", "train", *words[3:]]
+    return words
+
+
+def on_fast_data_loader(module):
+    """Make an environment smaller than the batch an error: the host's loader would wait for a full batch for ever."""
+    inner = module.InfiniteDataLoader.__init__
+
+    @functools.wraps(inner)
+    def __init__(self, dataset, weights, batch_size, num_workers):
+        domainbed_faults.check_batch_size(len(dataset), weights is not None, batch_size)
+        inner(self, dataset, weights, batch_size, num_workers)
+
+    module.InfiniteDataLoader.__init__ = __init__
