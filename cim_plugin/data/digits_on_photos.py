@@ -14,7 +14,7 @@ from torch import Tensor
 
 SIDE = 28  #: side of an image in pixels
 CROP = 2 * SIDE  #: side of the region of the photograph behind it, which is halved
-DIM = 0.7  #: the photograph's brightness is multiplied by this, so that a white digit shows on a white sky
+DIM = 0.6  #: the photograph's brightness is multiplied by this, so that a white digit shows on a white sky
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
