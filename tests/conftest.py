@@ -1,0 +1,57 @@
+"""Where the tests find real hosts and real data, and how they run a fresh Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cim_plugin.autoload import domainbed_cache
+
+HERE = Path(__file__).parent
+SMALL_HOST = HERE / "hosts" / "small_host"
+SHARED = HERE.parent.parent / "shared"
+
+#: a module-level line that stands for the autoload file where a test puts the plugin on the path itself
+AUTOLOAD = (HERE.parent / "cim_plugin" / "cim_plugin_autoload.pth").read_text()
+
+
+def find_domainbed() -> Path | None:
+    """A real checkout: DOMAINBED_HOME, or the one that ``cim-plugin get-domainbed`` made."""
+    for folder in filter(None, (os.environ.get("DOMAINBED_HOME"), domainbed_cache())):
+        if os.path.isfile(os.path.join(folder, "domainbed", "__init__.py")):
+            return Path(folder)
+    return None
+
+
+def run_python(*words: str, cwd=None, timeout=300, **environment: str | None) -> subprocess.CompletedProcess:
+    """A fresh interpreter of this environment; variables that are None are removed."""
+    variables = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
+    return subprocess.run([sys.executable, *words], cwd=cwd, env=variables, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def domainbed() -> Path:
+    """A real DomainBed checkout; skips with the reason where there is none."""
+    folder = find_domainbed()
+    if folder is None:
+        pytest.skip("no DomainBed: run 'cim-plugin get-domainbed' or set DOMAINBED_HOME")
+    pytest.importorskip("timm", reason="DomainBed needs timm")
+    return folder
+
+
+@pytest.fixture(scope="session", params=["small host", pytest.param("real DomainBed", marks=pytest.mark.host)])
+def host(request) -> Path:
+    """A folder with a package ``domainbed``: our small one everywhere, the real one where it is found."""
+    return SMALL_HOST if request.param == "small host" else request.getfixturevalue("domainbed")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data sets that lie beside the repository; skips with the reason where there are none."""
+    if not (SHARED / "data" / "prepare").exists():
+        pytest.skip(f"no {SHARED / 'data'}: real MNIST and PACS are not here")
+    return SHARED / "data"

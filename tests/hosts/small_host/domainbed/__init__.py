@@ -1,0 +1,1 @@
+"""A small host with the interface of DomainBed that the plugin uses, written for the tests."""
