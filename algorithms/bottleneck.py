@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .shard import WHOLE, Shard
+
 #: At the start the code is nearly its mean: sigma = exp(-5/2) = 0.08. Alemi et al. start at softplus(-5) = 0.007.
 INITIAL_LOG_VARIANCE = -5.0
 
@@ -28,7 +30,7 @@ class GaussianBottleneck(nn.Module):
         self.log_variance = nn.Linear(n_features, dimension)
         nn.init.constant_(self.log_variance.bias, INITIAL_LOG_VARIANCE)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, shard: Shard = WHOLE) -> tuple[Tensor, Tensor]:
         """Features (N, n_features) -> a reparameterised sample z (N, dimension) and the KL to N(0, I) (N,).
 
         Both in at least float32, also under autocast: exp overflows half precision.
@@ -37,5 +39,5 @@ class GaussianBottleneck(nn.Module):
             features = features.to(self.mean.weight.dtype)
             mean = self.mean(features)
             log_variance = self.log_variance(features).clamp(max=20)  # exp stays finite
-            z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+            z = mean + shard.randn_like(mean) * (0.5 * log_variance).exp()
             return z, gaussian_kl(mean, log_variance)

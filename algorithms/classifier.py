@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from .bottleneck import GaussianBottleneck
 from .contrastive import TripletContrast, supervised_contrastive_loss
+from .group_dro import GroupWeights
 from .morphing import InputMorphing
+from .shard import WHOLE, Shard
 
 
 class LossTerms(NamedTuple):
     """The parts of a batch's loss, before they are reduced."""
 
     losses: dict[str, Tensor]  #: name -> (N,); the names are those of ``RobustClassifier.weights``
+    logits: Tensor  #: (N, K)
     without_triplet: Tensor | None  #: (), how many anchors had no positive or no negative; None without morphing
 
 
@@ -32,7 +35,12 @@ class RobustClassifier(nn.Module):
         contrast: L_con on psi; needs ``morphing``.
         bottleneck: between encoder and head.
         temperature: of the supervised contrastive loss.
+        group_weights: group DRO's weights of the supervised loss.
+
+    ``shard`` tells a process of several which rows of the global batch it holds; set it where there are several.
     """
+
+    shard: Shard = WHOLE
 
     def __init__(
         self,
@@ -43,6 +51,7 @@ class RobustClassifier(nn.Module):
         contrast: TripletContrast | None = None,
         bottleneck: GaussianBottleneck | None = None,
         temperature: float | None = None,
+        group_weights: GroupWeights | None = None,
     ):
         super().__init__()
         self.encoder = encoder
@@ -52,6 +61,7 @@ class RobustClassifier(nn.Module):
         self.contrast = contrast
         self.bottleneck = bottleneck
         self.temperature = temperature
+        self.group_weights = group_weights
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) -> logits (N, K), without any noise: a bottleneck's code is its mean."""
@@ -79,20 +89,27 @@ class RobustClassifier(nn.Module):
             morphed = self.morphing(images)
             images = morphed.images
             if self.contrast is not None:
-                losses["contrastive"], valid = self.contrast(morphed.psi, morphed.pixels, labels, environments)
+                losses["contrastive"], valid = self.contrast(morphed.psi, morphed.pixels, labels, environments, self.shard)
                 without_triplet = (~valid).sum()
         features = self.encoder(images)
         if "supervised_contrastive" in self.weights:
-            losses["supervised_contrastive"] = supervised_contrastive_loss(features, labels, self.temperature)
+            losses["supervised_contrastive"] = supervised_contrastive_loss(features, labels, self.temperature, self.shard)
         if self.bottleneck is not None:
-            features, losses["kl"] = self.bottleneck(features)
+            features, losses["kl"] = self.bottleneck(features, self.shard)
         logits = self.head(features)
         _check_labels(labels, logits.shape[1])
         losses["supervised"] = F.cross_entropy(logits, labels, reduction="none")
-        return LossTerms(losses, without_triplet)
+        return LossTerms(losses, logits, without_triplet)
 
-    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The training loss, (): the one place that reduces and weighs the terms."""
+    def total(self, losses: Mapping[str, Tensor], groups: Tensor | None = None) -> Tensor:
+        """The training loss, (): the one place that reduces and weighs the terms.
+
+        Args:
+            losses: from :meth:`loss_terms`.
+            groups: (N,) int64, needed with ``group_weights``, whose weights move here in training.
+        """
+        if self.group_weights is not None:
+            losses = {**losses, "supervised": self.group_weights(losses["supervised"], groups, self.shard)}
         return sum(self.weights[name] * values.mean() for name, values in losses.items())
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .shard import WHOLE, Shard
 from .similarity import TRIPLETS, check_library
 from .triplets import draw_triplets
 
@@ -31,7 +32,7 @@ def contrastive_loss(s_pos: Tensor, s_neg: Tensor, valid: Tensor, reading: str =
     Returns:
         (N,), in [-1, 1]; -1 is best.
     """
-    return torch.where(valid, READINGS[reading] * (s_pos - s_neg), 0 * s_pos)
+    return torch.where(valid, READINGS[reading] * (s_pos - s_neg), 0)
 
 
 @dataclass(frozen=True)
@@ -61,21 +62,31 @@ class TripletContrast:
         if self.similarity == "pytorch_msssim":
             check_library(self.scales, self.floor)
 
-    def __call__(self, psi: Tensor, pixels: Tensor, labels: Tensor, environments: Tensor | None) -> tuple[Tensor, Tensor]:
-        """psi(x) and x, (N, C, H, W) in [0, 1]; labels and environments, (N,) int64 -> (L_con (N,), valid (N,))."""
-        positive, negative, valid = draw_triplets(labels, environments, self.pairs)
-        reference = psi if self.targets == "morphed" else pixels
-        s_pos, s_neg = TRIPLETS[self.similarity](psi, reference, positive, negative, self.scales, self.floor)
+    def __call__(self, psi: Tensor, pixels: Tensor, labels: Tensor, environments: Tensor | None, shard: Shard = WHOLE) -> tuple[Tensor, Tensor]:
+        """psi(x) and x, (N, C, H, W) in [0, 1]; labels and environments, (N,) int64 -> (L_con (N,), valid (N,)).
+
+        Positives and negatives come from the whole of a batch that several processes share.
+        """
+        environments = None if environments is None else shard.gather(environments)
+        positive, negative, valid = draw_triplets(shard.gather(labels), environments, self.pairs)
+        compare = TRIPLETS[self.similarity]
+        if self.targets == "morphed":
+            everyone = shard.gather(psi)
+            s_pos, s_neg = map(shard.local, compare(everyone, everyone, positive, negative, self.scales, self.floor))
+        else:
+            s_pos, s_neg = compare(psi, shard.gather(pixels), shard.local(positive), shard.local(negative), self.scales, self.floor)
+        valid = shard.local(valid)
         return contrastive_loss(s_pos, s_neg, valid, self.reading), valid
 
 
-def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float, shard: Shard = WHOLE) -> Tensor:
     """The supervised contrastive loss L_out (Khosla et al., 2020, arXiv:2004.11362, Eq. 2).
 
     Args:
         features: (N, D) float, of any length; normalised here. Computed in at least float32.
         labels: (N,) int64.
         temperature: positive.
+        shard: with several processes, anchors are the local rows, compared with the whole batch.
 
     Returns:
         (N,), at least 0; a graph-connected zero for an anchor without a positive.
@@ -83,8 +94,9 @@ def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: f
     with torch.autocast(features.device.type, enabled=False):
         features = features if features.dtype == torch.float64 else features.float()
         features = F.normalize(features, dim=1)
-        own = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        positives = (labels[:, None] == labels) & ~own
-        logits = (features @ features.T / temperature).masked_fill(own, torch.finfo(features.dtype).min)
+        everyone, all_labels = shard.gather(features), shard.gather(labels)
+        own = shard.local(torch.eye(len(all_labels), dtype=torch.bool, device=labels.device))
+        positives = (labels[:, None] == all_labels) & ~own
+        logits = (features @ everyone.T / temperature).masked_fill(own, torch.finfo(features.dtype).min)
         log_probability = F.log_softmax(logits, dim=1)
         return -torch.where(positives, log_probability, 0).sum(1) / positives.sum(1).clamp(min=1)

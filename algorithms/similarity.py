@@ -156,11 +156,7 @@ def triplet(anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tenso
     """
     with _without_autocast(anchor):
         anchors = _pyramid(_full_precision(anchor), scales)
-        if reference is anchor:
-            references = anchors
-        else:
-            with torch.no_grad():
-                references = _pyramid(_full_precision(reference), scales)
+        references = anchors if reference is anchor else _pyramid(_full_precision(reference.detach()), scales)
         s_pos, s_neg = (_compare(anchors, [scale[rows] for scale in references], floor) for rows in (positive, negative))
         return s_pos, s_neg
 

@@ -24,13 +24,20 @@ def warn(message):
     warnings.warn(f"cim_plugin: {message}", RuntimeWarning, stacklevel=2)
 
 
+def user_cache():
+    """Our folder in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "cim_plugin")
+
+
 def domainbed_cache():
     """The folder where ``cim-plugin get-domainbed`` puts DomainBed."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(cache, "cim_plugin", "DomainBed")
+    return os.path.join(user_cache(), "DomainBed")
 
 
 def _register(module):
+    if FINDER not in sys.meta_path:  # switched off, maybe by a fault in a module that this one imported
+        return
     where, _, function = HOOKS[module.__name__].partition(":")
     try:
         __import__(where)
@@ -62,31 +69,30 @@ class _Finder:
     """Wraps the loaders that the other finders give for host modules, and finds a DomainBed that is not on the path."""
 
     def __init__(self):
-        self._busy = set()  # names that the other finders are being asked for; the import lock of the name guards it
+        self._busy = set()  # names that the other finders are being asked for; importlib holds its lock around find_spec
 
     def find_spec(self, name, path=None, target=None):
-        if name == "domainbed":
-            return self._find_domainbed(path, target)
-        if name not in HOOKS:
-            return None
+        if name in self._busy or (name != "domainbed" and name not in HOOKS):
+            return None  # not ours, or another finder that asks all the others in its turn
+        self._busy.add(name)
+        try:
+            return self._find_domainbed(path, target) if name == "domainbed" else self._find_hooked(name, path, target)
+        finally:
+            self._busy.discard(name)
+
+    def _find_hooked(self, name, path, target):
         spec = self._ask_others(name, path, target)
         if spec is not None and hasattr(spec.loader, "exec_module"):
             spec.loader = _Loader(spec.loader)
         return spec
 
     def _ask_others(self, name, path, target):
-        if name in self._busy:
-            return None
-        self._busy.add(name)
-        try:
-            for finder in sys.meta_path:
-                find = None if finder is self else getattr(finder, "find_spec", None)
-                spec = find(name, path, target) if find else None
-                if spec is not None:
-                    return spec
-            return None
-        finally:
-            self._busy.discard(name)
+        for finder in sys.meta_path:
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec = find(name, path, target) if find else None
+            if spec is not None:
+                return spec
+        return None
 
     def _find_domainbed(self, path, target):
         from importlib.machinery import PathFinder
@@ -112,7 +118,7 @@ def install():
     sys.meta_path.insert(0, FINDER)
     for name in HOOKS:
         module = sys.modules.get(name)
-        if FINDER in sys.meta_path and module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
+        if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
             _register(module)
 
 

@@ -16,7 +16,7 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
+    from torch import Tensor, nn
 
     from .algorithms.classifier import RobustClassifier
     from .algorithms.morphing import PixelSpace
@@ -94,9 +94,12 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             "its temperature",
         ),
     },
+    "group_dro": {
+        "group_dro_step_size": _weight(0.01, -3, -1, "step size of the group weights"),
+    },
 }
 
-#: name -> (parts, what it is). The order is that of result tables.
+#: name -> (parts, what it is). The order is that of result tables. These are added to every host.
 ALGORITHMS: dict[str, tuple[tuple[str, ...], str]] = {
     "CIM": (("morphing",), "Contrastive Input Morphing (Taghanaki et al., 2021)"),
     "CIM_VIB": (("morphing", "bottleneck"), "CIM with the variational information bottleneck"),
@@ -104,11 +107,24 @@ ALGORITHMS: dict[str, tuple[tuple[str, ...], str]] = {
     "SCL_E2E": (("supervised_contrastive",), "supervised contrastive loss beside the cross-entropy, end to end (Khosla et al., 2020)"),
 }
 
+#: What ours are compared with, in the same form, for hosts that bring no algorithms of their own.
+BASELINES: dict[str, tuple[tuple[str, ...], str]] = {
+    "ERM": ((), "empirical risk minimisation"),
+    "groupDRO": (("group_dro",), "group DRO (Sagawa et al., 2020); sees the group of every training image"),
+}
+
+TRAINABLE = {**BASELINES, **ALGORITHMS}
+
 
 def hyperparameters(algorithm: str) -> dict[str, Hyperparameter]:
     """The hyperparameters that an algorithm adds to its host's."""
-    parts, _ = ALGORITHMS[algorithm]
+    parts, _ = TRAINABLE[algorithm]
     return {name: entry for part in parts for name, entry in PARTS[part].items()}
+
+
+def all_hyperparameters() -> dict[str, Hyperparameter]:
+    """Those of all algorithms."""
+    return {name: entry for entries in PARTS.values() for name, entry in entries.items()}
 
 
 def check(algorithm: str, values: Mapping[str, Any]) -> None:
@@ -140,6 +156,7 @@ def build(
     image_size: tuple[int, int],
     pixel_space: PixelSpace,
     n_environments: int | None,
+    groups_in_training: Tensor | None = None,
 ) -> RobustClassifier:
     """The classifier that a row of the table describes.
 
@@ -147,13 +164,14 @@ def build(
     a plain classifier's do.
 
     Args:
-        algorithm: a key of ``ALGORITHMS``.
+        algorithm: a key of ``TRAINABLE``.
         values: the host's hyperparameters with ours among them.
         encoder: images (N, C, H, W) -> features (N, n_features).
         make_head: input length -> the module that gives logits.
         image_size: height and width in pixels.
         pixel_space: how the host's images relate to pixels in [0, 1].
         n_environments: training environments, ``None`` where the host has none.
+        groups_in_training: (n_groups,) bool, which groups the training set holds; needed by group DRO only.
 
     Raises:
         InputError: a hyperparameter is unknown or out of range, or does not go with this image size or host.
@@ -161,11 +179,12 @@ def build(
     from .algorithms.bottleneck import GaussianBottleneck
     from .algorithms.classifier import RobustClassifier
     from .algorithms.contrastive import TripletContrast
+    from .algorithms.group_dro import GroupWeights
     from .algorithms.morphing import InputMorphing
     from .algorithms.similarity import choose_scales
 
     check(algorithm, values)
-    parts, _ = ALGORITHMS[algorithm]
+    parts, _ = TRAINABLE[algorithm]
     weights = {"supervised": 1.0}
     modules: dict[str, Any] = {}
     head = make_head(values["vib_dimension"] if "bottleneck" in parts else n_features)
@@ -175,6 +194,8 @@ def build(
     if "supervised_contrastive" in parts:
         weights["supervised_contrastive"] = values["scl_weight"]
         modules["temperature"] = values["scl_temperature"]
+    if "group_dro" in parts:
+        modules["group_weights"] = GroupWeights(groups_in_training, values["group_dro_step_size"])
     if "morphing" in parts:
         if values["cim_pairs"] == "cross_environment" and (n_environments or 0) < 2:
             raise InputError(f"cim_pairs='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; use 'random'")
@@ -197,10 +218,10 @@ def build(
 def markdown() -> str:
     """The table of algorithms and hyperparameters, as the README shows it."""
     lines = ["| algorithm | what it is |", "|---|---|"]
-    lines += [f"| `{name}` | {what} |" for name, (_, what) in ALGORITHMS.items()]
+    lines += [f"| `{name}` | {what} |" for name, (_, what) in TRAINABLE.items()]
     lines += ["", "| hyperparameter | of | default | in sweeps | accepted | meaning |", "|---|---|---|---|---|---|"]
     for part, entries in PARTS.items():
-        users = ", ".join(f"`{name}`" for name, (parts, _) in ALGORITHMS.items() if part in parts)
+        users = ", ".join(f"`{name}`" for name, (parts, _) in TRAINABLE.items() if part in parts)
         for name, entry in entries.items():
             lines.append(f"| `{name}` | {users} | `{entry.default!r}` | {entry.domain} | {entry.values} | {entry.help} |")
     return "\n".join(lines)

@@ -11,14 +11,22 @@ from .errors import InputError
 
 #: command -> (module with add_arguments(parser) and run(args) -> exit status, what it does)
 COMMANDS = {
+    "train": ("cim_plugin.wilds_runner.command", "train or evaluate on an image data set of the wilds package, with run_expt's flags"),
     "get-domainbed": ("cim_plugin.get_domainbed", "fetch the tested DomainBed into the user's cache, importable from any folder"),
 }
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a wrong argument in one line; --help shows the usage."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}; see '{self.prog} --help'\n")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Exit status: the command's own; 2 for a wrong argument, in one line; 130 on Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
+    parser = _Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
     parser.add_argument("--version", action="version", version=f"cim-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, what) in COMMANDS.items():

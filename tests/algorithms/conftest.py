@@ -1,6 +1,8 @@
-"""Fixed seeds, two threads, and real photographs for the tests of the method."""
+"""Fixed seeds, two threads, a device without values and real photographs for the tests of the method."""
 
 from __future__ import annotations
+
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -20,6 +22,16 @@ def two_threads():
     torch.set_num_threads(min(threads, 2))
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def meta(monkeypatch) -> str:
+    """A device whose tensors have no values: item(), a branch on a tensor, nonzero, a boolean index and a copy to the host all raise.
+
+    What runs there never synchronises on a GPU. torch.autocast refuses the device, so it is left out.
+    """
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    return "meta"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,127 @@
+"""Encoders by name: our small one for small images, torchvision's and timm's, each without its classification layer."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+
+ALIASES = {"wideresnet50": "wide_resnet50_2"}  #: WILDS' name -> torchvision's
+
+
+class SmallCNN(nn.Sequential):
+    """Four convolutions with group normalisation for images of 28 to 64 pixels, 65,000 parameters. Uses no batch statistics."""
+
+    n_features = 64
+
+    def __init__(self):
+        def block(n_inputs: int, n_outputs: int, stride: int) -> list[nn.Module]:
+            return [nn.Conv2d(n_inputs, n_outputs, 3, stride, padding=1, bias=False), nn.GroupNorm(8, n_outputs), nn.ReLU(inplace=True)]
+
+        super().__init__(*block(3, 32, 2), *block(32, 48, 1), *block(48, 64, 2), *block(64, 64, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def make_encoder(name: str, model_kwargs: dict[str, Any], pretrained_model_path: str | None) -> tuple[nn.Module, int]:
+    """An encoder, images (N, 3, H, W) -> features (N, F), and F.
+
+    Args:
+        name: "small_cnn", a torchvision model, or a timm model; "timm/NAME" where both have the name.
+        model_kwargs: "pretrained" and other arguments of the model.
+        pretrained_model_path: a state dict to load instead of the library's weights.
+
+    Raises:
+        InputError: the name is unknown, the weights cannot be had, or the file does not fit.
+    """
+    options = dict(model_kwargs)
+    pretrained = bool(options.pop("pretrained", False)) and pretrained_model_path is None
+    try:
+        encoder, n_features = _make(ALIASES.get(name, name), pretrained, options)
+    except InputError:
+        raise
+    except TypeError as error:
+        raise InputError(f"--model {name} does not take --model_kwargs {options}: {error}") from error
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise InputError(
+            f"the pretrained weights of {name} cannot be had ({_last_line(error)}); without network put the file into {torch.hub.get_dir()}/checkpoints "
+            "(timm: the Hugging Face cache), name one by --pretrained_model_path, or train from scratch with --model_kwargs pretrained=false"
+        ) from error
+    if pretrained_model_path is not None:
+        load_weights(encoder, pretrained_model_path)
+    return encoder, n_features
+
+
+def _make(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[nn.Module, int]:
+    import torchvision
+
+    if name == "small_cnn":  # there are no pretrained weights of it
+        return SmallCNN(**options), SmallCNN.n_features
+    if name in torchvision.models.list_models(module=torchvision.models):
+        model = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **options)
+        return model, _cut_last_layer(model)
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(f"--model {name!r} is not a model of torchvision, and timm is not installed; 'pip install timm'") from error
+    name = name.removeprefix("timm/")
+    if not timm.is_model(name.partition(".")[0]):
+        near = timm.list_models(f"*{name.partition('.')[0]}*")[:3]
+        raise InputError(f"--model {name!r} is neither small_cnn nor a model of torchvision or timm" + (f"; near: {', '.join(near)}" if near else ""))
+    model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    return model, model.num_features
+
+
+def _cut_last_layer(model: nn.Module) -> int:
+    """Replace a torchvision model's last linear layer by nothing; the length of its input."""
+    name, layer = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, nn.Identity())
+    return layer.in_features
+
+
+def load_weights(encoder: nn.Module, path: str) -> None:
+    """Load a state dict saved by torchvision, timm, WILDS or this plugin; a classification layer in it is left out.
+
+    Raises:
+        InputError: the file is missing, holds more than tensors, or has not all of the encoder's weights.
+    """
+    state = read_checkpoint(path, "--pretrained_model_path")
+    for wrapper in ("algorithm", "state_dict", "model"):
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    own = encoder.state_dict()
+    for prefix in ("", "encoder.1.", "encoder.", "model.module.", "model.", "module."):
+        named = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if set(own) <= set(named) and all(named[name].shape == value.shape for name, value in own.items()):
+            encoder.load_state_dict({name: named[name] for name in own})
+            return
+    missing = next((name for name in own if name not in state), None)
+    what = f"has no {missing!r}" if missing else "has weights of other shapes"
+    raise InputError(f"--pretrained_model_path {path} {what}: it is not of this --model")
+
+
+def read_checkpoint(path: str, flag: str) -> dict[str, Any]:
+    """A dictionary of tensors and plain values from a file; nothing in it is executed.
+
+    Raises:
+        InputError: the file is missing, damaged, or would need code to be executed.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"{flag}: {path} does not exist")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{flag}: {path} is not a checkpoint of tensors and plain values, and nothing else is loaded ({_last_line(error)})") from error
+    if not isinstance(state, dict):
+        raise InputError(f"{flag}: {path} holds a {type(state).__name__}, not a state dict")
+    return state
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__

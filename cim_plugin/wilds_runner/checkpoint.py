@@ -1,0 +1,86 @@
+"""Files that appear whole or not at all, and the state from which a run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from typing import Any, BinaryIO, Callable
+
+import torch
+
+from ..errors import InputError
+from .backbones import read_checkpoint
+
+STATE = "state.pth"
+
+
+def write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file beside ``path``, bring it to the disk, and move it into place.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    part = f"{path}.part"
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+        with contextlib.suppress(OSError):
+            os.remove(part)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"cannot write {path} ({reason}); what was saved before is whole. Make room or choose another --log_dir, and --resume") from error
+
+
+def save(path: str, state: dict[str, Any]) -> None:
+    """A dictionary of tensors and plain values, as :func:`torch.load` reads it with ``weights_only=True``."""
+    write_whole(path, lambda file: torch.save(state, file))
+
+
+def link(source: str, path: str) -> None:
+    """Give a file that is complete a second name, or a copy where the file system has no links."""
+    part = f"{path}.part"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(part)
+    try:
+        os.link(source, part)
+    except OSError:
+        shutil.copyfile(source, part)
+    os.replace(part, path)
+
+
+def save_json(path: str, value: Any) -> None:
+    text = json.dumps(value, indent=2)
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def save_predictions(path: str, labels: torch.Tensor) -> None:
+    """One predicted label per line, in dataset order, as the leaderboard of WILDS reads it."""
+    text = "".join(f"{label}\n" for label in labels.tolist())
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> dict[str, Any] | None:
+    """The state that a run of the same configuration left in ``log_dir``, or None.
+
+    Raises:
+        InputError: the state is of another configuration, or not a state.
+    """
+    path = os.path.join(log_dir, STATE)
+    if not os.path.exists(path):
+        return None
+    state = read_checkpoint(path, "--resume")
+    before = state.get("config")
+    if not isinstance(before, dict):
+        raise InputError(f"--resume: {path} is not the state of a run")
+    now = json.loads(json.dumps(config))
+    for name in now:
+        if name not in may_differ and before.get(name) != now[name]:
+            raise InputError(f"--resume: the run in {log_dir} had {name} {before.get(name)!r}, now it is {now[name]!r}; repeat its flags or choose another --log_dir")
+    return state

@@ -1,0 +1,230 @@
+"""``cim-plugin train``: train or evaluate on a dataset of the ``wilds`` package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from typing import Any
+
+from ..errors import InputError
+from .config import MAY_DIFFER, add_arguments, make_config
+
+__all__ = ["add_arguments", "run"]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, resume or evaluate. Exit status 0, 1 where the loss is not finite, 128 + the signal's number where stopped."""
+    _check_installed()
+    config = make_config(args)
+    fabric = make_fabric(config)
+    fabric.launch()
+    trainer = prepare(config, fabric)
+    if config["eval_only"]:
+        evaluate_only(trainer)
+        return 0
+    return _train(trainer)
+
+
+def _check_installed() -> None:
+    try:
+        import lightning_fabric  # noqa: F401
+        import wilds  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"training needs the package {error.name!r}; 'pip install \"cim_plugin[wilds]\"' brings what is missing") from error
+
+
+def make_fabric(config: dict[str, Any]):
+    """Lightning's Fabric for the configured device, precision and processes.
+
+    Raises:
+        InputError: the device cannot do that.
+    """
+    import torch
+    from lightning_fabric import Fabric
+
+    on_gpu = torch.cuda.is_available()
+    if config["precision"] == "16-mixed" and not on_gpu:
+        raise InputError("--precision 16-mixed needs a GPU; use 32 or bf16-mixed on a CPU")
+    devices = config["device"] if config["device"] is not None and on_gpu else config["devices"]
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has started the processes
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    n_processes = (len(devices) if isinstance(devices, list) else devices) * config["num_nodes"]
+    if n_processes > config["batch_size"]:
+        raise InputError(f"--batch_size {config['batch_size']} is fewer images than there are processes ({n_processes})")
+    try:
+        return Fabric(
+            accelerator="cuda" if on_gpu else "cpu",
+            devices=devices,
+            num_nodes=config["num_nodes"],
+            precision="32-true" if config["precision"] == "32" else config["precision"],
+            strategy="ddp" if n_processes > 1 else "auto",
+        )
+    except Exception as error:
+        raise InputError(f"--devices {devices} cannot be used: {error}") from error
+
+
+def prepare(config: dict[str, Any], fabric):
+    """A trainer at the beginning, or where the run of ``log_dir`` stood with ``resume``."""
+    import torch
+    from tqdm import tqdm
+
+    from . import checkpoint
+    from .datasets import open_dataset
+    from .image_cache import open_cache
+    from .loading import seed_of, seeded
+    from .logs import LogFiles
+    from .trainer import Trainer
+    from .transforms import make_transform
+
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    first = fabric.global_rank == 0
+    folder = config["log_dir"]
+    state = checkpoint.load_state(folder, config, MAY_DIFFER) if config["resume"] else None
+    if state is None and not config["eval_only"] and os.path.exists(os.path.join(folder, checkpoint.STATE)):
+        raise InputError(f"--log_dir {folder} holds a run already; go on with --resume, or choose another folder")
+    if first:
+        _check_writable(folder)
+    with seeded(seed_of(config["seed"], "splits")):
+        data = open_dataset(config)
+    transform = make_transform(config, data.wilds.original_resolution)
+    show = config["progress_bar"] if config["progress_bar"] is not None else sys.stderr.isatty()
+    cache = open_cache(config, data, transform, fabric, show and first)
+    trainer = Trainer(config, data, transform, fabric, cache)
+    keep = state["log_sizes"] if state is not None else {}
+    if config["eval_only"]:
+        keep = {name: os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder) if name.endswith((".csv", ".txt"))}
+    echo = (lambda text: tqdm.write(text, end="")) if first and not config["eval_only"] else None
+    bar = tqdm(total=config["n_epochs"] * len(trainer.order), unit="step", disable=not (show and first) or config["eval_only"], dynamic_ncols=True)
+    trainer.start(LogFiles(folder if first else None, keep, echo, make_events(config) if first else None), bar)
+    if state is None and not config["eval_only"]:
+        describe(trainer)
+    elif state is not None:
+        trainer.load(state)
+        trainer.logs.write(f"Resuming from epoch {trainer.epoch}, batch {trainer.batch}\n")
+    return trainer
+
+
+def _check_writable(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        probe = os.path.join(folder, ".probe")
+        with open(probe, "w"):
+            pass
+        os.remove(probe)
+    except OSError as error:
+        raise InputError(f"--log_dir {folder} cannot be written ({error.strerror}); choose another folder") from error
+
+
+def make_events(config: dict[str, Any]):
+    """A TensorBoard writer where it is asked for, else None."""
+    if not config["tensorboard"]:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("--tensorboard needs the package 'tensorboard'; 'pip install tensorboard'") from error
+    return SummaryWriter(config["log_dir"])
+
+
+def describe(trainer) -> None:
+    """The configuration, the groups of every split and the scales of MS-SSIM, as the head of log.txt."""
+    for name, value in trainer.config.items():
+        trainer.logs.write(f"{name.replace('_', ' ').capitalize()}: {value}\n")
+    if trainer.data.synthetic:
+        trainer.logs.write("\nThis is SYNTHETIC data made by 'cim-plugin data demo', not the real dataset.\n")
+    contrast = trainer.classifier.contrast
+    if contrast is not None:
+        trainer.logs.write(f"MS-SSIM scales: {contrast.scales}\n")
+    trainer.logs.write("\n")
+    for split in trainer.data.splits.values():
+        trainer.logs.write(f"{split.name} data...\n")
+        counts = split.groups.bincount(minlength=trainer.data.grouper.n_groups).tolist() if len(split.groups) else []
+        if trainer.config["no_group_logging"]:
+            trainer.logs.write(f"    n = {len(split.labels)}\n")
+            continue
+        for group, count in enumerate(counts):
+            trainer.logs.write(f"    {trainer.data.grouper.group_str(group)}: n = {count:.0f}\n")
+            if count == 0 and split is trainer.data.splits["train"]:
+                trainer.logs.write("        warning: the training split has no such image; its accuracy is measured, not trained for\n")
+
+
+def _train(trainer) -> int:
+    from .trainer import NotFinite, Stopped
+
+    received: list[int] = []
+
+    def ask(number, frame):
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        trainer.stop_asked = True
+
+    before = {}
+    if trainer.fabric.world_size == 1:  # several processes go on from the last whole epoch
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        trainer.train()
+    except Stopped as stop:
+        trainer.bar.close()
+        print(f"cim-plugin train: {stop}; go on with: {_resume_command()}", file=sys.stderr)
+        return 128 + received[0]
+    except NotFinite as error:
+        trainer.bar.close()
+        print(f"cim-plugin train: error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        trainer.bar.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if trainer.fabric.global_rank == 0:
+        print_summary(trainer)
+    return 0
+
+
+def _resume_command() -> str:
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return shlex.join(["cim-plugin", *words, "--resume"])
+
+
+def print_summary(trainer) -> None:
+    """What every rule chose, one line each."""
+    print(f"\n{'rule':12} {'epoch':>5} {'val avg':>8} {'val worst':>9} {'test avg':>8} {'test worst':>10}")
+    for rule, choice in trainer.chosen.items():
+        cells = []
+        for key in ("val", "test"):
+            outcome = trainer.outcomes[rule].get(key)
+            worst = outcome.worst_group_metric if outcome is not None else None
+            cells += [f"{100 * outcome.accuracy:.1f}" if outcome is not None else "-", f"{100 * worst:.1f}" if worst is not None else "-"]
+        print(f"{rule:12} {choice.epoch:5} {cells[0]:>8} {cells[1]:>9} {cells[2]:>8} {cells[3]:>10}" + ("   selected on TEST data" if rule == "oracle" else ""))
+    print(f"everything is in {trainer.config['log_dir']}")
+
+
+def evaluate_only(trainer) -> None:
+    """Evaluate a saved model on every split but the training one and write its predictions, as run_expt does.
+
+    Raises:
+        InputError: there is no such model, or it is of another configuration.
+    """
+    from . import checkpoint, results
+    from .backbones import read_checkpoint
+
+    config, folder = trainer.config, trainer.config["log_dir"]
+    word = "best" if config["eval_epoch"] is None else str(config["eval_epoch"])
+    path = os.path.join(folder, results.model_file(config, word))
+    saved = read_checkpoint(path, "--eval_only")
+    try:
+        trainer.classifier.load_state_dict(saved["algorithm"])
+    except (KeyError, RuntimeError) as error:
+        raise InputError(f"--eval_only: {path} is not a model of {config['algorithm']} with --model {config['model']}") from error
+    trainer.epoch = saved["epoch"]
+    for key in trainer.splits:
+        predicted, outcome = trainer.evaluate_split(key)
+        trainer.logs.row(f"{key}_eval.csv", {"epoch": trainer.epoch, **outcome.metrics}, trainer.epoch)
+        print(f"Eval split {key} at epoch {trainer.epoch}:\n{outcome.text}")
+        if config["save_pred"] and trainer.fabric.global_rank == 0:
+            for name in {str(trainer.epoch), word}:
+                checkpoint.save_predictions(os.path.join(folder, results.prediction_file(config, key, name)), predicted)

@@ -1,0 +1,242 @@
+"""The flags of ``cim-plugin train``, named as WILDS' ``run_expt.py`` names them, and the configuration that they make."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import math
+from typing import Any
+
+from .. import catalog
+from ..errors import InputError
+from . import defaults
+
+TRANSFORMS = ("image_base", "image_resize", "image_resize_and_center_crop", "rxrx1")
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+PRECISIONS = ("32", "bf16-mixed", "16-mixed")
+
+
+class KeyValues(argparse.Action):
+    """``key=value ...`` as a dictionary; values are Python literals, true, false, or strings."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        pairs = {}
+        for word in values:
+            key, separator, text = word.partition("=")
+            if not (key and separator):
+                parser.error(f"{option_string} takes key=value, {word!r} was given")
+            pairs[key] = _literal(text)
+        setattr(namespace, self.dest, pairs)
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in ("true", "false", "none"):
+        text = text.capitalize()
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def parse_bool(text: str) -> bool:
+    """true or false, in any case."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return text.lower() == "true"
+
+
+def _number(low: float, strict: bool = False):
+    def number(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value) or value < low or (strict and value == low):
+            raise argparse.ArgumentTypeError(f"{text} is not a finite number {'above' if strict else 'of at least'} {low:g}")
+        return value
+
+    return number
+
+
+def _whole(low: int):
+    def whole(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {low}")
+        return value
+
+    return whole
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a fraction above 0 and up to 1")
+    return value
+
+
+_FLAG = {"type": parse_bool, "const": True, "nargs": "?"}
+_PAIRS = {"nargs": "*", "action": KeyValues, "metavar": "KEY=VALUE"}
+
+#: group of flags -> flag -> argparse's keywords. A default of None is set by dataset, algorithm, model or scheduler.
+FLAGS: dict[str, dict[str, dict[str, Any]]] = {
+    "data": {
+        "dataset": {"required": True, "help": f"one of {', '.join(defaults.DATASETS)}"},
+        "root_dir": {"required": True, "help": "folder that holds <dataset>_v<version>; 'cim-plugin data check' says what is there"},
+        "split_scheme": {"help": "how splits are made; the dataset's own choices"},
+        "dataset_kwargs": {**_PAIRS, "default": {}, "help": "passed to the dataset"},
+        "download": {**_FLAG, "default": False, "help": "let the wilds package download a missing dataset"},
+        "version": {"help": "release of the dataset; the newest by default"},
+        "frac": {"type": _fraction, "default": 1.0, "help": "use this fraction of every split, for trying things out"},
+        "transform": {"choices": TRANSFORMS, "help": "how images are made the same size"},
+        "additional_train_transform": {"choices": ("randaugment", "weak"), "help": "random augmentation of training images"},
+        "target_resolution": {"type": _whole(1), "nargs": "+", "help": "height and width that images are resized to"},
+        "resize_scale": {"type": _number(0, True), "help": "for image_resize*: size relative to the original resolution"},
+        "randaugment_n": {"type": _whole(1), "default": 2, "help": "operations per image of randaugment"},
+        "cache": {
+            "type": lambda text: "auto" if text == "auto" else parse_bool(text),
+            "const": True,
+            "nargs": "?",
+            "default": "auto",
+            "help": "keep decoded images in a memory-mapped file; auto: where it fits --cache_limit",
+        },
+        "cache_limit": {"type": _number(0), "default": 16.0, "help": "size in GB up to which --cache auto is on"},
+    },
+    "loaders": {
+        "loader_kwargs": {**_PAIRS, "default": {}, "help": "num_workers, pin_memory and other arguments of torch's DataLoader"},
+        "train_loader": {"choices": ("standard", "group"), "help": "group: batches of n_groups_per_batch groups"},
+        "uniform_over_groups": {**_FLAG, "help": "sample the groups equally often"},
+        "distinct_groups": {**_FLAG, "help": "with train_loader group: no group twice in a batch"},
+        "n_groups_per_batch": {"type": _whole(1), "help": "with train_loader group"},
+        "batch_size": {"type": _whole(1), "help": "images per step, over all processes"},
+        "gradient_accumulation_steps": {"type": _whole(1), "default": 1, "help": "batches whose gradients are summed before a step"},
+    },
+    "model": {
+        "model": {"help": "small_cnn, a torchvision model, or a timm model (timm/NAME where both have the name)"},
+        "model_kwargs": {**_PAIRS, "default": {}, "help": "pretrained=true|false and other arguments of the model"},
+        "pretrained_model_path": {"help": "file with a state dict to start the encoder from; loaded without executing anything"},
+    },
+    "algorithm": {
+        "algorithm": {"required": True, "help": f"one of {', '.join(catalog.TRAINABLE)}"},
+        "groupby_fields": {"nargs": "+", "help": "metadata fields whose combinations are the groups"},
+        "no_group_logging": {**_FLAG, "help": "leave the groups out of the logs"},
+    },
+    "optimization": {
+        "n_epochs": {"type": _whole(1), "help": "passes over the training split"},
+        "optimizer": {"choices": OPTIMIZERS, "help": "optimizer"},
+        "optimizer_kwargs": {**_PAIRS, "default": {}, "help": "its other arguments"},
+        "lr": {"type": _number(0, True), "help": "learning rate"},
+        "weight_decay": {"type": _number(0), "help": "weight decay"},
+        "max_grad_norm": {"type": _number(0, True), "help": "clip the gradient's norm to this"},
+        "scheduler": {"choices": tuple(defaults.SCHEDULERS), "help": "of the learning rate"},
+        "scheduler_kwargs": {**_PAIRS, "default": {}, "help": "its arguments"},
+        "scheduler_metric_split": {"choices": ("train", "val"), "default": "val", "help": "for ReduceLROnPlateau"},
+        "scheduler_metric_name": {"help": "for ReduceLROnPlateau: a metric of that split"},
+    },
+    "evaluation": {
+        "val_metric": {"help": "metric of the validation split that names the best epoch"},
+        "val_metric_decreasing": {**_FLAG, "help": "a smaller val_metric is better"},
+        "evaluate_all_splits": {**_FLAG, "default": True, "help": "evaluate every split in every epoch"},
+        "eval_splits": {"nargs": "+", "default": [], "help": "splits to evaluate beside train and val where not all are"},
+        "eval_only": {**_FLAG, "default": False, "help": "evaluate a saved model and write its predictions"},
+        "eval_epoch": {"type": _whole(0), "help": "with eval_only: the epoch; the best one by default"},
+    },
+    "device": {
+        "device": {"type": _whole(0), "nargs": "+", "help": "numbers of the GPUs to use, one process each"},
+        "devices": {"type": _whole(1), "default": 1, "help": "processes on this machine, one GPU each where there are GPUs"},
+        "num_nodes": {"type": _whole(1), "default": 1, "help": "machines; start the command on each with torchrun"},
+        "precision": {"choices": PRECISIONS, "default": "32", "help": "of encoder and network; MS-SSIM stays in float32"},
+    },
+    "run": {
+        "seed": {"type": _whole(0), "default": 0, "help": "everything random follows from it"},
+        "log_dir": {"default": "./logs", "help": "where everything is written"},
+        "log_every": {"type": _whole(1), "default": 50, "help": "steps between two lines of train_algo.csv"},
+        "save_step": {"type": _whole(1), "help": "also keep the model of every so many epochs"},
+        "save_best": {**_FLAG, "default": True, "help": "keep the model and predictions of every selection rule"},
+        "save_last": {**_FLAG, "default": True, "help": "keep the last epoch's"},
+        "save_pred": {**_FLAG, "default": True, "help": "write predictions"},
+        "progress_bar": {**_FLAG, "help": "show a progress bar; by default on a terminal"},
+        "resume": {**_FLAG, "default": False, "help": "go on where a stopped run of this log_dir stood"},
+        "tensorboard": {**_FLAG, "default": False, "help": "also write TensorBoard events"},
+    },
+}
+
+#: flags that may differ when a run is resumed: where and how it runs, not what it computes
+MAY_DIFFER = {"root_dir", "log_dir", "download", "cache", "cache_limit", "device", "resume", "progress_bar", "tensorboard", "eval_only", "eval_epoch"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.allow_abbrev = False
+    for title, flags in FLAGS.items():
+        group = parser.add_argument_group(title)
+        for name, keywords in flags.items():
+            words = ["-d", "--dataset"] if name == "dataset" else [f"--{name}"]
+            group.add_argument(*words, **_described(keywords))
+    group = parser.add_argument_group("hyperparameters of the algorithm")
+    for name, entry in catalog.all_hyperparameters().items():
+        group.add_argument(f"--{name}", type=type(entry.default), help=f"{entry.help}: {entry.values} (default: {entry.default})".replace("%", "%%"))
+
+
+def _described(keywords: dict[str, Any]) -> dict[str, Any]:
+    if keywords.get("required"):
+        return keywords
+    default = keywords.get("default")
+    text = "set by dataset, algorithm and model" if default in (None, {}, []) else default
+    return {**keywords, "help": f"{keywords['help']} (default: {text})"}
+
+
+def make_config(args: argparse.Namespace) -> dict[str, Any]:
+    """The whole configuration of a run, as JSON-able values: flags, defaults, and the algorithm's hyperparameters.
+
+    Raises:
+        InputError: a value is unknown or does not go with another one.
+    """
+    values = vars(args)
+    config = {name: values[name] for flags in FLAGS.values() for name in flags}
+    _check_names(config)
+    if config["train_loader"] in (None, "standard"):
+        for name in ("n_groups_per_batch", "distinct_groups"):
+            if config[name] is not None:
+                raise InputError(f"--{name} {config[name]} needs --train_loader group: standard batches do not choose groups")
+    defaults.fill(config, config["dataset"], config["algorithm"])
+    config["target_resolution"] = _square(config["target_resolution"])
+    config["hyperparameters"] = _hyperparameters(config["algorithm"], values)
+    _check_together(config)
+    return config
+
+
+def _check_names(config: dict[str, Any]) -> None:
+    dataset, algorithm = config["dataset"], config["algorithm"]
+    if dataset in defaults.OTHER_DATASETS:
+        raise InputError(f"dataset {dataset!r} is {defaults.OTHER_DATASETS[dataset]}; morphing works on images with one label: {', '.join(defaults.DATASETS)}")
+    if dataset not in defaults.DATASETS:
+        raise InputError(f"dataset {dataset!r} is unknown; choose from {', '.join(defaults.DATASETS)}")
+    if algorithm not in catalog.TRAINABLE:
+        raise InputError(f"algorithm {algorithm!r} is unknown; choose from {', '.join(catalog.TRAINABLE)}")
+
+
+def _square(resolution: list[int] | None) -> list[int] | None:
+    if resolution is not None and len(resolution) > 2:
+        raise InputError(f"--target_resolution takes a side or height and width, {len(resolution)} numbers were given")
+    return resolution * 2 if resolution is not None and len(resolution) == 1 else resolution
+
+
+def _hyperparameters(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
+    own = catalog.hyperparameters(algorithm)
+    given = {name: values[name] for name in catalog.all_hyperparameters() if values[name] is not None}
+    hyperparameters = {**{name: entry.default for name, entry in own.items()}, **given}
+    catalog.check(algorithm, hyperparameters)
+    return hyperparameters
+
+
+def _check_together(config: dict[str, Any]) -> None:
+    needed = [name for name in ("groupby_fields",) if config["algorithm"] == "groupDRO" and not config[name]]
+    if config["uniform_over_groups"] and not config["groupby_fields"]:
+        needed.append("groupby_fields")
+    if needed:
+        raise InputError(f"{config['algorithm']} needs --{needed[0]}, the metadata fields that make the groups")
+    if config["algorithm"] == "groupDRO" and not config["uniform_over_groups"]:
+        raise InputError("groupDRO needs --uniform_over_groups true: its weights assume that the groups are sampled equally often")
+    if config["scheduler"] == "ReduceLROnPlateau" and not config["scheduler_metric_name"]:
+        raise InputError("--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. acc_avg")
+    if config["transform"] in ("image_resize", "image_resize_and_center_crop") and config["resize_scale"] is None:
+        raise InputError(f"--transform {config['transform']} needs --resize_scale")
+    if config["resume"] and config["eval_only"]:
+        raise InputError("--resume and --eval_only exclude each other")

@@ -1,0 +1,110 @@
+"""A dataset of the ``wilds`` package, opened, checked, and cut into splits."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.releases import how_to_get, is_synthetic
+from ..errors import InputError
+from . import groupwise
+
+
+class Split(NamedTuple):
+    """One split: what the evaluator, the loaders and the logs need of it."""
+
+    name: str  #: in words, e.g. "Validation"
+    subset: Any  #: wilds' WILDSSubset, for its evaluator and its samplers
+    indices: np.ndarray  #: (N,) rows of the whole dataset
+    labels: Tensor  #: (N,) int64
+    metadata: Tensor  #: (N, fields) int64
+    groups: Tensor  #: (N,) int64
+
+
+class Dataset(NamedTuple):
+    """What a run knows of its data."""
+
+    wilds: Any  #: wilds' WILDSDataset
+    grouper: Any  #: wilds' CombinatorialGrouper
+    splits: dict[str, Split]  #: "train", "val", ..., in the dataset's order
+    n_classes: int
+    synthetic: bool  #: made by 'cim-plugin data demo'
+
+    def group_names(self) -> list[str]:
+        """A name per group, e.g. "y:landbird_background:land"."""
+        return [self.grouper.group_field_str(group) for group in range(self.grouper.n_groups)]
+
+
+def open_dataset(config: dict[str, Any]) -> Dataset:
+    """Open and check the dataset that the configuration names.
+
+    Raises:
+        InputError: it is not there, its files contradict each other, or a split cannot be trained on or evaluated.
+    """
+    import wilds
+    from wilds.common.grouper import CombinatorialGrouper
+
+    groupwise.install()
+    name = config["dataset"]
+    options = {key: config[key] for key in ("version", "split_scheme") if config[key] is not None}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            dataset = wilds.get_dataset(dataset=name, root_dir=config["root_dir"], download=config["download"], **options, **config["dataset_kwargs"])
+    except FileNotFoundError as error:
+        missing = error.filename or f"{name} is not in --root_dir {config['root_dir']}"
+        raise InputError(f"{missing if not error.filename else error.filename + ' does not exist'}; {how_to_get(name)}") from error
+    except KeyError as error:
+        raise InputError(f"the tables of {name} in {config['root_dir']} have no column {error}; 'cim-plugin data check' says what they need") from error
+    except (ValueError, TypeError, RuntimeError, OSError, AssertionError) as error:
+        raise InputError(f"{name} in {config['root_dir']} cannot be read: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
+    fields = config["groupby_fields"]
+    unknown = [field for field in fields or [] if field not in dataset.metadata_fields]
+    if unknown:
+        raise InputError(f"--groupby_fields {unknown[0]!r} is not a metadata field of {name}; it has {', '.join(dataset.metadata_fields)}")
+    _check_rows(dataset, name)
+    grouper = CombinatorialGrouper(dataset, fields)
+    splits = {key: _split(dataset, key, grouper, config["frac"]) for key in dataset.split_dict}
+    _check_splits(splits, config)
+    return Dataset(dataset, grouper, splits, dataset.n_classes, is_synthetic(dataset.data_dir))
+
+
+def _split(dataset, key: str, grouper, frac: float) -> Split:
+    subset = dataset.get_subset(key, frac=frac)
+    metadata = subset.metadata_array
+    labels = subset.y_array.reshape(-1).long()
+    groups = grouper.metadata_to_group(metadata) if len(labels) else labels
+    return Split(dataset.split_names[key], subset, np.asarray(subset.indices), labels, metadata, groups)
+
+
+def _check_rows(dataset, name: str) -> None:
+    n_rows = {"labels": len(dataset.y_array), "metadata": len(dataset.metadata_array), "splits": len(dataset.split_array)}
+    images = getattr(dataset, "_input_array", None)
+    if images is not None:
+        n_rows["images"] = len(images)
+    if len(set(n_rows.values())) > 1:
+        raise InputError(f"the tables of {name} have different lengths: " + ", ".join(f"{count} {what}" for what, count in n_rows.items()))
+    labels = dataset.y_array.reshape(-1)
+    wrong = torch.nonzero((labels < 0) | (labels >= dataset.n_classes)).reshape(-1)
+    if len(wrong):
+        raise InputError(f"label {int(labels[wrong[0]])} of row {int(wrong[0])} of {name} is out of range: it has {dataset.n_classes} classes, from 0 on")
+
+
+def _check_splits(splits: dict[str, Split], config: dict[str, Any]) -> None:
+    for key in ("train", "val"):
+        if key not in splits or not len(splits[key].labels):
+            raise InputError(f"split {key!r} of {config['dataset']} is empty (--frac {config['frac']}); there is nothing to {'train on' if key == 'train' else 'select by'}")
+    classes = splits["train"].labels.unique().tolist()
+    if len(classes) == 1:
+        raise InputError(f"the training split of {config['dataset']} holds only class {classes[0]}; at least two are needed")
+
+
+def image_path(dataset, row: int) -> str:
+    """The file of an image, as well as the dataset tells it."""
+    names = getattr(dataset, "_input_array", None)
+    return f"{dataset.data_dir}{os.sep}...{os.sep}{names[row]}" if names is not None else f"image {row} in {dataset.data_dir}"

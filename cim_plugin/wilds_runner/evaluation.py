@@ -1,0 +1,69 @@
+"""Predictions over a split and what the dataset's own evaluator says of them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .datasets import Dataset, Split
+
+
+class Outcome(NamedTuple):
+    """A split's evaluation. Accuracies are fractions in [0, 1]."""
+
+    metrics: dict[str, float]  #: as the ``wilds`` evaluator names them
+    text: str  #: the evaluator's own words
+    accuracy: float  #: of all images alike, whatever the evaluator reports as average
+    class_accuracy: list[float | None]  #: per class; None for a class that the split does not hold
+    group_accuracy: list[float | None]  #: per group of --groupby_fields
+    group_count: list[int]
+
+    @property
+    def worst_class_accuracy(self) -> float:
+        return min(value for value in self.class_accuracy if value is not None)
+
+    @property
+    def worst_group_metric(self) -> float | None:
+        """The evaluator's worst-group accuracy, None where it has none."""
+        return next((self.metrics[name] for name in WORST_GROUP if name in self.metrics), None)
+
+
+WORST_GROUP = ("acc_wg", "acc_worst_region")  #: what the evaluators call worst-group accuracy
+
+
+def evaluate(data: Dataset, split: Split, predictions: Tensor, rows: Tensor | None = None) -> Outcome:
+    """Evaluate predicted labels (N,) int64, for the rows (N,) of the split, by default all in order."""
+    labels, metadata, groups = split.labels, split.metadata, split.groups
+    if rows is not None:
+        labels, metadata, groups = labels[rows], metadata[rows], groups[rows]
+    metrics, text = data.wilds.eval(predictions, labels, metadata)
+    correct = predictions == labels
+    group_accuracy, group_count = _accuracy_by(correct, groups, data.grouper.n_groups)
+    return Outcome(
+        {name: float(value) for name, value in metrics.items()},
+        text,
+        correct.double().mean().item(),
+        _accuracy_by(correct, labels, data.n_classes)[0],
+        group_accuracy,
+        group_count,
+    )
+
+
+def _accuracy_by(correct: Tensor, kind: Tensor, n_kinds: int) -> tuple[list[float | None], list[int]]:
+    counts = torch.bincount(kind, minlength=n_kinds).tolist()
+    hits = torch.bincount(kind[correct], minlength=n_kinds).tolist()
+    return [hit / count if count else None for hit, count in zip(hits, counts)], counts
+
+
+def as_record(data: Dataset, outcome: Outcome) -> dict[str, Any]:
+    """An outcome for results.json."""
+    names = data.group_names()
+    return {
+        "metrics": outcome.metrics,
+        "accuracy": outcome.accuracy,
+        "worst_class_accuracy": outcome.worst_class_accuracy,
+        "class_accuracy": outcome.class_accuracy,
+        "groups": {name: {"accuracy": a, "count": n} for name, a, n in zip(names, outcome.group_accuracy, outcome.group_count) if n},
+    }

@@ -1,0 +1,113 @@
+"""Decoded and resized images of a dataset in one memory-mapped file, built once and shared by processes and runs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from typing import Any
+
+import numpy as np
+import PIL
+import torchvision
+from numpy.lib.format import open_memmap
+
+from ..autoload import user_cache
+from ..errors import InputError
+from .datasets import Dataset
+from .loading import Images, Loader, evaluation_order
+from .transforms import Transform
+
+GB = 10**9
+SPARE = 1 * GB  #: disk that a cache which nobody asked for leaves free
+
+
+def open_cache(config: dict[str, Any], data: Dataset, transform: Transform, fabric, show: bool) -> np.ndarray | None:
+    """The resized images of the whole dataset, (n_images, H, W, 3) uint8, read-only; None where --cache is off.
+
+    Args:
+        config: "cache" is True, False, or "auto": on where the file fits --cache_limit and the disk, and all of the data is used.
+        show: show a progress bar while building.
+
+    Raises:
+        InputError: an image cannot be read, or the file cannot be written.
+    """
+    if config["cache"] is False:
+        return None
+    height, width = transform.size
+    name = f"{config['dataset']}-{height}x{width}-{fingerprint(data.wilds.data_dir, transform)}.npy"
+    path = os.path.join(user_cache(), "images", name)
+    if not os.path.exists(path) and not _wanted(config, n_bytes(data, transform)):
+        return None
+    if fabric.local_rank == 0:
+        _build_once(path, data, transform, config["loader_kwargs"], show)
+    fabric.barrier()
+    return np.load(path, mmap_mode="r")
+
+
+def n_bytes(data: Dataset, transform: Transform) -> int:
+    """The size of the cache."""
+    return len(data.wilds.y_array) * transform.size[0] * transform.size[1] * 3
+
+
+def _wanted(config: dict[str, Any], size: int) -> bool:
+    if config["cache"] is True:
+        return True
+    existing = user_cache()
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    fits = size <= config["cache_limit"] * GB and size + SPARE <= shutil.disk_usage(existing).free
+    return fits and config["frac"] == 1 and not config["eval_only"]
+
+
+def fingerprint(data_dir: str, transform: Transform) -> str:
+    """What the cached images follow from: every file's name, size and time of change, the resizing, and the libraries that do it."""
+    digest = hashlib.sha256(f"{transform.resize} {transform.size} {PIL.__version__} {torchvision.__version__}".encode())
+    for file in sorted(_files(data_dir)):
+        digest.update(repr(file).encode())
+    return digest.hexdigest()[:16]
+
+
+def _files(folder: str, prefix: str = ""):
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(entry.path, f"{prefix}{entry.name}/")
+            else:
+                status = entry.stat()
+                yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns
+
+
+def _build_once(path: str, data: Dataset, transform: Transform, loader_kwargs: dict[str, Any], show: bool) -> None:
+    from filelock import FileLock
+
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with FileLock(f"{path}.lock"):  # another run may be building it
+            if not os.path.exists(path):
+                _build(path, data, transform, loader_kwargs, show)
+    except OSError as error:
+        raise InputError(f"the image cache {path} cannot be written ({error.strerror or error}); make room, set XDG_CACHE_HOME, or pass --cache false") from error
+
+
+def _build(path: str, data: Dataset, transform: Transform, loader_kwargs: dict[str, Any], show: bool) -> None:
+    from tqdm import tqdm
+
+    n, part = len(data.wilds.y_array), f"{path}.part"
+    loader = Loader(Images(data.wilds, np.arange(n), transform, augment=False), {"num_workers": loader_kwargs.get("num_workers", 0)})
+    try:
+        if n_bytes(data, transform) > shutil.disk_usage(os.path.dirname(path)).free:  # a write to a full disk's map ends the process
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        cache = open_memmap(part, mode="w+", dtype=np.uint8, shape=(n, *transform.size, 3))
+        with tqdm(total=n, unit="image", desc="decoding images once", disable=not show, dynamic_ncols=True) as bar:
+            for batch in loader(evaluation_order(n, 64)):
+                cache[batch.rows.numpy()] = batch.images.permute(0, 2, 3, 1).numpy()
+                bar.update(len(batch.rows))
+        cache.flush()
+        del cache
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(part)

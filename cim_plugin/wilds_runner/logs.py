@@ -1,0 +1,127 @@
+"""The log files of WILDS' ``run_expt.py``: log.txt, {split}_eval.csv and {split}_algo.csv.
+
+Files are appended to. A checkpoint records their sizes, and a resumed run cuts them back to it, so that no line is
+lost or doubled however a run was stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..algorithms.group_dro import group_means
+
+
+class LogFiles:
+    """Append-only text files of a folder.
+
+    Args:
+        folder: where they are; None writes nothing, for all processes but the first.
+        sizes: file name -> bytes to keep of what is there; other files are started anew.
+        echo: a function that also gets what goes to log.txt, or None.
+        events: a TensorBoard SummaryWriter that also gets the numbers of CSV files, or None.
+    """
+
+    def __init__(self, folder: str | None, sizes: dict[str, int], echo=None, events=None):
+        self.folder = folder
+        self.echo = echo
+        self.events = events
+        self.sizes: dict[str, int] = {}
+        for name, size in sizes.items() if folder is not None else ():
+            path = os.path.join(folder, name)
+            if os.path.exists(path):
+                os.truncate(path, min(size, os.path.getsize(path)))
+                self.sizes[name] = os.path.getsize(path)
+
+    def write(self, text: str) -> None:
+        """Append to log.txt."""
+        self._append("log.txt", text)
+        if self.echo is not None:
+            self.echo(text)
+
+    def row(self, name: str, values: dict[str, Any], step: int) -> None:
+        """Append a line to a CSV file, the header before the first; ``step`` is its place on TensorBoard's axis."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, fieldnames=list(values), lineterminator="\n")
+        if name not in self.sizes:
+            writer.writeheader()
+        writer.writerow(values)
+        self._append(name, buffer.getvalue())
+        if self.events is not None:
+            for key, value in values.items():
+                self.events.add_scalar(f"{name.removesuffix('.csv')}/{key}", value, step)
+
+    def _append(self, name: str, text: str) -> None:
+        if self.folder is None:
+            return
+        data = text.encode()
+        with open(os.path.join(self.folder, name), "ab" if name in self.sizes else "wb") as file:
+            file.write(data)
+        self.sizes[name] = self.sizes.get(name, 0) + len(data)
+
+
+class Averages:
+    """Running sums of what happened since the last line of a CSV file, on the device, without synchronising.
+
+    Args:
+        n_groups: 0 leaves the groups out.
+        device: where the values are.
+    """
+
+    FIXED = ("objective", "loss", "acc")
+
+    def __init__(self, n_groups: int, device):
+        self.n_groups = n_groups
+        self.device = device
+        self.reset()
+
+    def reset(self) -> None:
+        self.count = 0
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, groups: Tensor, **values: Tensor) -> None:
+        """Add a batch: per-sample values (N,) by name, and the samples' groups (N,)."""
+        self.count += len(groups)
+        for name, value in values.items():
+            value = value.detach().double()
+            self._sum(name, value.sum())
+            if self.n_groups and name in ("loss", "acc"):
+                means, counts = group_means(value, groups, self.n_groups)
+                self._sum(f"{name}_group", means * counts)
+        if self.n_groups:
+            self._sum("count_group", torch.bincount(groups, minlength=self.n_groups).double())
+
+    def _sum(self, name: str, value: Tensor) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def add_up(self, fabric) -> None:
+        """Replace this process's sums by those of all processes, which hold equally many samples."""
+        self.count *= fabric.world_size
+        self.sums = {name: fabric.all_reduce(value, reduce_op="sum") for name, value in self.sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count, "sums": {name: value.cpu() for name, value in self.sums.items()}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+
+    def line(self) -> dict[str, float]:
+        """The averages as a line of {split}_algo.csv: the columns of WILDS, then our loss terms."""
+        sums = {name: value.tolist() for name, value in self.sums.items()}
+        counts = sums.get("count_group", [])
+        line: dict[str, float] = {}
+        for name in ("loss", "acc"):
+            for group, count in enumerate(counts):
+                line[f"{name}_group:{group}"] = sums[f"{name}_group"][group] / count if count else float("nan")
+            line[f"{name}_avg"] = sums[name] / self.count
+        line["objective"] = sums["objective"] / self.count
+        line.update({f"count_group:{group}": count for group, count in enumerate(counts)})
+        line["count"] = self.count
+        line.update({name: value / self.count for name, value in sums.items() if name not in self.FIXED and not name.endswith("_group")})
+        return line

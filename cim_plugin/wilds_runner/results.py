@@ -1,0 +1,147 @@
+"""What a run leaves behind: models and predictions per selection rule, and results.json."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from . import checkpoint
+from .evaluation import as_record
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+PACKAGES = ("torch", "torchvision", "timm", "wilds", "lightning-fabric", "numpy", "pytorch-msssim")
+
+
+class Clock:
+    """Seconds spent per activity, over all the sessions of a run."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def measure(self, name: str):
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def place(trainer: Trainer, rule: str) -> tuple[str, str]:
+    """The folder of a rule's files, and the word for the epoch in their names: those of run_expt for "best" and "last"."""
+    folder = trainer.config["log_dir"]
+    if rule in ("best", "last"):
+        return folder, rule
+    return os.path.join(folder, "selection", rule), "best"
+
+
+def prediction_file(config: dict[str, Any], split: str, epoch: Any) -> str:
+    """The name that WILDS gives to a file of predictions."""
+    return f"{config['dataset']}_split:{split}_seed:{config['seed']}_epoch:{epoch}_pred.csv"
+
+
+def model_file(config: dict[str, Any], epoch: Any) -> str:
+    """The name that WILDS gives to a model's file."""
+    return f"{config['dataset']}_seed:{config['seed']}_epoch:{epoch}_model.pth"
+
+
+def publish(trainer: Trainer, predicted: dict[str, Tensor]) -> None:
+    """Write the files of every rule that has chosen the epoch that ended last, then results.json.
+
+    Args:
+        predicted: split -> predicted labels (N,) int64 in dataset order.
+    """
+    config, epoch = trainer.config, trainer.epoch - 1
+    wanted = {"last": config["save_last"]}
+    places = [place(trainer, rule) for rule, choice in trainer.chosen.items() if choice.epoch == epoch and wanted.get(rule, config["save_best"])]
+    if config["save_step"] is not None and (epoch + 1) % config["save_step"] == 0:
+        places.append((config["log_dir"], str(epoch)))
+    model = {"algorithm": trainer.classifier.state_dict(), "epoch": epoch, "best_val_metric": _val_metric(trainer)}
+    first = None
+    for folder, word in places:
+        path = os.path.join(folder, model_file(config, word))
+        if first is None:
+            checkpoint.save(path, model)
+            first = path
+        else:
+            checkpoint.link(first, path)
+        if config["save_pred"]:
+            for split, labels in predicted.items():
+                checkpoint.save_predictions(os.path.join(folder, prediction_file(config, split, word)), labels)
+    checkpoint.save_json(os.path.join(config["log_dir"], "results.json"), summary(trainer))
+
+
+def _val_metric(trainer: Trainer) -> float:
+    return trainer.outcomes["best"]["val"].metrics[trainer.config["val_metric"]]
+
+
+def summary(trainer: Trainer) -> dict[str, Any]:
+    """results.json: the configuration, what each rule chose and how that does on every split, and what it cost."""
+    config = trainer.config
+    return {
+        "status": "finished" if trainer.epoch == config["n_epochs"] else "running",
+        "epochs": trainer.epoch,
+        "dataset": config["dataset"],
+        "algorithm": config["algorithm"],
+        "seed": config["seed"],
+        "synthetic": trainer.data.synthetic,
+        "selection": {
+            name: {
+                "epoch": choice.epoch,
+                "score": choice.score,
+                "rule": trainer.rules[name].meaning,
+                "needs": trainer.rules[name].needs,
+                "splits": {key: as_record(trainer.data, outcome) for key, outcome in trainer.outcomes[name].items()},
+            }
+            for name, choice in trainer.chosen.items()
+        },
+        "config": config,
+        "n_parameters": sum(p.numel() for p in trainer.classifier.parameters()),
+        "mssim_scales": getattr(trainer.classifier.contrast, "scales", None),
+        "seconds": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
+        "steps": trainer.epoch * len(trainer.order),
+        "peak_memory_bytes": peak_memory(),
+        "n_processes": trainer.fabric.world_size,
+        "device": torch.cuda.get_device_name() if trainer.fabric.device.type == "cuda" else platform.processor() or platform.machine(),
+        "versions": versions(),
+    }
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory that this process has held, in bytes: resident, and on the GPU where there is one."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    memory = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        memory["gpu"] = torch.cuda.max_memory_allocated()
+    return memory
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what a result depends on, and the commit of this plugin where it runs from a checkout."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "cim_plugin": __version__, "cim_plugin_commit": _commit()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def _commit() -> str | None:
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if not os.path.exists(os.path.join(here, ".git")):
+        return None
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True)
+        return done.stdout.strip() or None
+    return None

@@ -1,0 +1,324 @@
+"""One training run: epochs, evaluation, selection, and a state from which it goes on after any stop."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import catalog
+from ..algorithms.classifier import RobustClassifier
+from ..algorithms.morphing import PixelSpace
+from ..algorithms.shard import Shard
+from ..errors import InputError
+from . import checkpoint, results, selection
+from .backbones import make_encoder
+from .datasets import Dataset
+from .evaluation import Outcome, evaluate
+from .loading import Batch, Loader, TrainingOrder, evaluation_order, make_loader, seed_of, seeded, to_pixels
+from .logs import Averages, LogFiles
+from .optimization import WARMUPS, make_optimizer, make_scheduler
+from .transforms import Transform
+
+SAVE_SECONDS = 600  #: a long epoch is saved this often between its steps
+LOG_NAMES = {"contrastive": "L_con", "kl": "KL", "supervised_contrastive": "L_scl"}
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved its state."""
+
+
+class NotFinite(Exception):
+    """The loss is NaN or infinite; the message says at which step."""
+
+
+def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> RobustClassifier:
+    """The classifier of the configured algorithm. It takes pixels in [0, 1]; the encoder standardises what it is given."""
+    with seeded(seed_of(config["seed"], "model")):
+        backbone, n_features = make_encoder(config["model"], config["model_kwargs"], config["pretrained_model_path"])
+        train = data.splits["train"].groups
+        return catalog.build(
+            config["algorithm"],
+            config["hyperparameters"],
+            encoder=nn.Sequential(transform.standardise, backbone),
+            n_features=n_features,
+            make_head=lambda n_inputs: nn.Linear(n_inputs, data.n_classes),
+            image_size=transform.size,
+            pixel_space=PixelSpace.raw(3),
+            n_environments=len(_environments(config, data)[0].unique()) if config["groupby_fields"] else None,
+            groups_in_training=torch.bincount(train, minlength=data.grouper.n_groups) > 0,
+        )
+
+
+def _environments(config: dict[str, Any], data: Dataset) -> tuple[Tensor, list[str]]:
+    """(N,) int64, the combination of the group fields other than the label, and those fields."""
+    from wilds.common.grouper import CombinatorialGrouper
+
+    fields = [field for field in config["groupby_fields"] or [] if field != "y"]
+    metadata = data.splits["train"].metadata
+    return CombinatorialGrouper(data.wilds, fields or None).metadata_to_group(metadata), fields
+
+
+class Trainer:
+    """A run and all that it keeps between steps.
+
+    Args:
+        config: from :func:`~.config.make_config`.
+        data: the opened dataset.
+        transform: of its images.
+        fabric: Lightning's Fabric, launched.
+        cache: (n_images, H, W, C) uint8, the resized images of the whole dataset, or None.
+    """
+
+    def __init__(self, config: dict[str, Any], data: Dataset, transform: Transform, fabric, cache=None):
+        self.config = config
+        self.data = data
+        self.fabric = fabric
+        self.rules = selection.rules(config["val_metric"], config["val_metric_decreasing"])
+        self.splits = _evaluated_splits(config, data)
+        self.order = TrainingOrder(config, data.splits["train"], data.grouper)
+        self.loaders: dict[str, Loader] = {key: make_loader(config, data, key, transform, cache) for key in ("train", *self.splits)}
+        self.environments = _environments(config, data)[0]
+
+        self.classifier = build_model(config, data, transform)
+        optimizer = make_optimizer(config, self.classifier.parameters())
+        n_steps = math.ceil(len(self.order) / config["gradient_accumulation_steps"]) * config["n_epochs"]
+        self.scheduler = make_scheduler(config, optimizer, n_steps)
+        self.model, self.optimizer = fabric.setup(self.classifier, optimizer)
+        self.model.mark_forward_method("loss_terms")
+        self.classifier.shard = Shard(fabric.global_rank, fabric.world_size, self._gather)
+
+        self.epoch = 0  #: the epoch that runs or comes next
+        self.batch = 0  #: the batch of it that comes next
+        self.chosen: dict[str, selection.Chosen] = {}
+        self.outcomes: dict[str, dict[str, Outcome]] = {}  #: rule -> split -> outcome
+        self.seen: list[tuple[Tensor, Tensor]] = []  #: rows and predictions of this epoch's training batches
+        self.averages = Averages(0 if config["no_group_logging"] else data.grouper.n_groups, fabric.device)
+        self.not_finite = torch.tensor(-1, device=fabric.device)  #: the first step whose loss is not finite
+        self.clock = results.Clock()
+        self.logs: LogFiles  #: set by :meth:`start`
+        self.bar: Any  #: a tqdm progress bar, set by :meth:`start`
+        self.stop_asked = False  #: set it from a signal handler to stop after the step that runs
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Run the epochs that are left.
+
+        Raises:
+            Stopped: ``stop_asked`` was set; the state is saved.
+            NotFinite: the loss is NaN or infinite; the last good state is kept.
+            InputError: an image cannot be read or a file cannot be written.
+        """
+        while self.epoch < self.config["n_epochs"]:
+            self._train_epoch()
+            self._finish_epoch()
+
+    def _train_epoch(self) -> None:
+        batches = self.order.epoch(self.epoch, self.fabric.global_rank, self.fabric.world_size)
+        self.model.train()
+        if self.batch == 0:
+            self.logs.write(f"\nEpoch [{self.epoch}]:\n\nTrain:\n")
+        saved = time.monotonic()
+        with self.clock.measure("train"):
+            for batch in self.loaders["train"](batches[self.batch :]):
+                self._step(batch, len(batches))
+                self._stop_if_asked(self.state)
+                if self.fabric.world_size == 1 and time.monotonic() - saved > SAVE_SECONDS:
+                    self._save(self.state())
+                    saved = time.monotonic()
+
+    def _stop_if_asked(self, state) -> None:
+        if self.stop_asked:
+            self._check_finite()
+            self._save(state())
+            raise Stopped(f"stopped at epoch {self.epoch}, batch {self.batch}")
+
+    def _step(self, batch: Batch, n_batches: int) -> None:
+        split = self.data.splits["train"]
+        device = self.fabric.device
+        labels, groups, environments = (values[batch.rows].to(device, non_blocking=True) for values in (split.labels, split.groups, self.environments))
+        torch.manual_seed(seed_of(self.config["seed"], "step", self.epoch, self.batch))
+        steps_now = (self.batch + 1) % self.config["gradient_accumulation_steps"] == 0 or self.batch + 1 == n_batches
+        with self.fabric.no_backward_sync(self.model, enabled=not steps_now):
+            terms = self.model.loss_terms(to_pixels(batch.images, device), labels, environments)
+            objective = self.classifier.total(terms.losses, groups)
+            self.fabric.backward(objective)
+        self.not_finite = torch.where((self.not_finite < 0) & ~objective.detach().isfinite(), self.batch, self.not_finite)
+        if steps_now:
+            self._update_weights()
+        predictions = terms.logits.detach().argmax(1)
+        self.seen.append((batch.rows, predictions))
+        self._add_to_log(terms.losses, objective, predictions == labels, groups)
+        self.batch += 1
+        self.bar.update()
+        if self.batch % (self.config["log_every"] * self.config["gradient_accumulation_steps"]) == 0:
+            self._log_line()
+
+    def _update_weights(self) -> None:
+        if self.config["max_grad_norm"] is not None:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config["max_grad_norm"], error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.scheduler is not None and self.config["scheduler"] in WARMUPS:
+            self.scheduler.step()
+
+    def _add_to_log(self, losses: dict[str, Tensor], objective: Tensor, correct: Tensor, groups: Tensor) -> None:
+        extra = {LOG_NAMES[name]: values for name, values in losses.items() if name in LOG_NAMES}
+        self.averages.add(groups, loss=losses["supervised"], acc=correct, objective=objective.expand(len(groups)), **extra)
+
+    def _log_line(self) -> None:
+        self._check_finite()
+        if self.fabric.world_size > 1:
+            self.averages.add_up(self.fabric)
+        line = self.averages.line()
+        steps = math.ceil(self.batch / self.config["gradient_accumulation_steps"])
+        self.logs.row("train_algo.csv", {"epoch": self.epoch, "batch": steps, **line}, self.epoch * len(self.order) + self.batch)
+        self.bar.set_postfix_str(f"epoch {self.epoch}, loss {line['loss_avg']:.3f}, acc {line['acc_avg']:.3f}", refresh=False)
+        self.averages.reset()
+
+    def _check_finite(self) -> None:
+        step = int(self.not_finite)
+        if step >= 0:
+            raise NotFinite(f"the loss is not finite at epoch {self.epoch}, batch {step}; the last good state is kept. Try a smaller --lr or --max_grad_norm 1")
+
+    # --- the end of an epoch ------------------------------------------------------------------------------------------
+
+    def _finish_epoch(self) -> None:
+        before = self.state()  # what to go on from when evaluation is interrupted: it changes no weight
+        if self.averages.count:
+            self._log_line()
+        self._check_finite()
+        rows, predictions = self._gather_lists([row for row, _ in self.seen], [labels for _, labels in self.seen])
+        outcomes = {"train": evaluate(self.data, self.data.splits["train"], predictions, rows)}
+        self._log_outcome("train", outcomes["train"])
+        predicted = {}
+        with self.clock.measure("evaluation"):
+            for key in self.splits:
+                predicted[key], outcomes[key] = self.evaluate_split(key, lambda: self._stop_if_asked(lambda: before))
+                self._log_outcome(key, outcomes[key])
+        self._step_epoch_scheduler(outcomes)
+        chosen = selection.choose(self.rules, self.chosen, outcomes, self.epoch)
+        self.outcomes.update({name: outcomes for name, choice in chosen.items() if choice.epoch == self.epoch})
+        self.chosen = chosen
+        best = outcomes["val"].metrics[self.config["val_metric"]]
+        self.logs.write(f"Validation {self.config['val_metric']}: {best:.3f}\n")
+        if chosen["best"].epoch == self.epoch:
+            self.logs.write(f"Epoch {self.epoch} has the best validation performance so far.\n")
+        self.epoch, self.batch, self.seen = self.epoch + 1, 0, []
+        self._save({**self.state(), "predicted": predicted})
+        self._publish(predicted)
+
+    def evaluate_split(self, key: str, after_batch=lambda: None) -> tuple[Tensor, Outcome]:
+        """Predicted labels of a whole split, (N,) int64 in dataset order, and what the evaluator says."""
+        self.model.eval()
+        split = self.data.splits[key]
+        batches = evaluation_order(len(split.labels), self.config["batch_size"], self.fabric.global_rank, self.fabric.world_size)
+        rows, found = [], []
+        with torch.no_grad():
+            for batch in self.loaders[key](batches):
+                rows.append(batch.rows)
+                found.append(self.model(to_pixels(batch.images, self.fabric.device)).argmax(1))
+                after_batch()
+        rows, predictions = self._gather_lists(rows, found)
+        if not torch.equal(rows, torch.arange(len(split.labels))):
+            raise RuntimeError(f"split {key} was not read exactly once")
+        return predictions, evaluate(self.data, split, predictions)
+
+    def _step_epoch_scheduler(self, outcomes: dict[str, Outcome]) -> None:
+        name = self.config["scheduler"]
+        if name is None or name in WARMUPS:
+            return
+        if name != "ReduceLROnPlateau":
+            self.scheduler.step()
+            return
+        metrics = outcomes[self.config["scheduler_metric_split"]].metrics
+        metric = self.config["scheduler_metric_name"]
+        if metric not in metrics:
+            raise InputError(f"--scheduler_metric_name {metric!r} is not among the metrics: {', '.join(metrics)}")
+        self.scheduler.step(metrics[metric])
+
+    def _log_outcome(self, key: str, outcome: Outcome) -> None:
+        self.logs.row(f"{key}_eval.csv", {"epoch": self.epoch, **outcome.metrics}, self.epoch)
+        if key in ("train", "val"):
+            self.logs.write(f"Epoch eval, {self.data.splits[key].name}:\n{outcome.text}\n")
+
+    # --- the state ----------------------------------------------------------------------------------------------------
+
+    def start(self, logs: LogFiles, bar) -> None:
+        """Say where to log; do this before anything else, and before :meth:`load` fills the rest from a state."""
+        self.logs, self.bar = logs, bar
+
+    def state(self) -> dict[str, Any]:
+        """Everything from which the run goes on: tensors and plain values."""
+        return {
+            "config": self.config,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "model": self.classifier.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "chosen": {name: tuple(choice) for name, choice in self.chosen.items()},
+            "outcomes": {name: {key: outcome._asdict() for key, outcome in of_rule.items()} for name, of_rule in self.outcomes.items()},
+            "seen": list(self.seen),
+            "averages": self.averages.state(),
+            "log_sizes": dict(self.logs.sizes),
+            "clock": dict(self.clock.seconds),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`; files that were due when the state was saved are written now."""
+        self.classifier.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.chosen = {name: selection.Chosen(*choice) for name, choice in state["chosen"].items()}
+        self.outcomes = {name: {key: Outcome(**outcome) for key, outcome in of_rule.items()} for name, of_rule in state["outcomes"].items()}
+        self.seen = [tuple(pair) for pair in state["seen"]]
+        self.averages.load(state["averages"])
+        self.clock.seconds.update(state["clock"])
+        self.bar.update(self.epoch * len(self.order) + self.batch)
+        if "predicted" in state:
+            self._publish(state["predicted"])
+
+    def _save(self, state: dict[str, Any]) -> None:
+        if self.fabric.global_rank == 0:
+            checkpoint.save(os.path.join(self.config["log_dir"], checkpoint.STATE), state)
+        self.fabric.barrier()
+
+    def _publish(self, predicted: dict[str, Tensor]) -> None:
+        if self.fabric.global_rank == 0:
+            results.publish(self, predicted)
+        self.fabric.barrier()
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    def _gather(self, values: Tensor) -> Tensor:
+        if self.fabric.world_size == 1:
+            return values
+        return self.fabric.all_gather(values, sync_grads=values.requires_grad).flatten(0, 1)
+
+    def _gather_lists(self, *lists: list[Tensor]) -> list[Tensor]:
+        """Every list of (n,) int64 as one tensor on the CPU, over all processes in the order of ranks."""
+        own = [torch.cat(values).cpu() if values else torch.empty(0, dtype=torch.int64) for values in lists]
+        if self.fabric.world_size == 1:
+            return own
+        everyone: list = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(everyone, own)
+        return [torch.cat([part[i] for part in everyone]) for i in range(len(lists))]
+
+
+def _evaluated_splits(config: dict[str, Any], data: Dataset) -> list[str]:
+    others = [key for key in data.splits if key not in ("train", "val")]
+    unknown = [key for key in config["eval_splits"] if key not in data.splits]
+    if unknown:
+        raise InputError(f"--eval_splits {unknown[0]!r} is not a split of {config['dataset']}: {', '.join(data.splits)}")
+    wanted = others if config["evaluate_all_splits"] else [key for key in others if key in config["eval_splits"]]
+    return ["val", *(key for key in wanted if len(data.splits[key].labels))]

@@ -1,0 +1,101 @@
+"""How images of a ``wilds`` dataset become uint8 tensors of one size, and how the encoder's input is normalised.
+
+Three parts, so that a cache can keep the first, the loader do the second, and the device the third:
+resize (deterministic), augment (random, training only), standardise (on the device, after morphing).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple
+
+import torch
+import torchvision.transforms as T
+from torch import Tensor, nn
+from torchvision.transforms.functional import rotate
+
+from ..algorithms.morphing import PixelSpace
+from ..errors import InputError
+
+
+class Transform(NamedTuple):
+    """The three parts, and the size of an image after resizing."""
+
+    resize: Callable  #: PIL image -> PIL image, always the same
+    augment: Callable | None  #: PIL image -> PIL image of the same size, drawn from torch's random state; training only
+    standardise: nn.Module  #: (N, C, H, W) float in [0, 1] -> what the encoder takes
+    size: tuple[int, int]  #: height, width
+
+
+class StandardisePerImage(nn.Module):
+    """Every channel of every image to mean 0 and standard deviation 1, as WILDS does for RxRx1."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) float -> the same shape; a constant channel becomes 0."""
+        mean, std = images.mean((2, 3), keepdim=True), images.std((2, 3), keepdim=True)
+        return (images - mean) / torch.where(std == 0, 1.0, std)
+
+
+class StandardiseImageNet(nn.Module):
+    """Subtract ImageNet's mean and divide by its standard deviation."""
+
+    def __init__(self):
+        super().__init__()
+        self.space = PixelSpace.imagenet()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] -> the same shape."""
+        return self.space.from_pixels(images)
+
+
+class RandomRightAngle(nn.Module):
+    """Turn an image by 0, 90, 180 or 270 degrees."""
+
+    def forward(self, image):
+        angle = 90 * int(torch.randint(4, ()))
+        return rotate(image, angle) if angle else image
+
+
+def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] | None) -> Transform:
+    """The transform that WILDS' ``run_expt.py`` gives for this configuration.
+
+    Args:
+        config: the run's configuration.
+        original_resolution: the dataset's, (width, height) where they differ, as the ``wilds`` package has it.
+
+    Raises:
+        InputError: the size of the images stays open.
+    """
+    name, target = config["transform"], config["target_resolution"]
+    steps: list[Callable] = []
+    size = target
+    if name == "rxrx1":
+        size = original_resolution
+    elif name == "image_base":
+        if original_resolution is not None and len(set(original_resolution)) > 1:
+            steps.append(T.CenterCrop(min(original_resolution)))
+            size = size or [min(original_resolution)] * 2
+        if target is not None:
+            steps.append(T.Resize(target))
+    else:
+        steps.append(T.Resize([int(side * config["resize_scale"]) for side in original_resolution]))
+        size = [int(side * config["resize_scale"]) for side in original_resolution]
+        if name == "image_resize_and_center_crop":
+            size = target or original_resolution
+            steps.append(T.CenterCrop(size))
+    size = size or original_resolution
+    if size is None:
+        raise InputError(f"--transform {name} leaves the images of {config['dataset']} as they are, of unknown size; give --target_resolution")
+    augment = _augment(config, target or original_resolution)
+    per_image = name == "rxrx1"
+    return Transform(T.Compose(steps), augment, StandardisePerImage() if per_image else StandardiseImageNet(), tuple(size))
+
+
+def _augment(config: dict[str, Any], size) -> Callable | None:
+    steps: list[nn.Module] = []
+    if config["transform"] == "rxrx1":
+        steps += [RandomRightAngle(), T.RandomHorizontalFlip()]
+    if config["additional_train_transform"] is not None:
+        steps += [T.RandomHorizontalFlip(), T.RandomCrop(size)]
+    if config["additional_train_transform"] == "randaugment":
+        steps.append(T.RandAugment(config["randaugment_n"]))
+    return T.Compose(steps) if steps else None

@@ -1,0 +1,270 @@
+"""The table of algorithms: what it refuses and in which words, its random draws, the classifiers that it builds, and its copy in the README."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cim_plugin import catalog
+from cim_plugin.algorithms.morphing import PixelSpace
+from cim_plugin.errors import InputError
+
+ALGORITHMS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E"]
+README = Path(__file__).parent.parent / "README.md"
+
+#: hyperparameter -> the range or the values that README and code promise for sweeps
+DRAWS = {
+    "cim_lambda": (1e-2, 1e1),
+    "cim_pairs": {"random"},
+    "cim_targets": {"input"},
+    "cim_reading": {"distance"},
+    "cim_mask": {"shared"},
+    "cim_floor": {"smooth"},
+    "cim_similarity": {"ms_ssim"},
+    "vib_beta": (1e-5, 1e-1),
+    "vib_dimension": {64, 128, 256},
+    "scl_weight": (1e-2, 1e1),
+    "scl_temperature": {0.05, 0.1, 0.2},
+    "group_dro_step_size": (1e-3, 1e-1),
+}
+USERS = [*catalog.BASELINES, *ALGORITHMS]
+ENTRIES = {name: entry for entries in catalog.PARTS.values() for name, entry in entries.items()}
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+def _defaults(algorithm: str, **changes) -> dict:
+    return {**{name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()}, **changes}
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def test_the_algorithms_and_their_hyperparameters():
+    assert list(catalog.ALGORITHMS) == ALGORITHMS
+    cim = {name for name in DRAWS if name.startswith("cim_")}
+    vib, scl = {"vib_beta", "vib_dimension"}, {"scl_weight", "scl_temperature"}
+    assert [set(catalog.hyperparameters(algorithm)) for algorithm in ALGORITHMS] == [cim, cim | vib, vib, scl]
+    assert ENTRIES.keys() == DRAWS.keys()
+    assert [set(catalog.hyperparameters(algorithm)) for algorithm in ("ERM", "groupDRO")] == [set(), {"group_dro_step_size"}]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_defaults_are_accepted_beside_the_hosts_own_values(algorithm):
+    catalog.check(algorithm, _defaults(algorithm, lr=5e-5, batch_size=32, cimbalom="not ours", scale=None))
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_draws_are_native_json_values_that_the_check_accepts(name):
+    """A host writes them to disk as JSON: numpy's numbers would break it."""
+    entry, promised = ENTRIES[name], DRAWS[name]
+    draws = [entry.draw(np.random.RandomState(seed)) for seed in range(200)]
+    for value in draws:
+        assert type(value) in (int, float, str) and type(value) is type(entry.default)
+        assert json.loads(json.dumps(value)) == value
+        entry.check(name, value)
+    if isinstance(promised, set):
+        assert set(draws) == promised
+    else:
+        low, high = promised
+        assert low <= min(draws) and max(draws) <= high
+        exponents = np.log10(draws)
+        assert np.histogram(exponents, bins=4, range=np.log10(promised))[0].min() > 30  # of 50 expected: spread evenly over the exponents
+
+
+# --- refused values --------------------------------------------------------------------------------------------------
+
+CIM_NAMES = "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask, cim_floor, cim_similarity"
+
+UNKNOWN = [
+    ("CIM", {"cim_lamda": 2}, "CIM has no hyperparameter 'cim_lamda' (given 2); did you mean 'cim_lambda'?"),
+    ("CIM_VIB", {"vib_dim": 64}, "CIM_VIB has no hyperparameter 'vib_dim' (given 64); did you mean 'vib_dimension'?"),
+    ("CIM", {"cim_zzz": "x"}, f"CIM has no hyperparameter 'cim_zzz' (given 'x'); known: {CIM_NAMES}"),
+    ("VIB", {"cim_lambda": 1.0}, "VIB has no hyperparameter 'cim_lambda' (given 1.0); known: vib_beta, vib_dimension"),
+    ("SCL_E2E", {"vib_beta": 0.1}, "SCL_E2E has no hyperparameter 'vib_beta' (given 0.1); known: scl_weight, scl_temperature"),
+]
+
+#: algorithm, hyperparameter, values that are refused, and the words for what is accepted
+REFUSED = [
+    ("CIM", "cim_lambda", [-1, -1e-9, math.nan, math.inf, "1", True, None, [1.0]], "a finite number of at least 0 (default 1.0)"),
+    ("VIB", "vib_beta", [-0.1, math.nan, math.inf, "0"], "a finite number of at least 0 (default 0.001)"),
+    ("VIB", "vib_dimension", [0, -3, 2.5, 64.0, True, "64", math.nan], "a whole number of at least 1 (default 256)"),
+    ("SCL_E2E", "scl_weight", [-0.1, False], "a finite number of at least 0 (default 1.0)"),
+    ("SCL_E2E", "scl_temperature", [0, -0.1, math.nan, math.inf, True, "0.1"], "a finite number above 0 (default 0.1)"),
+    ("CIM", "cim_pairs", ["oracle", ["random"], None, 0], "'random' or 'cross_environment' (default 'random')"),
+    ("CIM", "cim_targets", ["psi"], "'input' or 'morphed' (default 'input')"),
+    ("CIM", "cim_reading", [""], "'distance' or 'similarity' (default 'distance')"),
+    ("CIM", "cim_mask", ["rgb", True], "'shared' or 'per_channel' (default 'shared')"),
+    ("CIM", "cim_floor", ["relu"], "'smooth' or 'exact' (default 'smooth')"),
+    ("CIM_VIB", "cim_similarity", ["ssim", "MS_SSIM"], "'ms_ssim' or 'pytorch_msssim' (default 'ms_ssim')"),
+]
+
+
+@pytest.mark.parametrize("algorithm, changes, message", UNKNOWN)
+def test_an_unknown_key_with_one_of_our_prefixes_is_refused_with_a_suggestion(algorithm, changes, message):
+    with pytest.raises(InputError) as error:
+        catalog.check(algorithm, _defaults(algorithm, **changes))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "algorithm, name, value, accepted",
+    [(algorithm, name, value, words) for algorithm, name, values, words in REFUSED for value in values],
+)
+def test_a_value_that_cannot_be_used_is_refused_in_one_line(algorithm, name, value, accepted):
+    with pytest.raises(InputError) as error:
+        catalog.check(algorithm, _defaults(algorithm, **{name: value}))
+    assert str(error.value) == f"{name}={value!r} is not {accepted}"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_missing_hyperparameter_is_named(algorithm):
+    for name, entry in catalog.hyperparameters(algorithm).items():
+        values = _defaults(algorithm)
+        del values[name]
+        with pytest.raises(InputError) as error:
+            catalog.check(algorithm, values)
+        assert str(error.value) == f"{algorithm} needs the hyperparameter {name!r} (default {entry.default!r})"
+
+
+@pytest.mark.parametrize("changes", [{"cim_lambda": 0}, {"cim_lambda": 0.0}, {"cim_lambda": 3}, {"vib_dimension": 1}, {"vib_beta": 0}])
+def test_unusual_but_valid_values_are_accepted(changes):
+    """λ = 0 is the control: the network without its loss."""
+    catalog.check("CIM_VIB", _defaults("CIM_VIB", **changes))
+
+
+# --- building --------------------------------------------------------------------------------------------------------
+
+
+def _encoder(channels: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+
+
+def _build(algorithm: str, channels: int = 3, side: int = 28, n_environments: int | None = 2, **changes):
+    return catalog.build(
+        algorithm,
+        _defaults(algorithm, **changes),
+        encoder=_encoder(channels),
+        n_features=32,
+        make_head=lambda n_inputs: nn.Linear(n_inputs, 2),
+        image_size=(side, side),
+        pixel_space=PixelSpace.raw(channels),
+        n_environments=n_environments,
+    )
+
+
+CROSS = {"cim_pairs": "cross_environment"}
+VARIANTS = [
+    *((algorithm, {}) for algorithm in ALGORITHMS),
+    *(("CIM", changes) for changes in (CROSS, {"cim_targets": "morphed"}, {"cim_reading": "similarity"})),
+    *(("CIM", changes) for changes in ({"cim_mask": "per_channel"}, {"cim_floor": "exact"}, {"cim_lambda": 0})),
+]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("algorithm, changes", VARIANTS)
+def test_every_row_trains_a_step(algorithm, changes, channels):
+    model = _build(algorithm, channels, **changes)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    images, labels, environments = torch.rand(8, channels, 28, 28), torch.arange(8) % 2, torch.arange(8) // 4
+    loss = model.total(model.loss_terms(images, labels, environments).losses)
+    loss.backward()
+    torch.optim.Adam(model.parameters(), 1e-3).step()
+    assert loss.isfinite()
+    for name, parameter in model.named_parameters():
+        assert parameter.isfinite().all()
+        assert not torch.equal(parameter, before[name]), f"{name} did not learn"
+    assert model(images).shape == (8, 2)
+
+
+def test_every_value_reaches_its_part():
+    choices = {"cim_pairs": "cross_environment", "cim_targets": "morphed", "cim_reading": "similarity", "cim_mask": "per_channel", "cim_floor": "exact"}
+    model = _build("CIM_VIB", cim_lambda=0.3, vib_beta=0.02, vib_dimension=5, **choices)
+    assert model.weights == {"supervised": 1.0, "contrastive": 0.3, "kl": 0.02}
+    contrast = model.contrast
+    assert (contrast.scales, contrast.pairs, contrast.targets, contrast.reading, contrast.floor) == (2, "cross_environment", "morphed", "similarity", "exact")
+    assert model.morphing(torch.rand(1, 3, 28, 28)).mask.shape[1] == 3
+    assert (model.bottleneck.mean.in_features, model.bottleneck.mean.out_features, model.head.in_features) == (32, 5, 5)
+
+
+def test_the_values_of_other_rows_reach_their_parts():
+    assert _build("CIM", side=176, cim_similarity="pytorch_msssim", cim_floor="exact").contrast.similarity == "pytorch_msssim"
+    assert _build("CIM").morphing(torch.rand(1, 3, 28, 28)).mask.shape[1] == 1
+    scl = _build("SCL_E2E", scl_weight=0.4, scl_temperature=0.2)
+    assert (scl.weights, scl.temperature) == ({"supervised": 1.0, "supervised_contrastive": 0.4}, 0.2)
+
+
+@pytest.mark.parametrize("algorithm", ["CIM", "SCL_E2E"])
+def test_encoder_and_head_start_as_a_plain_classifiers_do(algorithm):
+    model = _build(algorithm)
+    torch.manual_seed(0)
+    encoder, head = _encoder(3), nn.Linear(32, 2)
+    for part, plain in ((model.encoder, encoder), (model.head, head)):
+        assert all(torch.equal(a, b) for a, b in zip(part.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "arguments, changes, message",
+    [
+        ({"side": 10}, {}, "CIM: height 10 is smaller than MS-SSIM's 11-pixel window; use images of at least 11 pixels a side"),
+        ({"channels": 4}, {}, "CIM: images have 1 to 3 channels, 4 were given"),
+        (
+            {},
+            {"cim_similarity": "pytorch_msssim", "cim_floor": "exact"},
+            "CIM: pytorch_msssim has 5 scales and needs sides above 160 pixels, 2 were chosen here; use 'ms_ssim'",
+        ),
+        (
+            {"side": 224},
+            {"cim_similarity": "pytorch_msssim"},
+            "CIM: pytorch_msssim has the exact floor only, 'smooth' was given; use floor 'exact' or similarity 'ms_ssim'",
+        ),
+        ({"n_environments": 1}, CROSS, "cim_pairs='cross_environment' needs at least 2 training environments, 1 here; use 'random'"),
+        ({"n_environments": None}, CROSS, "cim_pairs='cross_environment' needs at least 2 training environments, none here; use 'random'"),
+        ({}, {"cim_lambda": -1}, "cim_lambda=-1 is not a finite number of at least 0 (default 1.0)"),
+    ],
+)
+def test_what_does_not_go_with_the_images_or_the_host_is_refused(arguments, changes, message):
+    with pytest.raises(InputError) as error:
+        _build("CIM", **arguments, **changes)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("algorithm", ["VIB", "SCL_E2E"])
+def test_algorithms_without_morphing_take_any_image(algorithm):
+    assert _build(algorithm, channels=5, side=9)(torch.rand(2, 5, 9, 9)).shape == (2, 2)
+
+
+# --- documentation and import ----------------------------------------------------------------------------------------
+
+
+def test_the_markdown_names_every_algorithm_and_every_hyperparameter_with_its_users():
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in catalog.markdown().splitlines() if line.startswith("| `")]
+    cells = {row[0].strip("`"): row[1:] for row in rows}
+    assert list(cells) == [*USERS, *DRAWS]
+    assert {len(cells[name]) for name in DRAWS} == {5}
+    for name in DRAWS:
+        users, default = cells[name][:2]
+        assert users == ", ".join(f"`{algorithm}`" for algorithm in USERS if name in catalog.hyperparameters(algorithm))
+        assert default == f"`{ENTRIES[name].default!r}`"
+
+
+def test_the_readme_shows_the_table():
+    assert catalog.markdown() in README.read_text(), "copy the output of 'python -m cim_plugin.catalog' into README.md"
+
+
+def test_printing_the_table_does_not_import_torch():
+    code = "import runpy, sys; runpy.run_module('cim_plugin.catalog', run_name='__main__'); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == catalog.markdown() + "\n"
