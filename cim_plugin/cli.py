@@ -12,6 +12,7 @@ from .errors import InputError
 #: command -> (module with add_arguments(parser) and run(args) -> exit status, what it does)
 COMMANDS = {
     "train": ("cim_plugin.wilds_runner.command", "train or evaluate on an image data set of the wilds package, with run_expt's flags"),
+    "data": ("cim_plugin.data.command", "make offline stand-ins, convert public archives, check what is there"),
     "get-domainbed": ("cim_plugin.get_domainbed", "fetch the tested DomainBed into the user's cache, importable from any folder"),
 }
 

@@ -18,7 +18,8 @@ def main() -> None:
         print(f"usage: python -m cim_plugin.domainbed {{{','.join(SCRIPTS)}}} ...   (each takes --help)", file=sys.stdout if asked_for_help else sys.stderr)
         raise SystemExit(0 if asked_for_help else 2)
     autoload.install()
-    if importlib.util.find_spec("domainbed") is None:
+    spec = importlib.util.find_spec("domainbed")
+    if spec is None or spec.origin is None:  # nothing, or a folder that only has the name
         print("error: DomainBed is not found; 'cim-plugin get-domainbed' fetches it, or set DOMAINBED_HOME to a checkout", file=sys.stderr)
         raise SystemExit(2)
     script = f"domainbed.scripts.{sys.argv.pop(1)}"

@@ -1,1 +1,1 @@
-"""Data sets that need no download."""
+"""Data sets: synthetic ones that need no download, converters of public archives, and what is there."""

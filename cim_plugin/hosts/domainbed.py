@@ -38,6 +38,7 @@ class _RobustAlgorithm:
 
     def __init__(self, input_shape, num_classes, num_domains, hparams):
         super().__init__(input_shape, num_classes, num_domains, hparams)
+        domainbed_faults.check_test_environments(num_domains)
         channels, height, width = _image_shape(self.name, input_shape)
         catalog.check(self.name, hparams)
         encoder = _featurizer(self.host.networks, self.name, input_shape, hparams)
@@ -53,7 +54,6 @@ class _RobustAlgorithm:
             n_environments=num_domains,
         )
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
-        self._warned = False
         if self.model.contrast is not None:
             pixels = "ImageNet-normalised images" if normalised else "pixels in [0, 1]"
             print(f"{self.name}: MS-SSIM with {self.model.contrast.scales} scales for {height}x{width}; inputs are {pixels}")
@@ -69,7 +69,7 @@ class _RobustAlgorithm:
         labels = torch.cat([y for _, y in minibatches])
         environments = torch.cat([torch.full_like(y, number) for number, (_, y) in enumerate(minibatches)])
         try:
-            losses, without_triplet = self.model.loss_terms(images, labels, environments)
+            losses, _, without_triplet = self.model.loss_terms(images, labels, environments)
         except ValueError as error:
             raise InputError(f"{self.name}: {error}") from error
         loss = self.model.total(losses)
@@ -82,8 +82,7 @@ class _RobustAlgorithm:
             logged["no_triplet"] = without_triplet.to(loss.dtype)
         values = torch.stack([value.detach() for value in logged.values()]).tolist()  # the step's one synchronisation
         logged = dict(zip(logged, values))
-        if logged.get("no_triplet") == len(labels) and not self._warned:
-            self._warned = True
+        if logged.get("no_triplet") == len(labels):
             warnings.warn(f"{self.name}: none of the {len(labels)} images of this batch has a positive and a negative; L_con is 0", RuntimeWarning)
         return logged
 
@@ -94,13 +93,14 @@ class _RobustAlgorithm:
 
 def _image_shape(name: str, input_shape) -> tuple[int, int, int]:
     if len(input_shape) != 3:
-        raise InputError(f"{name} works on images (channels, height, width), this data set has inputs of shape {tuple(input_shape)}")
+        raise InputError(f"{name} works on images (channels, height, width), this data set has inputs of shape {tuple(input_shape)}; choose one of images")
     return tuple(input_shape)
 
 
 def _featurizer(networks, name: str, input_shape, hparams):
     """The host's featurizer, with its silent or bare faults said in words."""
-    if tuple(input_shape[1:]) == (224, 224) and hparams.get("resnet18") and hparams.get("resnet50_augmix"):
+    large, transformer = tuple(input_shape[1:]) == (224, 224), hparams.get("vit")
+    if large and not transformer and hparams.get("resnet18") and hparams.get("resnet50_augmix"):
         warnings.warn(
             'resnet18=true has no effect while resnet50_augmix=true, DomainBed\'s default: a ResNet-50 is trained; pass --hparams \'{"resnet18": true, "resnet50_augmix": false}\'',
             RuntimeWarning,
@@ -108,6 +108,8 @@ def _featurizer(networks, name: str, input_shape, hparams):
     try:
         return networks.Featurizer(input_shape, hparams)
     except NotImplementedError as error:
+        if large and transformer:
+            raise InputError(f"{name}: vit=true needs dinov2=true, DomainBed's only vision transformer; pass both, or vit=false") from error
         raise InputError(f"{name}: DomainBed has no network for images of {input_shape[1]}x{input_shape[2]}; it has them for 28x28, 32x32 and 224x224") from error
     except Exception as error:
         if domainbed_faults.is_failed_download(error):
@@ -132,13 +134,13 @@ def on_algorithms(module):
 
 def on_hparams_registry(module):
     """Wrap ``_hparams``: delegate, then add ours, each drawn from a stream seeded by its name, as the host's are."""
+    domainbed_faults.watch()
     inner = module._hparams
     if hasattr(inner, "__wrapped__"):
         return
 
     @functools.wraps(inner)
     def _hparams(algorithm, dataset, random_seed):
-        domainbed_faults.watch(algorithm)
         ours = dataset == "DebugDigitsOnPhotos"
         hparams = inner(algorithm, "Debug28" if ours else dataset, random_seed)  # small images: their learning rate
         if ours:

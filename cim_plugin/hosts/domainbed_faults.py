@@ -1,44 +1,75 @@
 """DomainBed's silent traps and long tracebacks as one line with exit status 2, for our algorithms only.
 
-The host asks for an algorithm's hyperparameters before it touches anything else; from then on we know whose run it is.
+Everything here looks at the arguments of the host's train script; in any other program, and for any other algorithm, it
+does nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import sys
+import traceback
+from types import ModuleType
 from typing import Any, Callable
 
 from .. import catalog
 from ..errors import InputError
 
-_current: str | None = None  #: the algorithm whose hyperparameters were asked for last
+SCRIPT = "domainbed.scripts.train"
+
+_script: ModuleType | None = None  #: the host's train script, where it is the program: runpy replaces __main__ when it ends
 
 
-def watch(algorithm: str) -> None:
-    """Remember whose run this is; in a host script of ours, print known faults as one line."""
-    global _current
-    _current = algorithm
+def watch() -> None:
+    """Where the host's train script is starting, print known faults as one line."""
+    global _script
     main = sys.modules["__main__"]
-    script = getattr(getattr(main, "__spec__", None), "name", None) or ""
-    if algorithm in catalog.ALGORITHMS and script.startswith("domainbed.scripts.train") and not isinstance(sys.excepthook, _OneLine):
-        sys.excepthook = _OneLine(sys.excepthook, main)
+    if getattr(getattr(main, "__spec__", None), "name", None) == SCRIPT and main is not _script:
+        _script = main
+        sys.excepthook = _one_line(sys.excepthook)
 
 
-def check_batch_size(n_images: int, weighted: bool, batch_size: int) -> None:
+def check_batch_size(n_images: int, weighted: bool, batch_size: Any) -> None:
     """Raise InputError where the host's loader could never fill a batch (sampling with weights always can)."""
-    if _current in catalog.ALGORITHMS and not weighted and n_images < batch_size:
+    args = _arguments()
+    if args is None:
+        return
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size={batch_size!r} is not a whole number of at least 1")
+    if n_images == 0:
+        raise InputError(_no_images(args))
+    if not weighted and n_images < batch_size:
         raise InputError(
             f"an environment has {n_images} images to draw from, fewer than batch_size={batch_size}: "
             f"DomainBed would wait for ever; pass --hparams '{{\"batch_size\": {n_images}}}' or less"
         )
 
 
-def is_failed_download(error: BaseException) -> bool:
-    """Whether a fault is that of a file that could not be fetched, by any of the libraries that fetch weights or data."""
+def check_test_environments(n_training: int) -> None:
+    """Raise InputError for a ``--test_envs`` that the host trains with and its tables cannot read.
+
+    Args:
+        n_training: the host's number of training environments: all of them less the length of ``--test_envs``.
+    """
+    args = _arguments()
+    if args is None:
+        return
+    n_environments = n_training + len(args.test_envs)
+    given = " ".join(map(str, args.test_envs))
+    wrong = [e for e in args.test_envs if not 0 <= e < n_environments or args.test_envs.count(e) > 1]
+    if wrong:
+        raise InputError(f"--test_envs {given}: {wrong[0]} cannot be used; {args.dataset} has environments 0 to {n_environments - 1}, name each at most once")
+    if n_training == 0:
+        raise InputError(f"--test_envs {given} leaves no environment of {args.dataset} to train on; name fewer than {n_environments}")
+
+
+def is_failed_download(error: BaseException | None) -> bool:
+    """Whether a fault comes from a library that fetches files, or from the network below it."""
     while error is not None:
-        kind = type(error)
-        if kind.__name__ in {"URLError", "HTTPError", "LocalEntryNotFoundError", "ConnectError", "ConnectionError", "OfflineModeIsEnabled"}:
+        library = type(error).__module__.partition(".")[0]
+        if isinstance(error, ConnectionError) or library.startswith(("urllib", "http", "requests", "huggingface_hub")):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -50,20 +81,62 @@ def last_line(error: BaseException) -> str:
     return lines[-1].rstrip(".") if lines else type(error).__name__
 
 
+def _arguments() -> argparse.Namespace | None:
+    """The arguments of the train script, when it runs one of our algorithms."""
+    args = getattr(_script, "args", None)
+    return args if args is not None and args.algorithm in catalog.ALGORITHMS else None
+
+
+def _no_images(args: argparse.Namespace) -> str:
+    return f"an environment of {args.dataset} has no images in one of its splits; add images, or choose another --holdout_fraction than {args.holdout_fraction:g}"
+
+
+def _raised_in(error: BaseException, module: str) -> bool:
+    return any(frame.f_globals.get("__name__") == module for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _is_of_output(error: BaseException, args: argparse.Namespace) -> bool:
+    if not isinstance(error, OSError) or not isinstance(error.filename, str) or _raised_in(error, "domainbed.datasets"):
+        return False
+    file, folder = os.path.abspath(error.filename), os.path.abspath(args.output_dir)
+    return os.path.commonpath([file, folder]) in (file, folder)
+
+
+def _missing(error: FileNotFoundError) -> str:
+    """In a few words: a library's message goes on with advice for its own users."""
+    return f"{error.filename} does not exist" if error.filename else last_line(error).partition(". ")[0]
+
+
 #: (what it is, what to say), both given the error and the script's arguments; the first match is said
-_FAULTS: list[tuple[Callable[[BaseException, Any], bool], Callable[[BaseException, Any], str]]] = [
+_FAULTS: list[tuple[Callable[[Any, argparse.Namespace], bool], Callable[[Any, argparse.Namespace], str]]] = [
     (lambda e, a: isinstance(e, InputError), lambda e, a: str(e)),
     (
-        lambda e, a: isinstance(e, json.JSONDecodeError),
+        _is_of_output,
+        lambda e, a: f"--output_dir {a.output_dir} cannot be written ({e.filename}: {e.strerror}); choose another folder",
+    ),
+    (
+        lambda e, a: isinstance(e, json.JSONDecodeError) and e.doc == a.hparams,
         lambda e, a: f"--hparams {a.hparams!r} is not JSON ({e}); write it like '{{\"cim_lambda\": 0.5}}'",
+    ),
+    (
+        lambda e, a: isinstance(e, (TypeError, ValueError)) and a.hparams and not isinstance(json.loads(a.hparams), dict),
+        lambda e, a: f"--hparams {a.hparams!r} is not a JSON object; write it like '{{\"cim_lambda\": 0.5}}'",
     ),
     (
         lambda e, a: isinstance(e, NotImplementedError) and not hasattr(sys.modules["domainbed.datasets"], a.dataset),
         lambda e, a: f"--dataset {a.dataset!r} is not a data set of DomainBed; it has {', '.join(sys.modules['domainbed.datasets'].DATASETS)}",
     ),
     (
-        lambda e, a: a.data_dir is None and isinstance(e, (TypeError, ValueError)),
+        lambda e, a: a.data_dir is None and isinstance(e, (TypeError, ValueError)) and _raised_in(e, "domainbed.datasets"),
         lambda e, a: f"--dataset {a.dataset} needs --data_dir, the folder that holds it",
+    ),
+    (
+        lambda e, a: isinstance(e, ValueError) and str(e).startswith("Not enough unlabeled samples"),
+        lambda e, a: f"--task domain_adaptation has no unlabeled images with --uda_holdout_fraction {a.uda_holdout_fraction:g}; pass a larger one, such as 0.2",
+    ),
+    (
+        lambda e, a: isinstance(e, ValueError) and str(e).endswith("got num_samples=0"),
+        lambda e, a: _no_images(a),
     ),
     (
         lambda e, a: type(e).__name__ == "UnidentifiedImageError",
@@ -71,28 +144,30 @@ _FAULTS: list[tuple[Callable[[BaseException, Any], bool], Callable[[BaseExceptio
     ),
     (
         lambda e, a: isinstance(e, FileNotFoundError),
-        lambda e, a: f"{e.filename or last_line(e)} does not exist; --data_dir {a.data_dir} must hold {a.dataset} in DomainBed's layout",
+        lambda e, a: f"{_missing(e)}; --data_dir {a.data_dir} must hold {a.dataset} in DomainBed's layout",
     ),
     (
-        lambda e, a: is_failed_download(e) or last_line(e).startswith("Error downloading"),
-        lambda e, a: f"{a.dataset} is not in --data_dir {a.data_dir} and cannot be downloaded ({last_line(e)})",
+        lambda e, a: is_failed_download(e) or str(e).startswith("Error downloading"),
+        lambda e, a: f"{a.dataset} is not in --data_dir {a.data_dir} and cannot be downloaded ({last_line(e)}); fetch it on a machine with network",
     ),
-    (lambda e, a: isinstance(e, OSError) and e.strerror is not None, lambda e, a: f"{e.filename or 'the disk'}: {e.strerror}"),
+    (
+        lambda e, a: isinstance(e, OSError) and e.strerror is not None,
+        lambda e, a: f"{e.filename}: {e.strerror}" if e.filename else e.strerror,
+    ),
 ]
 
 
-class _OneLine:
-    """An excepthook that says known faults in one line and leaves all others to the one before it."""
+def _one_line(inner: Callable[..., Any]) -> Callable[..., Any]:
+    """An excepthook that says known faults in one line and leaves all others to ``inner``, the one before it."""
 
-    def __init__(self, inner, script):
-        self.inner = inner
-        self.script = script  # the module of the host's script: runpy has put another one back when a fault arrives
-
-    def __call__(self, kind, error, traceback):
-        arguments = getattr(self.script, "args", None)
-        line = next((say(error, arguments) for known, say in _FAULTS if known(error, arguments)), None) if arguments else None
+    def hook(kind, error, trace):
+        args = _arguments()
+        line = next((say(error, args) for known, say in _FAULTS if known(error, args)), None) if args else None
         if line is None:
-            self.inner(kind, error, traceback)
+            inner(kind, error, trace)
             return
-        print(f"error: {line}", file=sys.stderr)
+        for stream in {sys.__stderr__, getattr(sys.stderr, "file", sys.__stderr__)}:  # the host's Tee writes errors to the standard output
+            print(f"error: {line}", file=stream, flush=True)
         raise SystemExit(2)
+
+    return hook

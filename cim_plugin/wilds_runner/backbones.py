@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from typing import Any
 
@@ -14,7 +15,7 @@ ALIASES = {"wideresnet50": "wide_resnet50_2"}  #: WILDS' name -> torchvision's
 
 
 class SmallCNN(nn.Sequential):
-    """Four convolutions with group normalisation for images of 28 to 64 pixels, 65,000 parameters. Uses no batch statistics."""
+    """Four convolutions with group normalisation for images of 28 to 64 pixels, 80,000 parameters. Uses no batch statistics."""
 
     n_features = 64
 
@@ -48,7 +49,7 @@ def make_encoder(name: str, model_kwargs: dict[str, Any], pretrained_model_path:
         if not pretrained:
             raise
         raise InputError(
-            f"the pretrained weights of {name} cannot be had ({_last_line(error)}); without network put the file into {torch.hub.get_dir()}/checkpoints "
+            f"the pretrained weights of {name} cannot be had ({_first_line(error)}); without network put the file into {torch.hub.get_dir()}/checkpoints "
             "(timm: the Hugging Face cache), name one by --pretrained_model_path, or train from scratch with --model_kwargs pretrained=false"
         ) from error
     if pretrained_model_path is not None:
@@ -61,25 +62,32 @@ def _make(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[nn.Modu
 
     if name == "small_cnn":  # there are no pretrained weights of it
         return SmallCNN(**options), SmallCNN.n_features
-    if name in torchvision.models.list_models(module=torchvision.models):
+    torchvision_models = torchvision.models.list_models(module=torchvision.models)
+    if name in torchvision_models:
         model = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **options)
-        return model, _cut_last_layer(model)
+        return model, _cut_last_layer(name, model)
     try:
         import timm
     except ImportError as error:
         raise InputError(f"--model {name!r} is not a model of torchvision, and timm is not installed; 'pip install timm'") from error
-    name = name.removeprefix("timm/")
-    if not timm.is_model(name.partition(".")[0]):
-        near = timm.list_models(f"*{name.partition('.')[0]}*")[:3]
+    bare = name.removeprefix("timm/")
+    architecture, dot, _ = bare.partition(".")
+    if not timm.is_model(architecture) or (dot and bare not in timm.list_models(f"{architecture}.*", pretrained=True)):
+        near = difflib.get_close_matches(bare, {*torchvision_models, *timm.list_models(), *timm.list_models(f"{architecture}.*", pretrained=True)})
         raise InputError(f"--model {name!r} is neither small_cnn nor a model of torchvision or timm" + (f"; near: {', '.join(near)}" if near else ""))
-    model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
-    return model, model.num_features
+    model = timm.create_model(bare, pretrained=pretrained, num_classes=0, **options)
+    return model, getattr(model, "head_hidden_size", model.num_features)  # timm's num_features are those before the last hidden layer
 
 
-def _cut_last_layer(model: nn.Module) -> int:
+def _cut_last_layer(name: str, model: nn.Module) -> int:
     """Replace a torchvision model's last linear layer by nothing; the length of its input."""
-    name, layer = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
-    parent, _, child = name.rpartition(".")
+    if getattr(model, "aux_logits", False):
+        raise InputError(f"--model {name} gives auxiliary outputs in training; give --model_kwargs aux_logits=false")
+    linear = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise InputError(f"--model {name} has no last linear layer to leave out; choose a model that ends in one, e.g. resnet18")
+    path, layer = linear[-1]
+    parent, _, child = path.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
     return layer.in_features
 
@@ -95,9 +103,9 @@ def load_weights(encoder: nn.Module, path: str) -> None:
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     own = encoder.state_dict()
-    for prefix in ("", "encoder.1.", "encoder.", "model.module.", "model.", "module."):
+    for prefix in ("", "encoder.1.", "encoder.", "featurizer.", "model.module.", "model.", "module."):
         named = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        if set(own) <= set(named) and all(named[name].shape == value.shape for name, value in own.items()):
+        if set(own) <= set(named) and all(getattr(named[name], "shape", None) == value.shape for name, value in own.items()):
             encoder.load_state_dict({name: named[name] for name in own})
             return
     missing = next((name for name in own if name not in state), None)
@@ -116,12 +124,12 @@ def read_checkpoint(path: str, flag: str) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{flag}: {path} is not a checkpoint of tensors and plain values, and nothing else is loaded ({_last_line(error)})") from error
+        raise InputError(f"{flag}: {path} is not a checkpoint of tensors and plain values, and nothing else is loaded ({_first_line(error)})") from error
     if not isinstance(state, dict):
         raise InputError(f"{flag}: {path} holds a {type(state).__name__}, not a state dict")
     return state
 
 
-def _last_line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200].rstrip(".") if lines else type(error).__name__

@@ -45,14 +45,17 @@ def save(path: str, state: dict[str, Any]) -> None:
 def link(source: str, path: str) -> None:
     """Give a file that is complete a second name, or a copy where the file system has no links."""
     part = f"{path}.part"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         os.remove(part)
     try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         os.link(source, part)
+        os.replace(part, path)
     except OSError:
-        shutil.copyfile(source, part)
-    os.replace(part, path)
+        with open(source, "rb") as file:
+            write_whole(path, lambda copy: shutil.copyfileobj(file, copy))
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(part)  # a rename between two names of one file does nothing
 
 
 def save_json(path: str, value: Any) -> None:

@@ -130,9 +130,9 @@ class Loader:
 
     def __init__(self, images: Images, loader_kwargs: dict[str, Any]):
         self.sampler = EpochBatches()
-        options = {"persistent_workers": loader_kwargs.get("num_workers", 0) > 0, **loader_kwargs}
-        options["pin_memory"] = options.get("pin_memory", False) and torch.cuda.is_available()
         try:
+            options = {"persistent_workers": loader_kwargs.get("num_workers", 0) > 0, **loader_kwargs}
+            options["pin_memory"] = options.get("pin_memory", False) and torch.cuda.is_available()
             # an own generator: a loader draws from the global one at every pass otherwise
             self.loader = DataLoader(images, batch_size=None, sampler=self.sampler, generator=torch.Generator(), **options)
         except (TypeError, ValueError) as error:
@@ -164,6 +164,11 @@ class TrainingOrder:
         from wilds.common.data_loaders import get_train_loader
 
         self.seed = config["seed"]
+        n_groups, n_present = config["n_groups_per_batch"], len(split.groups.unique())
+        if config["train_loader"] == "group" and config["distinct_groups"] and n_groups > n_present:
+            raise InputError(
+                f"--n_groups_per_batch {n_groups} is more than the {n_present} groups that the training split holds; give fewer, or --distinct_groups false"
+            )
         try:
             self.sampler = get_train_loader(
                 config["train_loader"],

@@ -31,6 +31,8 @@ def make_scheduler(config: dict[str, Any], optimizer: torch.optim.Optimizer, n_s
         warmup = options.pop("num_warmup_steps")
         if options:
             raise InputError(f"--scheduler_kwargs {options} is unknown to {name}; it takes num_warmup_steps")
+        if not isinstance(warmup, (int, float)) or not 0 <= warmup < math.inf:
+            raise InputError(f"--scheduler_kwargs num_warmup_steps={warmup} is not a number of steps of at least 0")
         return lr_scheduler.LambdaLR(optimizer, lambda step: _warm(step, warmup, n_steps, WARMUPS[name]))
     return _with_arguments(getattr(lr_scheduler, name), "scheduler", config, optimizer)
 

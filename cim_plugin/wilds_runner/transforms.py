@@ -21,7 +21,7 @@ class Transform(NamedTuple):
     """The three parts, and the size of an image after resizing."""
 
     resize: Callable  #: PIL image -> PIL image, always the same
-    augment: Callable | None  #: PIL image -> PIL image of the same size, drawn from torch's random state; training only
+    augment: Callable | None  #: PIL image -> PIL image, drawn from torch's random state; training only. Crops to --target_resolution as WILDS does
     standardise: nn.Module  #: (N, C, H, W) float in [0, 1] -> what the encoder takes
     size: tuple[int, int]  #: height, width
 

@@ -1,0 +1,62 @@
+"""Folders that appear whole: files written in one go, a manifest of their checksums, and the renaming at the end.
+
+The manifest is in the format of ``sha256sum``: ``sha256sum --check MANIFEST.sha256`` verifies a folder, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import Iterator
+
+from tqdm import tqdm
+
+from ..errors import InputError
+
+NAME = "MANIFEST.sha256"
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file of which no one ever sees a part under its name; its folder is made, too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def write_manifest(folder: Path, digests: dict[str, str]) -> None:
+    """``digests``: path inside the folder, with slashes -> SHA-256 in hexadecimal."""
+    write_file(folder / NAME, "".join(f"{value}  {path}\n" for path, value in sorted(digests.items())).encode())
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """What `write_manifest` wrote; empty if there is none."""
+    try:
+        lines = (folder / NAME).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {path: value for value, path in (line.split("  ", 1) for line in lines)}
+
+
+def changed(folder: Path) -> str | None:
+    """The first file of the manifest that is missing or has other content; None if there is none."""
+    for path, value in tqdm(read_manifest(folder).items(), desc=f"verifying {folder.name}", unit="file", leave=False):
+        file = folder / path
+        if not file.is_file() or digest(file.read_bytes()) != value:
+            return path
+    return None
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """A full disk, a missing right and the like become one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror or error}") from error

@@ -1,0 +1,104 @@
+"""Images per second of the wilds package's default loader and of ours, decoding and cached, on the same images at 224."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from types import SimpleNamespace
+
+import machine
+import numpy as np
+import torch
+import torchvision.transforms as T
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+SIDE = 224
+TARGET = 8.0  #: cached against the default loader, on one core
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=int, default=1024, help="JPEG files, crops of scikit-learn's two photographs")
+    parser.add_argument("--side", type=int, default=320, help="their side in pixels")
+    parser.add_argument("--pairs", type=int, default=5, help="passes of every loader, in turn")
+    parser.add_argument("--batch_size", type=int, default=64, help="images per batch")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print images per second and the ratio to the default loader, and whether the samples are the same."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = os.path.join(folder, "cache")
+        release = os.path.join(folder, "waterbirds_v1.0")
+        write_release(release, args.images, args.side)
+        loaders = make_loaders(folder, args.batch_size)
+        print(f"{machine.describe()}\n{args.images} JPEGs of {args.side}x{args.side} to {SIDE}x{SIDE}, batches of {args.batch_size}, one core, no workers; {args.pairs} paired passes")
+        print(f"same samples, largest difference after normalisation: {largest_difference(loaders):.1e}")
+        seconds: dict[str, list[float]] = {name: [] for name in loaders}
+        for _ in range(args.pairs):
+            for name, batches in loaders.items():
+                begin = time.process_time()
+                for _ in batches():
+                    pass
+                seconds[name].append(time.process_time() - begin)
+    default = seconds[next(iter(loaders))]
+    for name, own in seconds.items():
+        ratio = statistics.median(d / s for d, s in zip(default, own))
+        print(f"{name:44} {args.images / statistics.median(own):9.0f} images/s (CPU time)  {ratio:6.1f}x")
+    print(f"target: cached at least {TARGET:g}x")
+    return 0
+
+
+def write_release(folder: str, n: int, side: int) -> None:
+    """A folder that wilds' WaterbirdsDataset reads."""
+    os.makedirs(folder)
+    rng = np.random.default_rng(0)
+    photos = load_sample_images().images
+    lines = ["img_id,img_filename,y,split,place,place_filename"]
+    for i in range(n):
+        photo = photos[i % 2]
+        top, left = rng.integers(0, photo.shape[0] - side + 1), rng.integers(0, photo.shape[1] - side + 1)
+        Image.fromarray(photo[top : top + side, left : left + side]).save(os.path.join(folder, f"{i}.jpg"), quality=90)
+        lines.append(f"{i},{i}.jpg,{i % 2},{min(i, 2) if i < 3 else 1},{i // 2 % 2},x")
+    for name, text in (("metadata.csv", "\n".join(lines) + "\n"), ("RELEASE_v1.0.txt", "benchmark\n")):
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(text)
+
+
+def make_loaders(root: str, batch_size: int) -> dict:
+    """Name -> a function that gives the batches of a pass, (N, 3, 224, 224): normalised float32, the last one uint8."""
+    import wilds
+    from wilds.common.data_loaders import get_eval_loader
+
+    from cim_plugin.wilds_runner.image_cache import open_cache
+    from cim_plugin.wilds_runner.loading import Images, Loader, evaluation_order, to_pixels
+    from cim_plugin.wilds_runner.transforms import StandardiseImageNet, Transform
+
+    dataset = wilds.get_dataset("waterbirds", root_dir=root)
+    resize = T.Resize((SIDE, SIDE))
+    transform = Transform(resize, None, StandardiseImageNet(), (SIDE, SIDE))
+    pipeline = T.Compose([resize, T.ToTensor(), T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    subset = dataset.get_subset("val", transform=pipeline)
+    default = get_eval_loader("standard", subset, batch_size)
+    config = {"dataset": "waterbirds", "cache": True, "loader_kwargs": {}}
+    cache = open_cache(config, SimpleNamespace(wilds=dataset), transform, SimpleNamespace(local_rank=0, barrier=lambda: None), show=True)
+    ours = [Loader(Images(dataset, np.asarray(subset.indices), transform, False, kept), {}) for kept in (None, cache)]
+    order = evaluation_order(len(subset), batch_size)
+
+    def batches(loader):
+        return lambda: (transform.standardise(to_pixels(batch.images, "cpu")) for batch in loader(order))
+
+    return {
+        "wilds' get_eval_loader, decoding": lambda: (x for x, _, _ in default),
+        "ours, decoding": batches(ours[0]),
+        "ours, cached, normalised on this core": batches(ours[1]),
+        "ours, cached, as a GPU receives them (uint8)": lambda: (batch.images for batch in ours[1](order)),
+    }
+
+
+def largest_difference(loaders: dict) -> float:
+    normalised = list(loaders.values())[:3]
+    return max(float((a - b).abs().max()) for batches in zip(*(batches() for batches in normalised)) for a, b in zip(batches, batches[1:]))

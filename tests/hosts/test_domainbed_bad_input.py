@@ -1,0 +1,271 @@
+"""What DomainBed's train script says of wrong input: one line and status 2 for our algorithms, its own words for all others."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import forked_host
+import pytest
+import torch
+import torchvision
+from forked_host import SMALL_HOST
+from PIL import Image
+
+TRAIN = ("-m", "domainbed.scripts.train")
+
+
+class Case(NamedTuple):
+    algorithm: str
+    words: tuple[str, ...]  #: of the command line
+    said: tuple[str, ...]  #: what the line must name: the value, and the fix
+    data: Callable[[Path], None] | None = None  #: fills the data folder, which is then given
+
+
+def hparams(**values) -> tuple[str, ...]:
+    return ("--hparams", json.dumps(values))
+
+
+def environments(folder: Path, sizes=(16, 16, 16), shape=(3, 28, 28), labels=(0, 1)) -> None:
+    """Store environments of these sizes for the small host; the labels alternate."""
+    stored = [(torch.rand(size, *shape), torch.tensor(labels).repeat(size)[:size]) for size in sizes]
+    torch.save(stored, folder / "environments.pt")
+
+
+def images(**properties) -> Callable[[Path], None]:
+    return functools.partial(environments, **properties)
+
+
+def file_in_the_way(folder: Path) -> None:
+    environments(folder)
+    (folder / "file").write_text("not a folder")
+
+
+STORED = ("--dataset", "Stored")
+
+CHOICES = {
+    "cim_pairs": ("cross_fit", "'random' or 'cross_environment'"),
+    "cim_targets": ("output", "'input' or 'morphed'"),
+    "cim_reading": ("inverse", "'distance' or 'similarity'"),
+    "cim_mask": (3, "'shared' or 'per_channel'"),
+    "cim_floor": ("relu", "'smooth' or 'exact'"),
+    "cim_similarity": (["ms_ssim"], "'ms_ssim' or 'pytorch_msssim'"),
+}
+
+WRONG_HPARAMS = {
+    "unknown key near one": Case("CIM", hparams(cim_lamda=2.5), ("'cim_lamda'", "2.5", "did you mean 'cim_lambda'?")),
+    "unknown key like none": Case("SCL_E2E", hparams(scl_x=7), ("'scl_x'", "7", "known: scl_weight, scl_temperature")),
+    "key of another algorithm": Case("VIB", hparams(cim_lambda=1.0), ("VIB has no", "'cim_lambda'", "known: vib_beta, vib_dimension")),
+    "negative λ": Case("CIM", hparams(cim_lambda=-1.0), ("cim_lambda=-1.0", "at least 0")),
+    "NaN λ": Case("CIM", hparams(cim_lambda=float("nan")), ("cim_lambda=nan", "finite number")),
+    "infinite λ": Case("CIM_VIB", hparams(cim_lambda=float("inf")), ("cim_lambda=inf", "finite number")),
+    "text as λ": Case("CIM", hparams(cim_lambda="1.0"), ("cim_lambda='1.0'", "finite number", "default 1.0")),
+    "truth value as λ": Case("CIM", hparams(cim_lambda=True), ("cim_lambda=True", "finite number")),
+    "null as λ": Case("CIM", hparams(cim_lambda=None), ("cim_lambda=None", "finite number")),
+    **{f"wrong {key}": Case("CIM", hparams(**{key: value}), (f"{key}={value!r}", options)) for key, (value, options) in CHOICES.items()},
+    "negative β": Case("CIM_VIB", hparams(vib_beta=-0.1), ("vib_beta=-0.1", "at least 0")),
+    "code of length 0": Case("VIB", hparams(vib_dimension=0), ("vib_dimension=0", "whole number of at least 1")),
+    "code of length 2.5": Case("CIM_VIB", hparams(vib_dimension=2.5), ("vib_dimension=2.5", "whole number")),
+    "temperature 0": Case("SCL_E2E", hparams(scl_temperature=0), ("scl_temperature=0", "above 0")),
+    "NaN weight": Case("SCL_E2E", hparams(scl_weight=float("nan")), ("scl_weight=nan", "finite number")),
+    "batch of 0": Case("CIM", hparams(batch_size=0), ("batch_size=0", "at least 1")),
+    "text as batch size": Case("VIB", hparams(batch_size="8"), ("batch_size='8'", "whole number")),
+    "hparams that are not JSON": Case("CIM", ("--hparams", "cim_lambda=1"), ("'cim_lambda=1' is not JSON", '{"cim_lambda": 0.5}')),
+    "hparams that are a list": Case("CIM", ("--hparams", "[1]"), ("'[1]' is not a JSON object", '{"cim_lambda": 0.5}')),
+    "hparams that are a number": Case("VIB", ("--hparams", "3"), ("'3' is not a JSON object", '{"cim_lambda": 0.5}')),
+    "hparams that are a word": Case("VIB", ("--hparams", '"word"'), ("is not a JSON object", '{"cim_lambda": 0.5}')),
+    "cross_environment with one environment": Case(
+        "CIM", ("--test_envs", "0", "1", *hparams(cim_pairs="cross_environment")), ("cross_environment", "at least 2 training environments, 1 here", "use 'random'")
+    ),
+    "pytorch_msssim at 28": Case("CIM", hparams(cim_similarity="pytorch_msssim"), ("pytorch_msssim", "160 pixels", "use 'ms_ssim'")),
+    "pytorch_msssim with a smooth floor": Case(
+        "CIM", (*STORED, *hparams(cim_similarity="pytorch_msssim")), ("'smooth' was given", "use floor 'exact'"), images(shape=(3, 224, 224), sizes=(8, 8))
+    ),
+    "no pretrained weights": Case("CIM", hparams(offline=True), ("CIM: the pretrained weights", "no network", "put the file into")),
+}
+
+WRONG_DATA = {
+    "environment smaller than the batch": Case("CIM", (*STORED, *hparams(batch_size=8)), ("5 images", "batch_size=8", '{"batch_size": 5}'), images(sizes=(16, 16, 5))),
+    "empty environment": Case("SCL_E2E", STORED, ("environment of Stored has no images", "add images"), images(sizes=(16, 16, 0))),
+    "label above the classes": Case("CIM", STORED, ("label 2", "2 classes", "from 0 to 1"), images(labels=(0, 2))),
+    "negative label": Case("VIB", STORED, ("label -1", "from 0 to 1"), images(labels=(-1, 1))),
+    "unsupported size": Case("CIM", STORED, ("33x47", "28x28, 32x32 and 224x224"), images(shape=(3, 33, 47))),
+    "image below the window": Case("VIB", STORED, ("10x10", "28x28, 32x32 and 224x224"), images(shape=(3, 10, 10))),
+    "four channels": Case("CIM", STORED, ("1 to 3 channels", "4 were given"), images(shape=(4, 28, 28))),
+    "vectors": Case("CIM_VIB", STORED, ("shape (10,)", "choose one of images"), images(shape=(10,))),
+}
+
+WRONG_WORDS = {
+    "no data_dir": Case("CIM", STORED, ("--dataset Stored needs --data_dir",)),
+    "data_dir that does not exist": Case("CIM", (*STORED, "--data_dir", "/no/such/folder"), ("/no/such/folder/environments.pt does not exist", "must hold Stored")),
+    "data_dir without the data set": Case("VIB", STORED, ("environments.pt does not exist", "must hold Stored"), lambda folder: None),
+    "unknown dataset": Case("CIM", ("--dataset", "Debug29"), ("'Debug29'", "Debug28, Stored, DebugDigitsOnPhotos")),
+    "test environment that does not exist": Case("CIM", ("--test_envs", "7"), ("--test_envs 7", "Debug28 has environments 0 to 2")),
+    "negative test environment": Case("CIM", ("--test_envs", "0", "-1"), ("--test_envs 0 -1: -1", "environments 0 to 2")),
+    "test environment named twice": Case("SCL_E2E", ("--test_envs", "1", "1"), ("--test_envs 1 1", "at most once")),
+    "no training environment": Case("CIM", ("--test_envs", "0", "1", "2"), ("--test_envs 0 1 2 leaves no environment", "fewer than 3")),
+    "output_dir that is a file": Case("CIM", (*STORED, "--output_dir", "file"), ("--output_dir file", "choose another folder"), file_in_the_way),
+    "output_dir below a file": Case("CIM", (*STORED, "--output_dir", "file/out"), ("--output_dir file/out", "choose another folder"), file_in_the_way),
+}
+
+CASES = {**WRONG_HPARAMS, **WRONG_DATA, **WRONG_WORDS}
+
+
+def pacs(folder: Path, **classes_of: list[str]) -> None:
+    """A folder in PACS' layout: environment -> the images' names, below one class. A name with "broken" in it is no image."""
+    for environment, names in classes_of.items():
+        (folder / "PACS" / environment).mkdir(parents=True)
+        for name in names:
+            file = folder / "PACS" / environment / name
+            file.parent.mkdir(exist_ok=True)
+            if "broken" in name:
+                file.write_text("this is no image")
+            else:
+                Image.new("RGB", (32, 32), "green").save(file)
+
+
+def pictures(**classes_of: list[str]) -> Callable[[Path], None]:
+    return functools.partial(pacs, **classes_of)
+
+
+def nothing(folder: Path) -> None:
+    """The data folder stays empty."""
+
+
+GOOD = [f"dog/{number}.jpg" for number in range(5)]
+
+
+def broken_pictures(folder: Path) -> None:
+    """A training environment without one readable image, and a ResNet-18 where torch.hub looks first."""
+    pacs(folder, art=GOOD, photo=[f"dog/broken{number}.jpg" for number in range(5)])
+    checkpoints = folder / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.save(torchvision.models.resnet18().state_dict(), checkpoints / Path(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url).name)
+
+
+SIXTEEN = ("--dataset", "Debug28", *hparams(batch_size=4))  # images per environment
+
+#: these need DomainBed's own data sets, splits and workers
+REAL_CASES = {
+    "MNIST without data_dir": Case("CIM", ("--dataset", "ColoredMNIST"), ("--dataset ColoredMNIST needs --data_dir",)),
+    "PACS without data_dir": Case("CIM", ("--dataset", "PACS"), ("--dataset PACS needs --data_dir",)),
+    "MNIST that cannot be downloaded": Case("VIB", ("--dataset", "ColoredMNIST"), ("ColoredMNIST is not in --data_dir", "Connection refused"), nothing),
+    "no PACS in data_dir": Case("CIM", ("--dataset", "PACS"), ("PACS/ does not exist", "must hold PACS"), nothing),
+    "no Camelyon in data_dir": Case("CIM", ("--dataset", "WILDSCamelyon"), ("could not be found", "must hold WILDSCamelyon"), nothing),
+    "environment without classes": Case("CIM", ("--dataset", "PACS"), ("find any class folder", "cartoon", "must hold PACS"), pictures(art=GOOD, cartoon=[])),
+    "class without images": Case("CIM", ("--dataset", "PACS"), ("no valid file for the classes cat", "must hold PACS"), pictures(art=["cat/notes.broken"])),
+    "no unlabeled images": Case("CIM", (*SIXTEEN, "--task", "domain_adaptation"), ("--uda_holdout_fraction 0", "larger")),
+    "no validation images": Case("CIM_VIB", (*SIXTEEN, "--holdout_fraction", "0"), ("Debug28 has no images", "--holdout_fraction than 0")),
+    "no training images": Case("CIM_VIB", (*SIXTEEN, "--holdout_fraction", "1"), ("Debug28 has no images", "--holdout_fraction than 1")),
+    "image that is none": Case(
+        "CIM",
+        ("--dataset", "PACS", *hparams(resnet18=True, resnet50_augmix=False, batch_size=2)),
+        ("an image cannot be read", "photo/dog/broken", "replace or remove the file"),
+        broken_pictures,
+    ),
+    "unlabeled images below the batch": Case(
+        "SCL_E2E", (*SIXTEEN, "--task", "domain_adaptation", "--uda_holdout_fraction", "0.2"), ("has 2 images", "batch_size=4", '{"batch_size": 2}')
+    ),
+}
+ENDLESS_OR_SLOW = {"unlabeled images below the batch", "image that is none"}
+
+#: input that runs, and what the one warning says
+WARNINGS = {
+    "one class only": Case("CIM", (*STORED, "--steps", "3"), ("none of the 16 images", "L_con is 0"), images(labels=(1,))),
+    "batch of one": Case("CIM_VIB", ("--test_envs", "0", "1", "--steps", "3", *hparams(batch_size=1)), ("none of the 1 images", "L_con is 0")),
+    "resnet18 overridden": Case(
+        "SCL_E2E",
+        (*STORED, "--steps", "1", *hparams(resnet18=True, resnet50_augmix=True)),
+        ("resnet18=true has no effect", '"resnet50_augmix": false'),
+        images(shape=(3, 224, 224), sizes=(8, 8)),
+    ),
+}
+
+
+def words_of(case: Case, algorithm: str, folder: Path) -> tuple[str, ...]:
+    if case.data is None:
+        return (*TRAIN, "--algorithm", algorithm, *case.words)
+    case.data(folder)
+    return (*TRAIN, "--algorithm", algorithm, "--data_dir", str(folder), *case.words)
+
+
+def errors_of(done: subprocess.CompletedProcess) -> list[str]:
+    return [line for line in done.stderr.splitlines() if line.startswith("error:")]
+
+
+def last_line(done: subprocess.CompletedProcess) -> str:
+    """Where the host's Tee is at work, its errors are on the standard output."""
+    return (done.stderr or done.stdout).splitlines()[-1]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_wrong_input_is_one_line_that_names_value_and_fix(case, tmp_path):
+    done = forked_host.run(SMALL_HOST, *words_of(case, case.algorithm, tmp_path), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines() == errors_of(done) and len(errors_of(done)) == 1
+    for words in case.said:
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize("case", WARNINGS.values(), ids=WARNINGS.keys())
+def test_odd_input_runs_with_one_warning(case, tmp_path):
+    done = forked_host.run(SMALL_HOST, *words_of(case, case.algorithm, tmp_path), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Warning:") == 1
+    for words in case.said:
+        assert words in done.stderr
+    losses = [json.loads(line)["loss"] for line in done.stdout.splitlines() if line.startswith("{")]
+    assert losses and all(abs(loss) < 1e6 for loss in losses)
+
+
+@pytest.mark.parametrize("case", {**CASES, **WARNINGS}.values(), ids={**CASES, **WARNINGS}.keys())
+def test_erm_with_the_same_input_behaves_as_in_the_host_alone(case, tmp_path):
+    words = words_of(case, "ERM", tmp_path)
+    on, off = (forked_host.run(SMALL_HOST, *words, cwd=tmp_path, CIM_PLUGIN_AUTOLOAD=state) for state in "10")
+    assert (on.returncode, on.stdout) == (off.returncode, off.stdout)
+    assert on.stderr.splitlines()[-1:] == off.stderr.splitlines()[-1:]  # the lines before it are a traceback's
+    assert not errors_of(on) and "cim_plugin" not in off.stderr
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("case", REAL_CASES.values(), ids=REAL_CASES.keys())
+def test_wrong_input_to_domainbed_is_one_line_on_the_standard_error(case, domainbed, tmp_path):
+    words = (*words_of(case, case.algorithm, tmp_path), "--output_dir", "out")
+    done = forked_host.run(domainbed, *words, cwd=tmp_path, TORCH_HOME=str(tmp_path))
+    assert done.returncode == 2, done.stdout
+    assert len(errors_of(done)) == 1 and "Traceback" not in done.stdout + done.stderr
+    for said in case.said:
+        assert said in errors_of(done)[0]
+    assert errors_of(done)[0] in (tmp_path / "out" / "err.txt").read_text().splitlines()
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("name", sorted(REAL_CASES.keys() - ENDLESS_OR_SLOW))
+def test_erm_with_wrong_input_to_domainbed_behaves_as_in_the_host_alone(name, domainbed, tmp_path):
+    words = words_of(REAL_CASES[name], "ERM", tmp_path)
+    on, off = (forked_host.run(domainbed, *words, cwd=tmp_path, CIM_PLUGIN_AUTOLOAD=state) for state in "10")
+    assert on.returncode == off.returncode == 1
+    assert last_line(on) == last_line(off) and not errors_of(on)
+
+
+def test_unknown_algorithm_near_ours_gets_the_hosts_words(host, tmp_path):
+    done = forked_host.run(host, *TRAIN, "--algorithm", "CIMM", "--dataset", "DebugDigitsOnPhotos", cwd=tmp_path)
+    assert done.returncode == 1 and not errors_of(done)
+    assert last_line(done) == "NotImplementedError: Algorithm not found: CIMM"
+
+
+def test_unknown_fault_keeps_its_traceback(host, tmp_path):
+    done = forked_host.run(host, *TRAIN, "--algorithm", "CIM", "--dataset", "DebugDigitsOnPhotos", *hparams(lr=-1), cwd=tmp_path)
+    assert done.returncode == 1 and not errors_of(done)
+    assert "Traceback" in done.stdout + done.stderr and last_line(done) == "ValueError: Invalid learning rate: -1"
+
+
+@pytest.mark.parametrize("module", ["domainbed.scripts.train", "cim_plugin.domainbed"])
+def test_fresh_interpreter_says_what_a_fork_says(module, tmp_path):
+    words = [*(["train"] if module == "cim_plugin.domainbed" else []), "--algorithm", "CIM", *hparams(cim_lambda=-1.0)]
+    fresh, forked = (run(SMALL_HOST, "-m", module, *words, cwd=tmp_path) for run in (forked_host.run_fresh, forked_host.run))
+    assert (fresh.returncode, fresh.stdout, fresh.stderr) == (forked.returncode, forked.stdout, forked.stderr)
+    assert fresh.returncode == 2

@@ -1,0 +1,133 @@
+"""The command lines ``cim-plugin``, ``python -m cim_plugin.domainbed`` and ``scripts/bench``, in fresh processes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+
+import pytest
+from conftest import HERE, SMALL_HOST, run_python
+
+import cim_plugin
+from cim_plugin.cli import COMMANDS
+
+HEAVY = {"torch", "numpy", "sklearn", "pytorch_msssim"}
+
+#: what runs -> what it needs to import, in a process that reports which heavy packages came along
+LIGHT = {
+    "starting Python": "pass",
+    "import cim_plugin": "import cim_plugin",
+    "import cim_plugin.autoload": "import cim_plugin.autoload",
+    "cim-plugin --help": "from cim_plugin.cli import main; main(['--help'])",
+    "cim-plugin get-domainbed --help": "from cim_plugin.cli import main; main(['get-domainbed', '--help'])",
+    "python -m cim_plugin.domainbed --help": "import sys; sys.argv[1:] = ['--help']; from cim_plugin.domainbed import main; main()",
+}
+
+
+@pytest.mark.parametrize("code", LIGHT.values(), ids=LIGHT)
+def test_needs_no_heavy_package(code):
+    report = f"import atexit, sys; atexit.register(lambda: print('loaded:', {HEAVY!r} & sys.modules.keys()))\n"
+    done = run_python("-c", report + code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded: set()"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"]])
+def test_help_lists_every_command(words):
+    done = run_python("-m", "cim_plugin.cli", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name, (_, what) in COMMANDS.items():
+        assert name in done.stdout
+        assert " ".join(what.split()) in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name):
+    done = run_python("-m", "cim_plugin.cli", name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"cim-plugin {name}" in done.stdout
+
+
+def test_version():
+    done = run_python("-m", "cim_plugin.cli", "--version")
+    assert (done.returncode, done.stdout) == (0, f"cim-plugin {cim_plugin.__version__}\n")
+
+
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["--nonsense"], ["get-domainbed", "--nonsense"], ["get-domainbed", "extra"]], ids=" ".join)
+def test_a_wrong_word_is_exit_status_2_and_no_traceback(words):
+    done = run_python("-m", "cim_plugin.cli", *words)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("cim-plugin")
+    assert "COMMAND" in done.stderr or words[-1] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_is_one_line_and_exit_status_130_and_leaves_nothing(tmp_path):
+    """The key is pressed while git clones: here git itself presses it."""
+    git = tmp_path / "bin" / "git"
+    git.parent.mkdir()
+    git.write_text("#!/bin/sh\nkill -INT $PPID\nexec sleep 60\n")
+    git.chmod(0o755)
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores the key
+    code = f"{listen}; from cim_plugin.cli import main; raise SystemExit(main(['get-domainbed']))"
+    done = run_python("-c", code, XDG_CACHE_HOME=str(tmp_path / "cache"), PATH=f"{git.parent}{os.pathsep}{os.environ['PATH']}")
+    assert (done.returncode, done.stderr) == (130, "cim-plugin get-domainbed: stopped\n")
+    assert os.listdir(tmp_path / "cache" / "cim_plugin") == []
+
+
+# --- python -m cim_plugin.domainbed: the way in without the autoload file -------------------------------------------
+
+
+def fallback(*words: str, **environment: str | None) -> subprocess.CompletedProcess:
+    return run_python("-m", "cim_plugin.domainbed", *words, CIM_PLUGIN_AUTOLOAD="0", DOMAINBED_HOME=None, cwd=environment.pop("cwd", None), **environment)
+
+
+def test_fallback_trains_our_algorithm_with_the_autoload_off(tmp_path):
+    done = fallback("train", "--algorithm", "CIM", "--steps", "1", cwd=tmp_path, PYTHONPATH=str(SMALL_HOST))
+    assert done.returncode == 0, done.stderr
+    assert '"L_con"' in done.stdout
+
+
+def test_fallback_passes_the_hosts_help_on(tmp_path):
+    done = fallback("train", "--help", cwd=tmp_path, PYTHONPATH=str(SMALL_HOST))
+    assert done.returncode == 0, done.stderr
+    assert "--algorithm" in done.stdout
+
+
+@pytest.mark.parametrize("words, status", [([], 2), (["nonsense"], 2), (["--help"], 0)])
+def test_fallback_says_in_one_line_what_it_runs(words, status):
+    done = fallback(*words)
+    assert done.returncode == status
+    line = done.stderr if status else done.stdout
+    assert line.count("\n") == 1
+    assert "{train,sweep,collect_results,list_top_hparams}" in line
+
+
+@pytest.mark.parametrize("folder", [None, "domainbed"], ids=["nothing", "a folder that only has the name"])
+def test_fallback_without_a_host_says_in_one_line_how_to_get_it(tmp_path, folder):
+    (tmp_path / (folder or "other")).mkdir()
+    done = fallback("train", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "cim-plugin get-domainbed" in done.stderr and "DOMAINBED_HOME" in done.stderr
+
+
+# --- scripts/bench ---------------------------------------------------------------------------------------------------
+
+BENCHMARKS = str(HERE.parent / "scripts" / "benchmarks")
+
+
+def test_bench_startup_prints_the_machine_and_a_row_per_comparison():
+    done = run_python(BENCHMARKS, "startup", "--pairs", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert f"Python {platform.python_version()}" in lines[0] and "cores" in lines[0] and "torch" in lines[0]
+    assert [line.partition(":")[0] for line in lines[3:]] == ["this environment", "empty environment", "empty environment", "target"]
+
+
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["startup", "--pairs", "1"], ["startup", "--pairs", "many"]], ids=" ".join)
+def test_bench_refuses_wrong_words(words):
+    done = run_python(BENCHMARKS, *words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and done.stderr.splitlines()[-1].startswith("scripts/bench")

@@ -1,0 +1,168 @@
+"""Log files as bytes on the disk; averages against loops over the samples."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import pytest
+import torch
+
+from cim_plugin.wilds_runner.logs import Averages, LogFiles
+
+N_GROUPS = 4
+BATCHES = [[0, 1, 1, 3], [3, 3], [0, 0, 1]]  #: the groups of the samples; nobody is in group 2
+
+
+def test_the_header_is_written_once(tmp_path):
+    logs = LogFiles(str(tmp_path), {})
+    logs.row("val_eval.csv", {"epoch": 0, "acc": 0.5}, 0)
+    logs.row("val_eval.csv", {"epoch": 1, "acc": 0.25}, 1)
+    logs.row("test_eval.csv", {"epoch": 0}, 0)
+    assert (tmp_path / "val_eval.csv").read_text() == "epoch,acc\n0,0.5\n1,0.25\n"
+    assert (tmp_path / "test_eval.csv").read_text() == "epoch\n0\n"
+
+
+def test_what_a_csv_needs_to_quote_is_read_back(tmp_path):
+    LogFiles(str(tmp_path), {}).row("a.csv", {"y: land, bird": 'x"\n'}, 0)
+    with open(tmp_path / "a.csv", newline="") as file:
+        assert list(csv.DictReader(file)) == [{"y: land, bird": 'x"\n'}]
+
+
+def test_a_resumed_run_cuts_files_back_to_the_recorded_sizes(tmp_path):
+    """And goes on behind what was recorded, without a second header and without what came later."""
+    logs = LogFiles(str(tmp_path), {})
+    logs.write("épochs\n")
+    logs.row("a.csv", {"x": 1}, 0)
+    recorded = dict(logs.sizes)
+    logs.write("lost\n")
+    logs.row("a.csv", {"x": 2}, 1)
+    logs.row("late.csv", {"x": 3}, 1)
+
+    resumed = LogFiles(str(tmp_path), recorded)
+    assert resumed.sizes == recorded == {name: (tmp_path / name).stat().st_size for name in recorded}
+    resumed.write("again\n")
+    resumed.row("a.csv", {"x": 4}, 1)
+    resumed.row("late.csv", {"x": 5}, 1)
+    assert (tmp_path / "log.txt").read_text() == "épochs\nagain\n"
+    assert (tmp_path / "a.csv").read_text() == "x\n1\n4\n"
+    assert (tmp_path / "late.csv").read_text() == "x\n5\n"
+
+
+def test_files_of_an_earlier_run_are_started_anew(tmp_path):
+    (tmp_path / "log.txt").write_text("old\n")
+    (tmp_path / "a.csv").write_text("y\n9\n")
+    logs = LogFiles(str(tmp_path), {})
+    logs.write("new\n")
+    logs.row("a.csv", {"x": 1}, 0)
+    assert (tmp_path / "log.txt").read_text() == "new\n" and (tmp_path / "a.csv").read_text() == "x\n1\n"
+
+
+def test_a_recorded_file_that_is_shorter_or_gone_gets_no_padding(tmp_path):
+    (tmp_path / "log.txt").write_text("ab\n")
+    logs = LogFiles(str(tmp_path), {"log.txt": 100, "gone.csv": 5})
+    assert logs.sizes == {"log.txt": 3}
+    logs.row("gone.csv", {"x": 1}, 0)
+    assert (tmp_path / "log.txt").read_bytes() == b"ab\n" and (tmp_path / "gone.csv").read_text() == "x\n1\n"
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logs = LogFiles(None, {"log.txt": 3})
+    logs.write("a")
+    logs.row("a.csv", {"x": 1}, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_is_echoed_and_numbers_become_events(tmp_path):
+    echoed, events = [], []
+    writer = type("Writer", (), {"add_scalar": lambda self, *words: events.append(words)})()
+    logs = LogFiles(str(tmp_path), {}, echoed.append, writer)
+    logs.write("hello\n")
+    logs.row("val_eval.csv", {"acc": 0.5, "loss": 2.0}, 7)
+    assert echoed == ["hello\n"]
+    assert events == [("val_eval/acc", 0.5, 7), ("val_eval/loss", 2.0, 7)]
+
+
+# --- averages --------------------------------------------------------------------------------------------------------
+
+
+def samples() -> list[dict]:
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for groups in BATCHES:
+        values = {name: torch.rand(len(groups), generator=generator) for name in ("loss", "objective", "L_con")}
+        batches.append({"groups": torch.tensor(groups), **values, "acc": values["loss"] > 0.5})
+    return batches
+
+
+def _reference_line(batches: list[dict], n_groups: int) -> dict[str, float]:
+    rows = [dict(zip(batch, row)) for batch in batches for row in zip(*(values.tolist() for values in batch.values()))]
+
+    def mean(name: str, group: int | None = None) -> float:
+        values = [row[name] for row in rows if group is None or row["groups"] == group]
+        return sum(values) / len(values) if values else math.nan
+
+    line = {}
+    for name in ("loss", "acc"):
+        line |= {f"{name}_group:{group}": mean(name, group) for group in range(n_groups)} | {f"{name}_avg": mean(name)}
+    line["objective"] = mean("objective")
+    line |= {f"count_group:{group}": sum(row["groups"] == group for row in rows) for group in range(n_groups)}
+    return line | {"count": len(rows), "L_con": mean("L_con")}
+
+
+def averages(batches: list[dict], n_groups: int = N_GROUPS) -> Averages:
+    result = Averages(n_groups, "cpu")
+    for batch in batches:
+        result.add(**batch)
+    return result
+
+
+@pytest.mark.parametrize("n_groups", [N_GROUPS, 0])
+def test_averages_equal_a_loop_and_have_the_columns_in_order(n_groups):
+    line, expected = averages(samples(), n_groups).line(), _reference_line(samples(), n_groups)
+    assert list(line) == list(expected)
+    assert line == pytest.approx(expected, rel=1e-9, nan_ok=True)
+    assert (n_groups == 0) or math.isnan(line["loss_group:2"])
+
+
+def test_columns_are_those_of_wilds_then_ours():
+    names = [f"loss_group:{g}" for g in range(N_GROUPS)] + ["loss_avg"] + [f"acc_group:{g}" for g in range(N_GROUPS)] + ["acc_avg", "objective"]
+    assert list(averages(samples()).line()) == names + [f"count_group:{g}" for g in range(N_GROUPS)] + ["count", "L_con"]
+
+
+def test_after_a_reset_only_what_follows_counts():
+    total = averages(samples()[:1])
+    total.reset()
+    for batch in samples()[1:]:
+        total.add(**batch)
+    assert total.line() == pytest.approx(_reference_line(samples()[1:], N_GROUPS), nan_ok=True)
+
+
+def test_sums_that_are_saved_and_loaded_go_on(tmp_path):
+    first, *rest = samples()
+    torch.save(averages([first]).state(), tmp_path / "state.pth")
+    resumed = Averages(N_GROUPS, "cpu")
+    resumed.load(torch.load(tmp_path / "state.pth", weights_only=True))
+    for batch in rest:
+        resumed.add(**batch)
+    assert resumed.line() == pytest.approx(averages(samples()).line(), nan_ok=True, rel=0, abs=0)
+
+
+def test_sums_of_processes_add_up():
+    """Two processes with equally many samples each; a reduction adds the other's tensors."""
+    first, second = averages(samples()[:1]), averages([{name: values.flip(0) for name, values in samples()[0].items()} | {"loss": torch.rand(4)}])
+    expected = {name: first.sums[name] + second.sums[name] for name in first.sums}
+    others = iter(second.sums.values())
+    fabric = type("Fabric", (), {"world_size": 2, "all_reduce": lambda self, value, reduce_op: value + next(others)})()
+    first.add_up(fabric)
+    assert first.count == 8
+    assert all(torch.equal(first.sums[name], expected[name]) for name in expected)
+    assert first.line()["loss_avg"] == pytest.approx(expected["loss"].item() / 8)
+
+
+def test_values_leave_the_graph_behind():
+    loss = torch.rand(3, requires_grad=True)
+    total = Averages(0, "cpu")
+    total.add(torch.zeros(3, dtype=torch.int64), loss=loss, acc=loss > 0.5, objective=loss)
+    assert not any(value.requires_grad for value in total.sums.values())

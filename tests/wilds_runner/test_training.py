@@ -1,0 +1,305 @@
+"""Runs of all algorithms from the command to its files, and their losses against loops in plain torch."""
+
+from __future__ import annotations
+
+import json
+from contextlib import redirect_stdout
+from io import StringIO
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from small_runs import ALGORITHMS, RULES, model_path, prediction_path, read_csv, read_metadata, read_model, relative_files, rule_folder, train
+
+from cim_plugin.algorithms.morphing import TransformationNetwork
+from cim_plugin.wilds_runner.backbones import SmallCNN
+from cim_plugin.wilds_runner.loading import TrainingOrder
+
+GROUPS = [f"y:{y}_background:{place}" for y in ("landbird", "waterbird") for place in ("land", "water")]
+EVAL_HEADER = ["epoch", *(f"{what}_{group}" for group in GROUPS for what in ("acc", "count")), "acc_wg", "adj_acc_avg"]
+ALGO_HEADER = [
+    *("epoch", "batch", *(f"loss_group:{g}" for g in range(4)), "loss_avg", *(f"acc_group:{g}" for g in range(4)), "acc_avg", "objective"),
+    *(*(f"count_group:{g}" for g in range(4)), "count"),
+]
+TERMS = {"ERM": [], "groupDRO": [], "VIB": ["KL"], "SCL_E2E": ["L_scl"], "CIM": ["L_con"], "CIM_VIB": ["L_con", "KL"]}
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_run_leaves_the_files_that_run_expt_names_and_those_of_every_rule(trained, algorithm):
+    folder = trained(algorithm)
+    logs = {"log.txt", "train_algo.csv", "train_eval.csv", "val_eval.csv", "test_eval.csv", "results.json", "state.pth"}
+    of_rules = {path for rule in RULES for path in (model_path(folder, rule), *(prediction_path(folder, rule, split) for split in ("val", "test")))}
+    assert relative_files(folder) == logs | {str(path.relative_to(folder)) for path in of_rules}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_csv_files_have_the_columns_of_wilds_and_a_row_per_epoch_or_step(trained, algorithm):
+    folder = trained(algorithm)
+    for split in ("train", "val", "test"):
+        rows = read_csv(folder / f"{split}_eval.csv")
+        assert list(rows[0]) == EVAL_HEADER
+        assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    rows = read_csv(folder / "train_algo.csv")
+    assert set(rows[0]) == {*ALGO_HEADER, *TERMS[algorithm]} and list(rows[0])[: len(ALGO_HEADER)] == ALGO_HEADER
+    assert [(row["epoch"], row["batch"]) for row in rows] == [(str(epoch), str(batch)) for epoch in range(3) for batch in (1, 2, 3)]
+
+
+def test_a_model_every_save_step_and_none_that_was_not_wanted(release, tmp_path):
+    assert train(release, tmp_path, "--save_step", "2", "--save_best", "false", "--save_pred", "false", "--n_epochs", "3") == 0
+    models = {path for path in relative_files(tmp_path) if path.endswith(("model.pth", "pred.csv"))}
+    assert models == {"waterbirds_seed:0_epoch:1_model.pth", "waterbirds_seed:0_epoch:last_model.pth"}
+
+
+def test_the_log_begins_with_the_configuration_and_the_groups_of_every_split(trained, release):
+    text = (trained("ERM") / "log.txt").read_text()
+    assert text.startswith("Dataset: waterbirds\n") and "Lr: 0.001\n" in text and "SYNTHETIC" in text
+    rows = [row for row in read_metadata(release / "waterbirds_v1.0") if row["split"] == "1"]
+    waterbirds_on_land = sum(row["y"] == "1" and row["place"] == "0" for row in rows)
+    assert f"y = waterbird, background =  land: n = {waterbirds_on_land}\n" in text.split("Validation data...\n")[1].split("data...")[0]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_another(release, tmp_path, trained):
+    assert train(release, tmp_path / "again", "--n_epochs", "3", algorithm="CIM_VIB") == 0
+    assert train(release, tmp_path / "other", "--n_epochs", "3", "--seed", "1", algorithm="CIM_VIB") == 0
+    first, again, other = ((folder / "train_algo.csv").read_bytes() for folder in (trained("CIM_VIB"), tmp_path / "again", tmp_path / "other"))
+    assert first == again != other
+
+
+def test_worker_processes_and_the_image_cache_change_nothing(release, tmp_path, trained, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert train(release, tmp_path / "run", "--n_epochs", "3", "--loader_kwargs", "num_workers=2", "--cache", "true", algorithm="CIM") == 0
+    assert list((tmp_path / "cache").rglob("*.npy"))
+    assert (tmp_path / "run" / "train_algo.csv").read_bytes() == (trained("CIM") / "train_algo.csv").read_bytes()
+
+
+# --- what a saved model is --------------------------------------------------------------------------------------------
+
+
+def pixels(release, split: str) -> torch.Tensor:
+    """(N, 3, 28, 28) float in [0, 1], the images of a split, read by Pillow alone."""
+    folder = release / "waterbirds_v1.0"
+    names = [row["img_filename"] for row in read_metadata(folder) if row["split"] == str(["train", "val", "test"].index(split))]
+    return torch.tensor(np.stack([np.asarray(Image.open(folder / name)) for name in names])).permute(0, 3, 1, 2) / 255
+
+
+def labels_and_groups(release, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = [row for row in read_metadata(release / "waterbirds_v1.0") if row["split"] == str(["train", "val", "test"].index(split))]
+    return torch.tensor([int(row["y"]) for row in rows]), torch.tensor([2 * int(row["y"]) + int(row["place"]) for row in rows])
+
+
+class ReferenceModel(torch.nn.Module):
+    """The classifiers of all algorithms, written out: an optional mask, ImageNet's normalisation, features, an optional mean code, logits."""
+
+    def __init__(self, weights: dict[str, torch.Tensor]):
+        super().__init__()
+        self.backbone, self.head = SmallCNN(), torch.nn.Linear(weights["head.weight"].shape[1], 2)
+        parts = {"backbone": "encoder.1.", "head": "head."}
+        if "morphing.network.features.0.weight" in weights:
+            self.network = TransformationNetwork(3)
+            parts["network"] = "morphing.network."
+        if "bottleneck.mean.weight" in weights:
+            self.mean = torch.nn.Linear(64, 256)
+            parts["mean"] = "bottleneck.mean."
+        for name, prefix in parts.items():
+            getattr(self, name).load_state_dict({key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)})
+
+    def forward(self, images):
+        if hasattr(self, "network"):
+            images = self.network(images) * images
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+        features = self.backbone((images - mean) / std)
+        return self.head(self.mean(features) if hasattr(self, "mean") else features)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_model_of_every_rule_gives_that_rules_predictions(trained, release, algorithm, rule):
+    model = ReferenceModel(read_model(trained(algorithm), rule))
+    for split in ("val", "test"):
+        with torch.no_grad():
+            expected = model(pixels(release, split)).argmax(1).tolist()
+        assert [int(line) for line in prediction_path(trained(algorithm), rule, split).read_text().split()] == expected
+
+
+@pytest.mark.parametrize("algorithm", ["ERM", "CIM_VIB"])
+def test_eval_only_writes_the_predictions_that_training_wrote(trained, release, tmp_path, algorithm):
+    folder = trained(algorithm)
+    model = model_path(folder, "best")
+    (tmp_path / model.name).write_bytes(model.read_bytes())
+    with redirect_stdout(StringIO()) as printed:
+        assert train(release, tmp_path, "--eval_only", algorithm=algorithm) == 0
+    for split in ("val", "test"):
+        written = prediction_path(tmp_path, "best", split).read_bytes()
+        assert written == prediction_path(folder, "best", split).read_bytes()
+    epoch = torch.load(model, weights_only=True)["epoch"]
+    assert f"Eval split test at epoch {epoch}:" in printed.getvalue()
+    (row,) = read_csv(tmp_path / "test_eval.csv")
+    assert row == read_csv(folder / "test_eval.csv")[epoch]
+
+
+def test_eval_only_in_the_folder_of_a_run_changes_no_file_of_training(release, tmp_path):
+    assert train(release, tmp_path) == 0
+    before = {name: (tmp_path / name).read_bytes() for name in relative_files(tmp_path)}
+    assert train(release, tmp_path, "--eval_only") == 0
+    changed = {name for name in before if (tmp_path / name).read_bytes() != before[name]}
+    assert changed == {"val_eval.csv", "test_eval.csv"}  # as with run_expt, lines are added
+    assert (tmp_path / "val_eval.csv").read_bytes().startswith(before["val_eval.csv"])
+
+
+# --- losses against loops in plain torch ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded_run(release, tmp_path, monkeypatch):
+    """A function (algorithm, flags) -> its first weights, the rows of its batches, its lines of train_algo.csv and its last weights."""
+    from cim_plugin.wilds_runner import trainer
+
+    def run(algorithm: str, *more: str):
+        first, batches = {}, []
+        make, order = trainer.build_model, TrainingOrder.epoch
+
+        def recording_make(*arguments):
+            model = make(*arguments)
+            first.update({name: value.clone() for name, value in model.state_dict().items()})
+            return model
+
+        def recording_order(self, *arguments):
+            epoch = order(self, *arguments)
+            batches.extend([row for row, _ in batch] for batch in epoch)
+            return epoch
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "build_model", recording_make)
+            patch.setattr(TrainingOrder, "epoch", recording_order)
+            assert train(release, tmp_path / algorithm, *more, algorithm=algorithm) == 0
+        return first, batches, read_csv(tmp_path / algorithm / "train_algo.csv"), read_model(tmp_path / algorithm)
+
+    return run
+
+
+def _reference_run(model, images, labels, batches, objective, lr=1e-3) -> list[float]:
+    """Objectives of Adam's steps over the batches, as any torch tutorial writes it."""
+    optimizer = torch.optim.Adam(model.parameters(), lr)
+    objectives = []
+    for rows in batches:
+        loss = objective(F.cross_entropy(model(images[rows]), labels[rows], reduction="none"), rows)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        objectives.append(loss.item())
+    return objectives
+
+
+def agree(model: ReferenceModel, last: dict[str, torch.Tensor]) -> None:
+    """The same weights after six steps; Adam's division by small second moments lifts rounding to 1e-4 where a gradient is nearly 0."""
+    expected = ReferenceModel(last)
+    for (name, ours), theirs in zip(expected.named_parameters(), model.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_erm_is_the_mean_cross_entropy_on_every_image_once_an_epoch(recorded_run, release):
+    first, batches, lines, last = recorded_run("ERM")
+    assert [sorted(sum(batches[start : start + 3], [])) for start in (0, 3)] == [list(range(60))] * 2
+    assert batches[:3] != batches[3:]
+    model = ReferenceModel(first)
+    expected = _reference_run(model, pixels(release, "train"), labels_and_groups(release, "train")[0], batches, lambda losses, rows: losses.mean())
+    assert [float(line["objective"]) for line in lines] == pytest.approx(expected, abs=1e-5)
+    assert [float(line["loss_avg"]) for line in lines] == pytest.approx(expected, abs=1e-5)
+    agree(model, last)
+
+
+def test_gradient_accumulation_sums_batches_and_steps_at_the_end_of_an_epoch(recorded_run, release):
+    first, batches, _, last = recorded_run("ERM", "--gradient_accumulation_steps", "2", "--optimizer", "SGD", "--lr", "0.1")
+    model, images, (labels, _) = ReferenceModel(first), pixels(release, "train"), labels_and_groups(release, "train")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)  # WILDS' momentum for Waterbirds
+    for together in (batches[0:2], batches[2:3], batches[3:5], batches[5:6]):
+        optimizer.zero_grad()
+        sum(F.cross_entropy(model(images[rows]), labels[rows]) for rows in together).backward()
+        optimizer.step()
+    agree(model, last)
+
+
+def test_group_dro_follows_algorithm_1(recorded_run, release):
+    step_size = 0.2
+    first, batches, lines, last = recorded_run("groupDRO", "--group_dro_step_size", str(step_size))
+    labels, groups = labels_and_groups(release, "train")
+    q = [0.25] * 4
+
+    def objective(losses, rows):
+        """Sagawa et al. (2020), Algorithm 1: q_g grows by exp(step · loss_g), is normalised, then weighs the losses of the groups."""
+        means = {g: losses[groups[rows] == g].mean() for g in range(4) if (groups[rows] == g).any()}
+        for g, mean in means.items():
+            q[g] *= np.exp(step_size * mean.item())
+        q[:] = [value / sum(q) for value in q]
+        return sum(q[g] * mean for g, mean in means.items())
+
+    model = ReferenceModel(first)
+    expected = _reference_run(model, pixels(release, "train"), labels, batches, objective)
+    assert [float(line["objective"]) for line in lines] == pytest.approx(expected, abs=1e-5)
+    assert last["group_weights.weights"].tolist() == pytest.approx(q, abs=1e-5)
+    agree(model, last)
+
+
+def test_group_dro_draws_the_groups_equally_often(recorded_run, release):
+    _, batches, _, _ = recorded_run("groupDRO", "--n_epochs", "4")
+    groups = labels_and_groups(release, "train")[1]
+    shares = torch.bincount(groups[sum(batches, [])], minlength=4) / 240
+    assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.1)  # the natural shares are .37, .07, .08 and .48
+
+
+def test_lambda_0_is_the_transformation_network_without_its_loss(recorded_run, release):
+    first, batches, lines, last = recorded_run("CIM", "--cim_lambda", "0")
+    model = ReferenceModel(first)
+    expected = _reference_run(model, pixels(release, "train"), labels_and_groups(release, "train")[0], batches, lambda losses, rows: losses.mean())
+    assert [float(line["objective"]) for line in lines] == pytest.approx(expected, abs=1e-5)
+    assert not torch.equal(first["morphing.network.features.0.weight"], last["morphing.network.features.0.weight"])
+    agree(model, last)
+
+
+@pytest.mark.parametrize("algorithm, weights", [("CIM", {"L_con": 1.0}), ("VIB", {"KL": 1e-3}), ("SCL_E2E", {"L_scl": 1.0}), ("CIM_VIB", {"L_con": 1.0, "KL": 1e-3})])
+def test_the_objective_is_the_weighted_sum_of_the_logged_terms(trained, algorithm, weights):
+    for line in read_csv(trained(algorithm) / "train_algo.csv"):
+        expected = float(line["loss_avg"]) + sum(weight * float(line[term]) for term, weight in weights.items())
+        assert float(line["objective"]) == pytest.approx(expected, abs=1e-5)
+        assert all(float(line[term]) != 0 for term in weights)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+OPTIONS = {
+    "bf16": ["--precision", "bf16-mixed"],
+    "a schedule per epoch": ["--scheduler", "StepLR"],
+    "a schedule per step": ["--scheduler", "cosine_schedule_with_warmup", "--scheduler_kwargs", "num_warmup_steps=2"],
+    "a schedule by a metric": ["--scheduler", "ReduceLROnPlateau", "--scheduler_metric_name", "acc_wg"],
+    "a clipped gradient": ["--max_grad_norm", "0.1"],
+    "augmentation": ["--additional_train_transform", "randaugment"],
+    "batches of groups": ["--train_loader", "group", "--n_groups_per_batch", "2"],
+    "a fraction of the data": ["--frac", "0.5"],
+    "pairs across environments": ["--cim_pairs", "cross_environment"],
+    "morphed targets": ["--cim_targets", "morphed"],
+    "a decreasing metric": ["--val_metric", "adj_acc_avg", "--val_metric_decreasing"],
+    "no group labels": ["--no_group_logging"],
+}
+
+
+@pytest.mark.parametrize("flags", OPTIONS.values(), ids=OPTIONS)
+def test_every_option_changes_the_configuration_and_the_run_ends_well(release, tmp_path, flags):
+    assert train(release, tmp_path, *flags, algorithm="CIM") == 0
+    result = json.loads((tmp_path / "results.json").read_text())
+    assert result["status"] == "finished"
+    assert {**result["config"], **result["config"]["hyperparameters"]}[flags[0].removeprefix("--")] not in (None, False)
+
+
+def test_the_metric_that_is_named_names_the_best_epoch(release, tmp_path):
+    assert train(release, tmp_path, "--val_metric", "adj_acc_avg", "--val_metric_decreasing", "--n_epochs", "4", "--lr", "1e-2") == 0
+    values = [float(row["adj_acc_avg"]) for row in read_csv(tmp_path / "val_eval.csv")]
+    best = json.loads((tmp_path / "results.json").read_text())["selection"]["best"]
+    assert len(set(values)) > 1 and best["epoch"] == values.index(min(values))
+
+
