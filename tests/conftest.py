@@ -1,25 +1,16 @@
-"""Where the tests find real hosts and real data, and how they run a fresh Python."""
+"""Where the tests find real hosts and real data."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import sysconfig
-import venv
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from interpreters import HERE, SMALL_HOST
 
 from cim_plugin.autoload import domainbed_cache
 
-HERE = Path(__file__).parent
-SMALL_HOST = HERE / "hosts" / "small_host"
 SHARED = HERE.parent.parent / "shared"
-
-#: the autoload file, for a test that puts the plugin into an environment itself
-AUTOLOAD = (HERE.parent / "cim_plugin" / "cim_plugin_autoload.pth").read_text()
 
 
 def find_domainbed() -> Path | None:
@@ -28,29 +19,6 @@ def find_domainbed() -> Path | None:
         if os.path.isfile(os.path.join(folder, "domainbed", "__init__.py")):
             return Path(folder)
     return None
-
-
-def run_python(*words: str, python=sys.executable, cwd=None, timeout=300, **environment: str | None) -> subprocess.CompletedProcess:
-    """A fresh interpreter, of this environment unless another is given; variables that are None are removed."""
-    variables = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
-    return subprocess.run([python, *words], cwd=cwd, env=variables, capture_output=True, text=True, timeout=timeout)
-
-
-class Environment(NamedTuple):
-    """A virtual environment of a test's own."""
-
-    python: Path
-    site_packages: Path
-
-
-def make_environment(folder: Path, *, heavy_packages: bool) -> Environment:
-    """A new environment without pip. With ``heavy_packages`` it sees what this one has, torch for instance, after its own."""
-    venv.create(folder, symlinks=True, with_pip=False)
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    if heavy_packages:
-        folders = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
-        (site_packages / "heavy_packages.pth").write_text("\n".join(folders))
-    return Environment(folder / "bin" / "python", site_packages)
 
 
 @pytest.fixture(scope="session")

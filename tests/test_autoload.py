@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import pytest
-from conftest import AUTOLOAD, SMALL_HOST, Environment, make_environment, run_python
+from interpreters import AUTOLOAD, SMALL_HOST, Environment, make_environment, run_python
 
 import cim_plugin
 from cim_plugin import catalog

@@ -7,7 +7,7 @@ import platform
 import subprocess
 
 import pytest
-from conftest import HERE, SMALL_HOST, run_python
+from interpreters import HERE, SMALL_HOST, run_python
 
 import cim_plugin
 from cim_plugin.cli import COMMANDS

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import run_python
+from interpreters import run_python
 
 from cim_plugin.get_domainbed import COMMIT
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import AUTOLOAD, HERE, SMALL_HOST, Environment, make_environment, run_python
+from interpreters import AUTOLOAD, HERE, SMALL_HOST, Environment, make_environment, run_python
 
 import cim_plugin
 

@@ -262,6 +262,17 @@ def test_a_loader_can_be_passed_through_again(noise_config, noise):
         assert [batch.rows.tolist() for batch in loader(batches)] == [[row for row, _ in batch] for batch in batches]
 
 
+@pytest.mark.parametrize("words", ["", WORKERS])
+def test_a_pass_that_is_left_early_does_not_disturb_the_next(noise_config, noise, words):
+    config = noise_config(*words.split())
+    loader = make_loader(config, noise, "train", make_transform(config, noise.wilds.original_resolution), None)
+    order = evaluation_order(N_TRAIN, 2)
+    started = loader(order)
+    assert next(started).rows.tolist() == [0, 1]
+    started.close()
+    assert [batch.rows.tolist() for batch in loader(order)] == [[row, row + 1] for row in range(0, N_TRAIN, 2)]
+
+
 @pytest.mark.parametrize("loader_kwargs", [{"bogus": 1}, {"num_workers": -1}, {"num_workers": "two"}, {"batch_size": 4}, {"prefetch_factor": 2}])
 def test_arguments_that_the_data_loader_refuses_are_shown(loader_kwargs, noise, noise_config):
     images = Images(noise.wilds, np.arange(3), make_transform(noise_config(), (224, 224)), augment=False)

@@ -1,0 +1,148 @@
+"""Every other dataset of the table: tiny folders in the real layout, read by the real loaders of ``wilds``, trained for an epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+from small_runs import read_csv, results, train, write_release
+
+from cim_plugin.errors import InputError
+from cim_plugin.wilds_runner.datasets import open_dataset
+from cim_plugin.wilds_runner.defaults import DATASETS
+
+SIDE = 32
+N = 40  #: images of a folder
+
+
+def _write(folder: Path, release: str, tables: dict[str, pandas.DataFrame], images: list[str], size=(SIDE, SIDE)) -> dict[str, int]:
+    folder.mkdir(parents=True)
+    (folder / f"RELEASE_v{release}.txt").write_text("noise\n")
+    for name, table in tables.items():
+        table.to_csv(folder / name)
+    rng = np.random.default_rng(0)
+    for name in images:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+
+
+def camelyon17(root: Path) -> dict[str, int]:
+    """Hospitals 0, 3 and 4 give training and ID validation, 1 validation, 2 test."""
+    i = np.arange(N)
+    table = pandas.DataFrame({"patient": [f"{n:03}" for n in i], "node": i % 4, "x_coord": i, "y_coord": i, "tumor": i // 5 % 2, "slide": i % 10, "center": i % 5})
+    table["split"] = (i >= 30).astype(int)
+    images = [f"patches/patient_{n:03}_node_{n % 4}/patch_patient_{n:03}_node_{n % 4}_x_{n}_y_{n}.png" for n in i]
+    _write(root / "camelyon17_v1.0", "1.0", {"metadata.csv": table}, images, (96, 96))
+    center = i % 5
+    inside = ~np.isin(center, [1, 2])
+    return {"train": sum(inside & (i < 30)), "id_val": sum(inside & (i >= 30)), "val": sum(center == 1), "test": sum(center == 2)}
+
+
+def iwildcam(root: Path) -> dict[str, int]:
+    """JPEGs of three species at four cameras; photographs are not square."""
+    i = np.arange(N)
+    splits = ["train", "train", "val", "test", "id_val", "id_test", "train", "train"]
+    table = pandas.DataFrame({"split": [splits[n % 8] for n in i], "filename": [f"{n}.jpg" for n in i], "y": i // 8 % 3, "location_remapped": i % 4})
+    table["sequence_remapped"], table["datetime"] = i, "2013-06-05 05:44:19.000"
+    _write(root / "iwildcam_v2.0", "2.0", {"metadata.csv": table}, [f"train/{n}.jpg" for n in i], (SIDE, SIDE + 8))
+    return table["split"].value_counts().to_dict()
+
+
+def rxrx1(root: Path) -> dict[str, int]:
+    """Two sites of a well: the second one of training experiments is the ID test."""
+    i = np.arange(N)
+    table = pandas.DataFrame({"experiment": [f"HUVEC-{n % 5:02}" for n in i], "plate": 1 + i % 4, "well": [f"B{n:02}" for n in i], "site": 1 + i // 5 % 2})
+    table["cell_type"], table["sirna_id"] = "HUVEC", i // 10
+    table["dataset"] = [("train", "train", "train", "val", "test")[n % 5] for n in i]
+    images = [f"images/{row.experiment}/Plate{row.plate}/{row.well}_s{row.site}.png" for row in table.itertuples()]
+    _write(root / "rxrx1_v1.0", "1.0", {"metadata.csv": table}, images, (256, 256))
+    training = i % 5 < 3
+    return {"train": sum(training & (i // 5 % 2 == 0)), "id_test": sum(training & (i // 5 % 2 == 1)), "val": sum(i % 5 == 3), "test": sum(i % 5 == 4)}
+
+
+def fmow(root: Path) -> dict[str, int]:
+    """Photographs before 2013 are in distribution, those of 2016 on are the test; the second is sequestered. Regions as countries say."""
+    i = np.arange(N)
+    years = np.array([2010, 2014, 2016, 2011])[i % 4]
+    table = pandas.DataFrame({"split": np.array(["train", "val", "test", "train"])[i % 4], "category": np.array(["airport", "zoo"])[i // 4 % 2]})
+    table["country_code"] = np.array(["FRA", "KEN", "FRA"])[i // 8 % 3]
+    table["timestamp"] = [f"{year}-05-01T10:00:00Z" for year in years]
+    table.loc[1, "split"] = "seq"
+    table.loc[[7, 15], ["split", "timestamp"]] = [["val", "2011-05-01T10:00:00Z"], ["test", "2011-05-01T10:00:00Z"]]
+    codes = pandas.DataFrame({"alpha-3": ["FRA", "KEN"], "region": ["Europe", "Africa"]})
+    _write(root / "fmow_v1.1", "1.1", {"rgb_metadata.csv": table, "country_code_mapping.csv": codes}, [f"images/rgb_img_{n}.png" for n in i if n != 1], (224, 224))
+    return {"train": 18, "id_val": 1, "id_test": 1, "val": 9, "test": 10}
+
+
+#: dataset -> (its maker, group fields that the runs log, a column of val_eval.csv)
+FOLDERS = {
+    "camelyon17": (camelyon17, "hospital", "acc_wg"),
+    "iwildcam": (iwildcam, "location", "F1-macro_all"),
+    "rxrx1": (rxrx1, "experiment", "acc_avg"),
+    "fmow": (fmow, "year", "acc_worst_region"),
+}
+
+
+@pytest.mark.parametrize("dataset", FOLDERS)
+def test_the_real_loader_reads_the_folder_and_cim_trains_on_it(tmp_path, dataset):
+    make, field, column = FOLDERS[dataset]
+    counts = make(tmp_path)
+    size = [] if dataset == "rxrx1" else ["--target_resolution", str(SIDE)]
+    transform = DATASETS[dataset]["transform"]
+    assert train(tmp_path, tmp_path / "run", "--n_epochs", "1", "--transform", transform, *size, dataset=dataset, algorithm="CIM") == 0
+    result = results(tmp_path / "run")
+    assert result["config"]["groupby_fields"] == [field] and result["config"]["val_metric"] == DATASETS[dataset]["val_metric"]
+    splits = result["selection"]["best"]["splits"]
+    assert set(splits) == set(counts)
+    for split, count in counts.items():
+        assert sum(group["count"] for group in splits[split]["groups"].values()) == count
+        if split != "train":
+            predictions = (tmp_path / "run" / f"{dataset}_split:{split}_seed:0_epoch:best_pred.csv").read_text().split()
+            assert len(predictions) == count
+    (row,) = read_csv(tmp_path / "run" / "val_eval.csv")
+    assert 0 <= float(row[column]) <= 1
+
+
+@pytest.fixture
+def opened(configure, tmp_path):
+    """A function (maker, dataset, flags) -> the dataset as a run sees it."""
+
+    def open_made(make, dataset: str, *more: str):
+        make(tmp_path)
+        return open_dataset(configure("-d", dataset, "--root_dir", str(tmp_path), *more))
+
+    return open_made
+
+
+def test_groups_are_the_combinations_of_the_fields_that_are_named(opened):
+    data = opened(write_release, "waterbirds", "--groupby_fields", "background")
+    assert data.group_names() == ["background: land", "background:water"] or len(data.group_names()) == 2
+    for split in data.splits.values():
+        assert split.groups.tolist() == split.metadata[:, 0].tolist()
+        assert split.labels.tolist() == split.metadata[:, 1].tolist()
+
+
+def test_frac_keeps_a_share_of_every_split(opened):
+    data = opened(camelyon17, "camelyon17", "--frac", "0.5")
+    whole = {"train": 18, "id_val": 6, "val": 8, "test": 8}
+    assert {key: len(split.labels) for key, split in data.splits.items()} == {key: count // 2 for key, count in whole.items()}
+
+
+def test_rows_of_a_split_are_those_of_the_whole_dataset(opened):
+    data = opened(iwildcam, "iwildcam")
+    rows = np.concatenate([split.indices for split in data.splits.values()])
+    assert sorted(rows) == list(range(N))
+    for split in data.splits.values():
+        assert data.wilds.y_array[split.indices].tolist() == split.labels.tolist()
+
+
+def test_tables_of_different_lengths_are_refused_with_their_lengths(opened, monkeypatch):
+    from wilds.datasets.waterbirds_dataset import WaterbirdsDataset
+
+    monkeypatch.setattr(WaterbirdsDataset, "metadata_array", property(lambda self: self._metadata_array[:-3]))
+    with pytest.raises(InputError, match="140 labels, 137 metadata, 140 splits, 140 images"):
+        opened(write_release, "waterbirds")

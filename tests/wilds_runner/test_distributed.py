@@ -1,0 +1,108 @@
+"""Several processes compute what one would: gloo on the CPU, started as torchrun does it, by torchrun itself, and by ``--devices``.
+
+Tolerance: weights agree within 1e-5 after six steps of SGD at a learning rate of 0.05. What remains is the order of summation
+in float32: two sums of ten images, averaged by all-reduce, instead of one sum of twenty.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from small_runs import ALGORITHMS, finish, free_port, read_csv, read_model, relative_files, results, start, train, words
+
+RUN = ("--optimizer", "SGD", "--optimizer_kwargs", "momentum=0.9", "--lr", "0.05")  # small_cnn normalises groups of channels, not batches
+
+
+def two_processes(argv, output):
+    """Run ``argv`` in two children that find what torchrun puts into the environment."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    shared |= {"TORCHELASTIC_RUN_ID": "test", "ROLE_RANK": "0", "ROLE_WORLD_SIZE": "2"}
+    children = [start(argv, None, output.with_suffix(f".{rank}"), **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    return [finish(child) for child in children]
+
+
+def assert_same_weights(first: dict, second: dict) -> float:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.fixture(scope="module", params=ALGORITHMS)
+def pair(request, release, tmp_path_factory):
+    """The folders of the same run by one process and by two."""
+    root = tmp_path_factory.mktemp(request.param)
+    assert train(release, root / "one", *RUN, algorithm=request.param) == 0
+    statuses = two_processes(words(release, root / "two", *RUN, algorithm=request.param), root / "output")
+    assert statuses == [0, 0], (root / "output.0").read_text()[-2000:]
+    return root / "one", root / "two"
+
+
+def test_two_processes_give_the_weights_of_one(pair):
+    one, two = pair
+    assert results(one)["n_processes"] == 1 and results(two)["n_processes"] == 2
+    assert_same_weights(read_model(one), read_model(two))
+
+
+def test_two_processes_evaluate_every_image_once(pair):
+    one, two = pair
+    for split, count in (("val", 41), ("test", 39), ("train", 60)):
+        for ours, theirs in zip(read_csv(one / f"{split}_eval.csv"), read_csv(two / f"{split}_eval.csv"), strict=True):
+            counts = {name: value for name, value in ours.items() if name.startswith("count_")}
+            assert counts == {name: theirs[name] for name in counts}
+            assert split == "train" and "groupDRO" in str(one) or sum(map(float, counts.values())) == count
+    for name in (name for name in relative_files(one) if name.endswith("pred.csv")):
+        assert len((two / name).read_text().split()) == len((one / name).read_text().split())
+
+
+def test_two_processes_log_the_losses_of_the_whole_batch(pair):
+    one, two = (read_csv(folder / "train_algo.csv") for folder in pair)
+    assert len(one) == len(two) == 6
+    for ours, theirs in zip(one, two):
+        assert ours.keys() == theirs.keys()
+        assert [float(value) for value in theirs.values()] == pytest.approx([float(value) for value in ours.values()], abs=1e-4, nan_ok=True)
+
+
+def test_two_processes_write_the_predictions_of_their_model(release, pair, tmp_path):
+    """One process reads the model that two have trained: rows are in the order of the dataset."""
+    _, two = pair
+    model = next(two.glob("*best_model.pth"))
+    (tmp_path / model.name).write_bytes(model.read_bytes())
+    assert train(release, tmp_path, *RUN, "--eval_only", algorithm=results(two)["algorithm"]) == 0
+    for split in ("val", "test"):
+        name = f"waterbirds_split:{split}_seed:0_epoch:best_pred.csv"
+        assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_files_are_whole_and_written_once(pair):
+    one, two = pair
+    assert relative_files(one) == relative_files(two)
+    assert (two / "log.txt").read_text().count("Epoch [1]:") == 1
+
+
+@pytest.mark.parametrize(
+    "launch",
+    [["-m", "cim_plugin.wilds_runner"], ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "PORT", "-m", "cim_plugin.wilds_runner"]],
+    ids=["--devices", "torchrun"],
+)
+def test_both_ways_to_start_two_processes_give_the_weights_of_one(release, tmp_path, launch):
+    assert train(release, tmp_path / "one", *RUN, algorithm="CIM") == 0
+    devices = [] if "torch.distributed.run" in launch else ["--devices", "2"]
+    argv = [free_port() if word == "PORT" else word for word in launch] + words(release, tmp_path / "two", *RUN, *devices, algorithm="CIM")[1:]
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert results(tmp_path / "two")["n_processes"] == 2
+    assert_same_weights(read_model(tmp_path / "one"), read_model(tmp_path / "two"))
+
+
+def test_a_run_of_two_processes_is_resumed_by_two(release, tmp_path):
+    argv = words(release, tmp_path / "two", *RUN, algorithm="CIM_VIB")
+    assert two_processes(argv, tmp_path / "output") == [0, 0]
+    model = read_model(tmp_path / "two")
+    lines = (tmp_path / "two" / "train_algo.csv").read_bytes()
+    assert two_processes([*argv, "--resume"], tmp_path / "output") == [0, 0]
+    assert (tmp_path / "two" / "train_algo.csv").read_bytes() == lines
+    assert_same_weights(model, read_model(tmp_path / "two"))

@@ -1,0 +1,148 @@
+"""A run that is stopped or killed at any moment and resumed ends as one that was left alone."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from small_runs import finish, relative_files, results, start, train, words
+
+from cim_plugin.wilds_runner import checkpoint, trainer
+from cim_plugin.wilds_runner import results as results_module
+
+RUN = ("--n_epochs", "3", "--scheduler", "cosine_schedule_with_warmup", "--save_step", "2")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(release, tmp_path_factory):
+    log_dir = tmp_path_factory.mktemp("uninterrupted")
+    assert finish(start(words(release, log_dir, *RUN, algorithm="CIM_VIB"))) == 0
+    return log_dir
+
+
+def assert_same_run(folder, expected):
+    """All files alike, byte for byte but for times, folders, and that the log tells of having been resumed."""
+    own = {"state.pth", "results.json", "log.txt"}
+    assert relative_files(folder) == relative_files(expected)
+    for name in relative_files(expected) - own:
+        if name.endswith(".pth"):
+            ours, theirs = (torch.load(path / name, weights_only=True) for path in (folder, expected))
+            assert ours["epoch"] == theirs["epoch"] and ours["algorithm"].keys() == theirs["algorithm"].keys(), name
+            assert all(torch.equal(value, theirs["algorithm"][key]) for key, value in ours["algorithm"].items()), name
+        else:
+            assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+    for key in ("status", "epochs", "selection", "steps"):
+        assert results(folder)[key] == results(expected)[key], key
+    epochs = [line for line in (folder / "log.txt").read_text().splitlines() if line.startswith("Epoch [")]
+    assert epochs == ["Epoch [0]:", "Epoch [1]:", "Epoch [2]:"]
+
+
+def stop_at(owner: str, name: str, call: int, number: int, path_end: str | None = None) -> None:
+    """Let the process get a signal right before the call, counted from 1, of a function; only of those whose last word ends so."""
+    module = {"trainer": trainer.Trainer, "checkpoint": checkpoint, "results": results_module, "os": os}[owner]
+    original, seen = getattr(module, name), []
+
+    def function(*arguments, **keywords):
+        if path_end is None or str(arguments[-1]).endswith(path_end):
+            seen.append(name)
+            if len(seen) == call:
+                os.kill(os.getpid(), number)
+        return original(*arguments, **keywords)
+
+    setattr(module, name, function)
+
+
+MOMENTS = {
+    "before anything was saved": ("trainer", "_step", 2),
+    "in the second epoch": ("trainer", "_step", 5),
+    "in the first evaluation": ("trainer", "evaluate_split", 1),
+    "in the evaluation of the last epoch": ("trainer", "evaluate_split", 6),
+    "with a state written but not in place": ("os", "replace", 2, "state.pth"),
+    "between the state and the files of its epoch": ("results", "publish", 2),
+    "between two files of an epoch": ("checkpoint", "save_predictions", 4),
+    "before the first results.json": ("checkpoint", "save_json", 1),
+    "before the last results.json": ("os", "replace", 3, "results.json"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(release, tmp_path, uninterrupted, moment):
+    owner, name, call, *path_end = moment
+    argv = words(release, tmp_path, *RUN, "--resume", algorithm="CIM_VIB")
+    killed = start(argv, functools.partial(stop_at, owner, name, call, signal.SIGKILL, *path_end))
+    assert finish(killed) == -signal.SIGKILL
+    assert finish(start(argv)) == 0
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_run_that_is_killed_again_and_again_arrives(release, tmp_path, uninterrupted):
+    argv = words(release, tmp_path, *RUN, "--resume", algorithm="CIM_VIB")
+    for call in (1, 2, 3):  # each time a little further: every child finds what the one before has published
+        assert finish(start(argv, functools.partial(stop_at, "results", "publish", 2, signal.SIGKILL))) == (-signal.SIGKILL if call < 3 else 0)
+    assert finish(start(argv)) == 0
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("where", [("trainer", "_step", 5), ("trainer", "evaluate_split", 4)], ids=["training", "evaluating"])
+def test_a_stopped_run_saves_and_says_how_to_go_on(release, tmp_path, uninterrupted, number, status, where):
+    log_dir = tmp_path / "a log"
+    argv = words(release, log_dir, *RUN, algorithm="CIM_VIB")
+    assert finish(start(argv, functools.partial(stop_at, *where, number), tmp_path / "output")) == status
+    last = (tmp_path / "output").read_text().splitlines()[-1]
+    assert last.startswith("cim-plugin train: stopped at epoch 1, batch ") and f"--log_dir '{log_dir}'" in last and last.endswith("--resume")
+    state = torch.load(log_dir / "state.pth", weights_only=True)
+    assert (state["epoch"], state["batch"]) == (1, 2 if where[1] == "_step" else 3)
+    assert finish(start([*argv, "--resume"])) == 0
+    assert_same_run(log_dir, uninterrupted)
+
+
+def test_a_finished_run_resumes_to_itself_and_restores_what_was_lost(release, tmp_path):
+    assert train(release, tmp_path) == 0
+    before = results(tmp_path)
+    (tmp_path / "results.json").unlink()
+    (tmp_path / "waterbirds_split:test_seed:0_epoch:last_pred.csv").unlink()
+    assert train(release, tmp_path, "--resume") == 0
+    assert results(tmp_path)["selection"] == before["selection"]
+    assert (tmp_path / "waterbirds_split:test_seed:0_epoch:last_pred.csv").exists()
+
+
+def test_resume_in_an_empty_folder_begins_a_run(release, tmp_path):
+    assert train(release, tmp_path / "new", "--resume", "--n_epochs", "1") == 0
+    assert results(tmp_path / "new")["status"] == "finished"
+
+
+def test_a_fault_between_state_and_files_is_repaired(release, tmp_path, trained, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results_module, "publish", fail)
+        with pytest.raises(ZeroDivisionError):
+            train(release, tmp_path, "--n_epochs", "3")
+    assert relative_files(tmp_path) >= {"state.pth"} and not (tmp_path / "results.json").exists()
+    assert train(release, tmp_path, "--n_epochs", "3", "--resume") == 0
+    assert results(tmp_path)["selection"] == results(trained("ERM"))["selection"]
+    assert relative_files(tmp_path) == relative_files(trained("ERM"))
+
+
+def test_a_real_process_is_killed_from_outside(release, tmp_path, uninterrupted):
+    """No server, no hook: a fresh interpreter, and a SIGKILL as soon as it has saved something."""
+    argv = words(release, tmp_path, *RUN, "--resume", algorithm="CIM_VIB")
+    process = subprocess.Popen([sys.executable, "-m", "cim_plugin.wilds_runner", *argv[1:]], stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "state.pth").exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert (tmp_path / "state.pth").exists()
+    assert finish(start(argv)) == 0
+    assert_same_run(tmp_path, uninterrupted)
+
+
