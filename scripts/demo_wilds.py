@@ -23,13 +23,13 @@ ROWS = {
 }
 RULES = ("worst_group", "average", "worst_class")
 SETTINGS = ["-d", "waterbirds", "--model", "small_cnn", "--transform", "image_base", "--target_resolution", "28"]
-SETTINGS += ["--optimizer", "AdamW", "--lr", "1e-3", "--weight_decay", "1e-4", "--batch_size", "64", "--loader_kwargs", "num_workers=0"]
+SETTINGS += ["--optimizer", "AdamW", "--lr", "1e-3", "--weight_decay", "1e-4", "--batch_size", "32", "--loader_kwargs", "num_workers=0"]
 EVALUATED = "train_eval.csv"  #: gets a line per epoch
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=40, help="epochs per run")
+    parser.add_argument("--epochs", type=int, default=30, help="epochs per run")
     parser.add_argument("--seeds", type=int, default=2, help="runs per row, with seeds 0, 1, ...")
     parser.add_argument("--output_dir", default="demo_output", help="where data and runs are kept; a finished run is not done again")
     args = parser.parse_args()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import venv
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Callable, NamedTuple
 
 HERE = Path(__file__).parent
 SMALL_HOST = HERE / "hosts" / "small_host"
@@ -21,6 +24,20 @@ def run_python(*words: str, python=sys.executable, cwd=None, timeout=300, **envi
     """A fresh interpreter, of this environment unless another is given; variables that are None are removed."""
     variables = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
     return subprocess.run([python, *words], cwd=cwd, env=variables, capture_output=True, text=True, timeout=timeout)
+
+
+class Answer(NamedTuple):
+    value: Any
+    stderr: str
+
+
+def ask(*functions: Callable, path: Path | str = "", **settings: Any) -> Answer:
+    """What the last function returns in a fresh Python that knows all of them, with ``path`` as PYTHONPATH."""
+    source = "".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
+    code = f"{source}\nimport json; print(json.dumps({functions[-1].__name__}()))"
+    done = run_python("-c", code, **{"DOMAINBED_HOME": None, "CIM_PLUGIN_AUTOLOAD": None, "PYTHONPATH": str(path), **settings})
+    assert done.returncode == 0, done.stderr
+    return Answer(json.loads(done.stdout.splitlines()[-1]), done.stderr)
 
 
 class Environment(NamedTuple):

@@ -221,6 +221,8 @@ def _with_this_interpreter(words: list[str]) -> list[str]:
 def on_fast_data_loader(module):
     """Make an environment smaller than the batch an error: the host's loader would wait for a full batch for ever."""
     inner = module.InfiniteDataLoader.__init__
+    if hasattr(inner, "__wrapped__"):
+        return
 
     @functools.wraps(inner)
     def __init__(self, dataset, weights, batch_size, num_workers):

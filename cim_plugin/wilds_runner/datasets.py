@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import traceback
 import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas
 import torch
 from torch import Tensor
 
@@ -62,7 +64,7 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     except KeyError as error:
         raise InputError(f"the tables of {name} in {config['root_dir']} have no column {error}; 'cim-plugin data check' says what they need") from error
     except (ValueError, TypeError, RuntimeError, OSError, AssertionError) as error:
-        raise InputError(f"{name} in {config['root_dir']} cannot be read: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
+        raise InputError(f"{name} in {config['root_dir']} cannot be read: {_reason(error)}") from error
     fields = config["groupby_fields"]
     unknown = [field for field in fields or [] if field not in dataset.metadata_fields]
     if unknown:
@@ -72,6 +74,14 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     splits = {key: _split(dataset, key, grouper, config["frac"]) for key in dataset.split_dict}
     _check_splits(splits, config)
     return Dataset(dataset, grouper, splits, dataset.n_classes, is_synthetic(dataset.data_dir))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an exception says; of a bare assertion, what it asserts."""
+    if "read-only" in str(error):
+        return f"this version of wilds writes into a table that pandas {pandas.__version__} protects; pip install 'pandas<3'"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else f"{type(error).__name__} at '{traceback.extract_tb(error.__traceback__)[-1].line}'"
 
 
 def _split(dataset, key: str, grouper, frac: float) -> Split:

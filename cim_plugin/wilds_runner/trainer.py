@@ -47,7 +47,7 @@ def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> 
             encoder=nn.Sequential(transform.standardise, backbone),
             n_features=n_features,
             make_head=lambda n_inputs: nn.Linear(n_inputs, data.n_classes),
-            image_size=transform.size,
+            image_size=transform.training_size,
             pixel_space=PixelSpace.raw(3),
             n_environments=len(_environments(config, data)[0].unique()) if config["groupby_fields"] else None,
             groups_in_training=torch.bincount(train, minlength=data.grouper.n_groups) > 0,

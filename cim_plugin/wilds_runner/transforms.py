@@ -24,6 +24,7 @@ class Transform(NamedTuple):
     augment: Callable | None  #: PIL image -> PIL image, drawn from torch's random state; training only. Crops to --target_resolution as WILDS does
     standardise: nn.Module  #: (N, C, H, W) float in [0, 1] -> what the encoder takes
     size: tuple[int, int]  #: height, width
+    training_size: tuple[int, int]  #: of augmented images
 
 
 class StandardisePerImage(nn.Module):
@@ -85,9 +86,10 @@ def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] 
     size = size or original_resolution
     if size is None:
         raise InputError(f"--transform {name} leaves the images of {config['dataset']} as they are, of unknown size; give --target_resolution")
-    augment = _augment(config, target or original_resolution)
-    per_image = name == "rxrx1"
-    return Transform(T.Compose(steps), augment, StandardisePerImage() if per_image else StandardiseImageNet(), tuple(size))
+    crop = target or original_resolution
+    training_size = size if config["additional_train_transform"] is None else crop
+    standardise = StandardisePerImage() if name == "rxrx1" else StandardiseImageNet()
+    return Transform(T.Compose(steps), _augment(config, crop), standardise, tuple(size), tuple(training_size))
 
 
 def _augment(config: dict[str, Any], size) -> Callable | None:

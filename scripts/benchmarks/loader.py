@@ -79,7 +79,7 @@ def make_loaders(root: str, batch_size: int) -> dict:
 
     dataset = wilds.get_dataset("waterbirds", root_dir=root)
     resize = T.Resize((SIDE, SIDE))
-    transform = Transform(resize, None, StandardiseImageNet(), (SIDE, SIDE))
+    transform = Transform(resize, None, StandardiseImageNet(), (SIDE, SIDE), (SIDE, SIDE))
     pipeline = T.Compose([resize, T.ToTensor(), T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
     subset = dataset.get_subset("val", transform=pipeline)
     default = get_eval_loader("standard", subset, batch_size)

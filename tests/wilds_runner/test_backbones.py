@@ -90,13 +90,13 @@ def test_model_kwargs_reach_the_model():
         ("resnet18.bogus", {}, "--model 'resnet18.bogus' is neither small_cnn nor a model of torchvision or timm; near: resnet18"),
         ("@@", {}, "--model '@@' is neither small_cnn nor a model of torchvision or timm"),
         ("", {}, "--model '' is neither small_cnn nor a model of torchvision or timm"),
-        ("squeezenet1_0", {}, "--model squeezenet1_0 has no last linear layer to leave out; choose a model that ends in one, e.g. resnet18"),
+        ("squeezenet1_0", {}, "--model squeezenet1_0 has no last linear layer to leave out; choose a model that ends in one"),
         ("googlenet", {"init_weights": False}, "--model googlenet gives auxiliary outputs in training; give --model_kwargs aux_logits=false"),
         ("resnet18", {"deep": 1}, "--model resnet18 does not take --model_kwargs {'deep': 1}: "),
         ("timm/resnet10t", {"deep": 1}, "--model timm/resnet10t does not take --model_kwargs {'deep': 1}: "),
         ("small_cnn", {"deep": 1}, "--model small_cnn does not take --model_kwargs {'deep': 1}: "),
-        ("resnet18", {"pretrained": True}, "the pretrained weights of resnet18 cannot be had (no network in tests); without network put the file into "),
-        ("timm/test_vit", {"pretrained": True}, "the pretrained weights of timm/test_vit cannot be had (no network in tests); without network put the file into "),
+        ("resnet18", {"pretrained": True}, "the pretrained weights of resnet18 cannot be had (no network in tests); without network put the file "),
+        ("timm/test_vit", {"pretrained": True}, "the pretrained weights of timm/test_vit cannot be had (no network in tests); without network put the file "),
     ],
 )
 def test_a_model_that_cannot_be_had_is_refused_in_one_line(name, model_kwargs, message):
@@ -118,7 +118,7 @@ FORMATS = {
     "group DRO of WILDS": lambda whole, encoder: {"algorithm": {f"model.{k}": v for k, v in whole.items()}, "epoch": 3, "best_val_metric": 0.5},
     "WILDS on several GPUs": lambda whole, encoder: {"algorithm": {f"model.module.{k}": v for k, v in whole.items()}, "epoch": 3},
     "WILDS with a featurizer": lambda whole, encoder: {
-        "algorithm": {**{f"featurizer.{k}": v for k, v in encoder.items()}, **{f"model.0.{k}": v for k, v in encoder.items()}, "classifier.bias": torch.zeros(2)}
+        "algorithm": {**{f"featurizer.{k}": v for k, v in encoder.items()}, **{f"model.0.{k}": v for k, v in encoder.items()}, "head.bias": torch.zeros(2)}
     },
     "ours": lambda whole, encoder: {"algorithm": {**{f"encoder.1.{k}": v for k, v in encoder.items()}, "head.weight": torch.zeros(2, 1024)}, "epoch": 3},
     "ours, the state of a run": lambda whole, encoder: {"model": {**{f"encoder.1.{k}": v for k, v in encoder.items()}}, "config": {"lr": 1}},

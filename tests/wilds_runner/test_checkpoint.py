@@ -200,7 +200,10 @@ def test_where_and_how_a_run_runs_may_differ(left, configure, words):
     assert checkpoint.load_state(left({"config": configure()}), configure(*words.split()), MAY_DIFFER) is not None
 
 
-@pytest.mark.parametrize("state, message", [({}, "is not the state of a run"), ({"config": 3}, "is not the state of a run"), ([1], "holds a list, not a state dict")])
+@pytest.mark.parametrize(
+    "state, message",
+    [({}, "is not the state of a run"), ({"config": 3}, "is not the state of a run"), ([1], "holds a list, not a state dict")],
+)
 def test_a_file_that_is_no_state_is_refused(left, configure, state, message):
     with pytest.raises(InputError, match=message):
         checkpoint.load_state(left(state), configure(), MAY_DIFFER)

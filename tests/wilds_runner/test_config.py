@@ -211,7 +211,10 @@ KNOWN_SETS = "waterbirds, celebA, iwildcam, camelyon17, rxrx1, fmow"
         ("--algorithm VIB --vib_dimension 0", "vib_dimension=0 is not a whole number of at least 1 (default 256)"),
         ("--algorithm SCL_E2E --scl_temperature 0", "scl_temperature=0.0 is not a finite number above 0 (default 0.1)"),
         ("--algorithm groupDRO --group_dro_step_size inf", "group_dro_step_size=inf is not a finite number of at least 0 (default 0.01)"),
-        ("--algorithm groupDRO --uniform_over_groups false", "groupDRO needs --uniform_over_groups true: its weights assume that the groups are sampled equally often"),
+        (
+            "--algorithm groupDRO --uniform_over_groups false",
+            "groupDRO needs --uniform_over_groups true: its weights assume that the groups are sampled equally often",
+        ),
         ("--scheduler ReduceLROnPlateau", "--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. acc_avg"),
         ("--dataset celebA --transform image_resize", "--transform image_resize needs --resize_scale"),
         ("--dataset celebA --transform image_resize_and_center_crop", "--transform image_resize_and_center_crop needs --resize_scale"),

@@ -104,7 +104,9 @@ def test_only_group_dro_samples_groups_uniformly(algorithm, configure):
 def tables(monkeypatch):
     """Tables of which several say something of the same field."""
     replaced = Namespace(
-        DATASETS={"set": {"model": "net", "optimizer": "SGD", "optimizer_kwargs": {"momentum": 0.9}, "scheduler": "warm", "scheduler_kwargs": {"a": 1}, "lr": 1}},
+        DATASETS={
+            "set": {"model": "net", "lr": 1, "optimizer": "SGD", "optimizer_kwargs": {"momentum": 0.9}, "scheduler": "warm", "scheduler_kwargs": {"a": 1}}
+        },
         ALGORITHMS={"own": {"lr": 2, "batch_size": 2}, None: {"batch_size": 9}},
         LOADER={"batch_size": 3, "loader_kwargs": {"workers": 4, "pin": True}},
         MODELS={"net": {"batch_size": 4, "n_epochs": 4, "model_kwargs": {"deep": True}}, None: {"n_epochs": 8}},
@@ -130,7 +132,8 @@ OPEN = {
         ({}, "own", {"optimizer_kwargs": {"momentum": 0.9}, "scheduler_kwargs": {"a": 1, "b": 5}, "loader_kwargs": {"workers": 4, "pin": True}}),
         ({"lr": 0, "batch_size": 7}, "own", {"lr": 0, "batch_size": 7}),
         ({"optimizer_kwargs": {"nesterov": True}}, "own", {"optimizer_kwargs": {"momentum": 0.9, "nesterov": True}}),
-        ({"optimizer_kwargs": {"momentum": 0}, "loader_kwargs": {"workers": 0}}, "own", {"optimizer_kwargs": {"momentum": 0}, "loader_kwargs": {"workers": 0, "pin": True}}),
+        ({"optimizer_kwargs": {"momentum": 0}}, "own", {"optimizer_kwargs": {"momentum": 0}}),
+        ({"loader_kwargs": {"workers": 0}}, "own", {"loader_kwargs": {"workers": 0, "pin": True}}),
         ({"optimizer": "SGD"}, "own", {"optimizer_kwargs": {"momentum": 0.9}}),
         ({"optimizer": "Adam"}, "own", {"optimizer_kwargs": {}, "scheduler_kwargs": {"a": 1, "b": 5}}),
         ({"scheduler": "cold"}, "own", {"scheduler_kwargs": {"c": 6}, "optimizer_kwargs": {"momentum": 0.9}}),

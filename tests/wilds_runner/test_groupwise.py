@@ -103,7 +103,8 @@ def test_the_waterbirds_evaluator_gives_the_numbers_of_a_loop(noise):
     split = noise.splits["test"]
     predictions = (torch.arange(len(split.labels)) * 7 % 3 == 0).long()
     metrics, _ = noise.wilds.eval(predictions, split.labels, split.metadata)
-    cells = {"y:landbird_background:land": (0, 0), "y:landbird_background:water": (1, 0), "y:waterbird_background:land": (0, 1), "y:waterbird_background:water": (1, 1)}
+    places, labels = {"land": 0, "water": 1}, {"landbird": 0, "waterbird": 1}
+    cells = {f"y:{label}_background:{place}": (places[place], labels[label]) for label in labels for place in places}
     frequencies = dict(zip(cells, (3498, 184, 56, 1057)))  # of the groups in Waterbirds' training set (Sagawa et al., 2020)
     accuracies = {}
     for name, (place, label) in cells.items():

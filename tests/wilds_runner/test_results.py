@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import sys
 from collections import Counter
@@ -74,7 +75,7 @@ COLUMNS = {"best": ("val", "acc_wg"), "worst_group": ("val", "acc_wg"), "oracle"
 def lively(release, tmp_path_factory):
     """The folder of a run whose accuracy goes up and down, so that rules differ."""
     folder = tmp_path_factory.mktemp("lively")
-    assert train(release, folder, "--n_epochs", "8", "--lr", "2e-2") == 0
+    assert train(release, folder, "--n_epochs", "12", "--batch_size", "10", algorithm="groupDRO") == 0
     return folder
 
 
@@ -96,7 +97,7 @@ def test_average_and_worst_class_are_counted_without_groups(lively, release):
     for rule, values in (("average", average), ("worst_class", per_class)):
         assert selection[rule]["score"] == pytest.approx(max(values), abs=1e-6)
         assert values[selection[rule]["epoch"]] == pytest.approx(max(values), abs=1e-6)
-    assert selection["last"]["epoch"] == 7
+    assert selection["last"]["epoch"] == 11
     assert len({choice["epoch"] for choice in selection.values()}) > 2
 
 
@@ -108,7 +109,8 @@ def test_results_say_what_was_run_and_what_it_cost(trained):
     assert result["mssim_scales"] == 2  # 28 pixels: (11 - 1) · 2 < 28 <= (11 - 1) · 4
     assert set(result["seconds"]) == {"train", "evaluation"} and all(value > 0 for value in result["seconds"].values())
     assert result["peak_memory_bytes"]["resident"] > 50e6
-    assert result["versions"]["torch"] == torch.__version__ and result["versions"]["wilds"] and result["versions"]["python"] == sys.version.split()[0]
+    expected = {"torch": torch.__version__.split("+")[0], "python": sys.version.split()[0], "wilds": importlib.metadata.version("wilds")}
+    assert {name: result["versions"][name] for name in expected} == expected
     assert result["n_parameters"] == sum(value.numel() for name, value in torch.load(trained("CIM_VIB") / "state.pth", weights_only=True)["model"].items())
 
 

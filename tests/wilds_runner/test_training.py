@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import redirect_stdout
 from io import StringIO
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from small_runs import ALGORITHMS, RULES, model_path, prediction_path, read_csv, read_metadata, read_model, relative_files, rule_folder, train
+from small_runs import ALGORITHMS, RULES, model_path, prediction_path, read_csv, read_metadata, read_model, relative_files, results, train
 
 from cim_plugin.algorithms.morphing import TransformationNetwork
 from cim_plugin.wilds_runner.backbones import SmallCNN
@@ -119,6 +118,7 @@ class ReferenceModel(torch.nn.Module):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_model_of_every_rule_gives_that_rules_predictions(trained, release, algorithm, rule):
+    assert torch.load(model_path(trained(algorithm), rule), weights_only=True)["epoch"] == results(trained(algorithm))["selection"][rule]["epoch"]
     model = ReferenceModel(read_model(trained(algorithm), rule))
     for split in ("val", "test"):
         with torch.no_grad():
@@ -291,7 +291,7 @@ OPTIONS = {
 @pytest.mark.parametrize("flags", OPTIONS.values(), ids=OPTIONS)
 def test_every_option_changes_the_configuration_and_the_run_ends_well(release, tmp_path, flags):
     assert train(release, tmp_path, *flags, algorithm="CIM") == 0
-    result = json.loads((tmp_path / "results.json").read_text())
+    result = results(tmp_path)
     assert result["status"] == "finished"
     assert {**result["config"], **result["config"]["hyperparameters"]}[flags[0].removeprefix("--")] not in (None, False)
 
@@ -299,7 +299,7 @@ def test_every_option_changes_the_configuration_and_the_run_ends_well(release, t
 def test_the_metric_that_is_named_names_the_best_epoch(release, tmp_path):
     assert train(release, tmp_path, "--val_metric", "adj_acc_avg", "--val_metric_decreasing", "--n_epochs", "4", "--lr", "1e-2") == 0
     values = [float(row["adj_acc_avg"]) for row in read_csv(tmp_path / "val_eval.csv")]
-    best = json.loads((tmp_path / "results.json").read_text())["selection"]["best"]
+    best = results(tmp_path)["selection"]["best"]
     assert len(set(values)) > 1 and best["epoch"] == values.index(min(values))
 
 

@@ -85,7 +85,8 @@ def test_weak_augmentation_is_a_flip_and_a_crop_to_the_target(transform, name, t
 def test_strong_augmentation_adds_the_configured_number_of_operations(transform, configure):
     image = noise(24, 24)
     for count in (1, 4):
-        config = configure("--transform", "image_base", "--target_resolution", "24", "--additional_train_transform", "randaugment", "--randaugment_n", str(count))
+        words = f"--transform image_base --target_resolution 24 --additional_train_transform randaugment --randaugment_n {count}"
+        config = configure(*words.split())
         reference = T.Compose([T.RandomHorizontalFlip(), T.RandomCrop((24, 24)), T.RandAugment(num_ops=count)])
         for seed in range(4):
             torch.manual_seed(seed)
