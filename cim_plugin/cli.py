@@ -34,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         if argv[:1] == [name]:
             importlib.import_module(module).add_arguments(command)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except InputError as error:

@@ -108,7 +108,8 @@ def _check_rows(dataset, name: str) -> None:
 def _check_splits(splits: dict[str, Split], config: dict[str, Any]) -> None:
     for key in ("train", "val"):
         if key not in splits or not len(splits[key].labels):
-            raise InputError(f"split {key!r} of {config['dataset']} is empty (--frac {config['frac']}); there is nothing to {'train on' if key == 'train' else 'select by'}")
+            purpose = "train on" if key == "train" else "select by"
+            raise InputError(f"split {key!r} of {config['dataset']} is empty (--frac {config['frac']}); there is nothing to {purpose}")
     classes = splits["train"].labels.unique().tolist()
     if len(classes) == 1:
         raise InputError(f"the training split of {config['dataset']} holds only class {classes[0]}; at least two are needed")

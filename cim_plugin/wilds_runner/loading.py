@@ -74,7 +74,7 @@ class Images(TorchDataset):
         return Batch(images, rows)
 
     def _cached(self, batch) -> Tensor:
-        return torch.from_numpy(self.cache[self.indices[[row for row, _ in batch]]]).permute(0, 3, 1, 2)
+        return torch.from_numpy(self.cache[self.indices[[row for row, _ in batch]]]).permute(0, 3, 1, 2).contiguous()
 
     def _one_by_one(self, batch) -> Tensor:
         return torch.stack([self._augmented(row, seed) for row, seed in batch])

@@ -83,7 +83,9 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor]) -> None:
     checkpoint.save_json(os.path.join(config["log_dir"], "results.json"), summary(trainer))
 
 
-def _val_metric(trainer: Trainer) -> float:
+def _val_metric(trainer: Trainer) -> float | None:
+    if "best" not in trainer.outcomes:  # NaN so far
+        return None
     return trainer.outcomes["best"]["val"].metrics[trainer.config["val_metric"]]
 
 

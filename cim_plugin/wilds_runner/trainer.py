@@ -25,6 +25,7 @@ from .optimization import WARMUPS, make_optimizer, make_scheduler
 from .transforms import Transform
 
 SAVE_SECONDS = 600  #: a long epoch is saved this often between its steps
+AFTER_NOT_FINITE = "the last good state is kept. Try a smaller --lr or --max_grad_norm 1, with another --log_dir"
 LOG_NAMES = {"contrastive": "L_con", "kl": "KL", "supervised_contrastive": "L_scl"}
 
 
@@ -33,7 +34,7 @@ class Stopped(Exception):
 
 
 class NotFinite(Exception):
-    """The loss is NaN or infinite; the message says at which step."""
+    """The loss or a weight is NaN or infinite; the message says at which step."""
 
 
 def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> RobustClassifier:
@@ -129,12 +130,13 @@ class Trainer:
                 self._step(batch, len(batches))
                 self._stop_if_asked(self.state)
                 if self.fabric.world_size == 1 and time.monotonic() - saved > SAVE_SECONDS:
+                    self._check_weights()
                     self._save(self.state())
                     saved = time.monotonic()
 
     def _stop_if_asked(self, state) -> None:
         if self.stop_asked:
-            self._check_finite()
+            self._check_weights()
             self._save(state())
             raise Stopped(f"stopped at epoch {self.epoch}, batch {self.batch}")
 
@@ -182,9 +184,15 @@ class Trainer:
         self.averages.reset()
 
     def _check_finite(self) -> None:
-        step = int(self.not_finite)
+        step = int(self.fabric.all_reduce(self.not_finite, reduce_op="max"))
         if step >= 0:
-            raise NotFinite(f"the loss is not finite at epoch {self.epoch}, batch {step}; the last good state is kept. Try a smaller --lr or --max_grad_norm 1")
+            raise NotFinite(f"the loss is not finite at epoch {self.epoch}, batch {step}; {AFTER_NOT_FINITE}")
+
+    def _check_weights(self) -> None:
+        """To be done before a state is saved: a step may have ruined weights with which no loss was computed yet."""
+        self._check_finite()
+        if not all(weight.isfinite().all() for weight in self.classifier.parameters()):
+            raise NotFinite(f"a weight is not finite after epoch {self.epoch}, batch {self.batch - 1}; {AFTER_NOT_FINITE}")
 
     # --- the end of an epoch ------------------------------------------------------------------------------------------
 
@@ -192,7 +200,7 @@ class Trainer:
         before = self.state()  # what to go on from when evaluation is interrupted: it changes no weight
         if self.averages.count:
             self._log_line()
-        self._check_finite()
+        self._check_weights()
         rows, predictions = self._gather_lists([row for row, _ in self.seen], [labels for _, labels in self.seen])
         outcomes = {"train": evaluate(self.data, self.data.splits["train"], predictions, rows)}
         self._log_outcome("train", outcomes["train"])
@@ -207,7 +215,7 @@ class Trainer:
         self.chosen = chosen
         best = outcomes["val"].metrics[self.config["val_metric"]]
         self.logs.write(f"Validation {self.config['val_metric']}: {best:.3f}\n")
-        if chosen["best"].epoch == self.epoch:
+        if "best" in chosen and chosen["best"].epoch == self.epoch:
             self.logs.write(f"Epoch {self.epoch} has the best validation performance so far.\n")
         self.epoch, self.batch, self.seen = self.epoch + 1, 0, []
         self._save({**self.state(), "predicted": predicted})

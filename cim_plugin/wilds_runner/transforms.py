@@ -70,7 +70,7 @@ def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] 
     steps: list[Callable] = []
     size = target
     if name == "rxrx1":
-        size = original_resolution
+        size = original_resolution or target
     elif name == "image_base":
         if original_resolution is not None and len(set(original_resolution)) > 1:
             steps.append(T.CenterCrop(min(original_resolution)))

@@ -36,8 +36,8 @@ def run(host: Path, *words: str, cwd: Path | str = os.sep, timeout: int = 100, *
         timeout: seconds after which the run is ended; its status is then that of a signal.
         environment: variables; ``CIM_PLUGIN_AUTOLOAD="0"`` switches the plugin off.
     """
-    settings = {**variables(host), **environment}
     with tempfile.TemporaryDirectory() as folder:
+        settings = {**variables(host), "TMPDIR": folder, **environment}  # what data loaders leave behind goes with the folder
         request = {"words": words, "cwd": str(cwd), "variables": settings, "timeout": timeout, "folder": folder}
         _server().stdin.write(json.dumps(request) + "\n")
         _server().stdin.flush()

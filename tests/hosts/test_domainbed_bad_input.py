@@ -108,7 +108,7 @@ WRONG_WORDS = {
     "test environment named twice": Case("SCL_E2E", ("--test_envs", "1", "1"), ("--test_envs 1 1", "at most once")),
     "no training environment": Case("CIM", ("--test_envs", "0", "1", "2"), ("--test_envs 0 1 2 leaves no environment", "fewer than 3")),
     "output_dir that is a file": Case("CIM", (*STORED, "--output_dir", "file"), ("--output_dir file", "choose another folder"), file_in_the_way),
-    "output_dir below a file": Case("CIM", (*STORED, "--output_dir", "file/out"), ("--output_dir file/out", "choose another folder"), file_in_the_way),
+    "output_dir below a file": Case("CIM", (*STORED, "--output_dir", "file/sub/out"), ("--output_dir file/sub/out", "choose another folder"), file_in_the_way),
 }
 
 CASES = {**WRONG_HPARAMS, **WRONG_DATA, **WRONG_WORDS}
@@ -129,6 +129,10 @@ def pacs(folder: Path, **classes_of: list[str]) -> None:
 
 def pictures(**classes_of: list[str]) -> Callable[[Path], None]:
     return functools.partial(pacs, **classes_of)
+
+
+def folder_in_place_of_results(folder: Path) -> None:
+    (folder / "out" / "results.jsonl").mkdir(parents=True)
 
 
 def nothing(folder: Path) -> None:
@@ -166,11 +170,14 @@ REAL_CASES = {
         ("an image cannot be read", "photo/dog/broken", "replace or remove the file"),
         broken_pictures,
     ),
+    "results that cannot be written": Case(
+        "VIB", ("--dataset", "DebugDigitsOnPhotos", "--steps", "1"), ("--output_dir out", "results.jsonl", "choose another folder"), folder_in_place_of_results
+    ),
     "unlabeled images below the batch": Case(
         "SCL_E2E", (*SIXTEEN, "--task", "domain_adaptation", "--uda_holdout_fraction", "0.2"), ("has 2 images", "batch_size=4", '{"batch_size": 2}')
     ),
 }
-ENDLESS_OR_SLOW = {"unlabeled images below the batch", "image that is none"}
+ENDLESS_OR_SLOW = {"unlabeled images below the batch", "image that is none", "results that cannot be written"}
 
 #: input that runs, and what the one warning says
 WARNINGS = {
@@ -239,6 +246,7 @@ def test_wrong_input_to_domainbed_is_one_line_on_the_standard_error(case, domain
     assert len(errors_of(done)) == 1 and "Traceback" not in done.stdout + done.stderr
     for said in case.said:
         assert said in errors_of(done)[0]
+    assert "download=True" not in errors_of(done)[0]  # a library's advice for its own users
     assert errors_of(done)[0] in (tmp_path / "out" / "err.txt").read_text().splitlines()
 
 

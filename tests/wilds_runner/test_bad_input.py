@@ -13,7 +13,7 @@ import small_runs
 import torch
 from small_runs import COLUMNS, model_path, read_metadata, read_model, relative_files, results, train, write_metadata
 
-from cim_plugin.wilds_runner import checkpoint
+from cim_plugin.wilds_runner import checkpoint, trainer
 
 
 @pytest.fixture
@@ -68,7 +68,10 @@ FLAGS = {
         ["--algorithm", "CIM", "--cim_similarity", "pytorch_msssim", "--cim_floor", "exact"],
         ["pytorch_msssim", "160"],
     ),
-    "pairs of environments that are not there": (["--algorithm", "CIM", "--cim_pairs", "cross_environment", "--groupby_fields", "y"], ["cross_environment", "random"]),
+    "pairs of environments that are not there": (
+        ["--algorithm", "CIM", "--cim_pairs", "cross_environment", "--groupby_fields", "y"],
+        ["cross_environment", "random"],
+    ),
     "a negative weight": (["--algorithm", "CIM", "--cim_lambda", "-1"], ["cim_lambda", "-1"]),
     "another algorithm's hyperparameter": (["--algorithm", "VIB", "--cim_lambda", "1"], ["cim_lambda"]),
     "a learning rate that is not a number": (["--lr", "nan"], ["nan"]),
@@ -199,7 +202,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("flag, name", [("--resume", "state.pth"), ("--eval_only", "waterbirds_seed:0_epoch:best_model.pth")])
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))], ids=["torch", "pickle"])
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))], ids=["torch", "pickle"])
 def test_a_file_that_would_execute_code_is_refused_unexecuted(attempt, release, tmp_path, monkeypatch, flag, name, save):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
@@ -255,9 +258,7 @@ def test_a_really_full_disk_says_so(attempt, release, small_disk):
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(attempt, release, tmp_path, monkeypatch):
     assert attempt(release, "--n_epochs", "1", log_dir=tmp_path / "good")[0] == 0
-    from cim_plugin.wilds_runner.trainer import Trainer
-
-    step, seen = Trainer._step, []
+    step, seen = trainer.Trainer._step, []
 
     def poisoned(self, *arguments):
         seen.append(self.batch)
@@ -267,7 +268,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(at
         return step(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", poisoned)
+        patch.setattr(trainer.Trainer, "_step", poisoned)
         assert_refused(attempt(release), "epoch 1, batch 1", "--lr", status=1)
     state = torch.load(tmp_path / "run" / "state.pth", weights_only=True)
     assert (state["epoch"], state["batch"]) == (1, 0)
@@ -280,3 +281,23 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(at
 def test_an_absurd_learning_rate_is_met_in_the_first_epoch(attempt, release, tmp_path, algorithm):
     assert_refused(attempt(release, "--lr", "1e30", "--optimizer", "SGD", algorithm=algorithm), "epoch 0, batch ", "--lr", status=1)
     assert not model_path(tmp_path / "run", "last").exists()
+
+
+@pytest.mark.parametrize("save_seconds", [600, -1], ids=["at the end of an epoch", "within one"])
+def test_weights_that_the_last_step_has_ruined_are_not_saved(attempt, release, tmp_path, monkeypatch, save_seconds):
+    """Every loss is finite here: the update after the sixth one writes NaN."""
+    update, seen = trainer.Trainer._update_weights, []
+
+    def ruin(self):
+        update(self)
+        seen.append(self.batch)
+        if len(seen) == 6:
+            with torch.no_grad():
+                self.classifier.head.bias.fill_(float("nan"))
+
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", save_seconds)
+    monkeypatch.setattr(trainer.Trainer, "_update_weights", ruin)
+    assert_refused(attempt(release), "a weight is not finite after epoch 1, batch 2", "--lr", status=1)
+    state = torch.load(tmp_path / "run" / "state.pth", weights_only=True)
+    assert (state["epoch"], state["batch"]) == ((1, 0) if save_seconds > 0 else (1, 2))
+    assert all(value.isfinite().all() for value in state["model"].values())

@@ -19,7 +19,7 @@ SIDE = 32
 N = 40  #: images of a folder
 
 
-def _write(folder: Path, release: str, tables: dict[str, pandas.DataFrame], images: list[str], size=(SIDE, SIDE)) -> dict[str, int]:
+def _write(folder: Path, release: str, tables: dict[str, pandas.DataFrame], images: list[str], size=(SIDE, SIDE)) -> None:
     folder.mkdir(parents=True)
     (folder / f"RELEASE_v{release}.txt").write_text("noise\n")
     for name, table in tables.items():
@@ -34,8 +34,8 @@ def _write(folder: Path, release: str, tables: dict[str, pandas.DataFrame], imag
 def camelyon17(root: Path) -> dict[str, int]:
     """Hospitals 0, 3 and 4 give training and ID validation, 1 validation, 2 test."""
     i = np.arange(N)
-    table = pandas.DataFrame({"patient": [f"{n:03}" for n in i], "node": i % 4, "x_coord": i, "y_coord": i, "tumor": i // 5 % 2, "slide": i % 10, "center": i % 5})
-    table["split"] = (i >= 30).astype(int)
+    table = pandas.DataFrame({"patient": [f"{n:03}" for n in i], "node": i % 4, "x_coord": i, "y_coord": i, "tumor": i // 5 % 2})
+    table["slide"], table["center"], table["split"] = i % 10, i % 5, (i >= 30).astype(int)
     images = [f"patches/patient_{n:03}_node_{n % 4}/patch_patient_{n:03}_node_{n % 4}_x_{n}_y_{n}.png" for n in i]
     _write(root / "camelyon17_v1.0", "1.0", {"metadata.csv": table}, images, (96, 96))
     center = i % 5
@@ -75,7 +75,8 @@ def fmow(root: Path) -> dict[str, int]:
     table.loc[1, "split"] = "seq"
     table.loc[[7, 15], ["split", "timestamp"]] = [["val", "2011-05-01T10:00:00Z"], ["test", "2011-05-01T10:00:00Z"]]
     codes = pandas.DataFrame({"alpha-3": ["FRA", "KEN"], "region": ["Europe", "Africa"]})
-    _write(root / "fmow_v1.1", "1.1", {"rgb_metadata.csv": table, "country_code_mapping.csv": codes}, [f"images/rgb_img_{n}.png" for n in i if n != 1], (224, 224))
+    images = [f"images/rgb_img_{n}.png" for n in i if n != 1]
+    _write(root / "fmow_v1.1", "1.1", {"rgb_metadata.csv": table, "country_code_mapping.csv": codes}, images, (224, 224))
     return {"train": 18, "id_val": 1, "id_test": 1, "val": 9, "test": 10}
 
 

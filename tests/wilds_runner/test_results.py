@@ -12,7 +12,7 @@ import torch
 import wilds
 from small_runs import ALGORITHMS, RULES, SIZES, prediction_path, read_csv, read_metadata, results, train, write_release
 
-GROUP_NAMES = {(0, 0): "y:landbird_background:land", (0, 1): "y:landbird_background:water", (1, 0): "y:waterbird_background:land", (1, 1): "y:waterbird_background:water"}
+GROUP_NAMES = {(y, place): f"y:{('landbird', 'waterbird')[y]}_background:{('land', 'water')[place]}" for y in (0, 1) for place in (0, 1)}
 TRAINING_SHARES = {(0, 0): 3498, (0, 1): 184, (1, 0): 56, (1, 1): 1057}  #: of the real Waterbirds, by which adj_acc_avg weighs
 
 

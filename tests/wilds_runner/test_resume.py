@@ -136,7 +136,8 @@ def test_a_fault_between_state_and_files_is_repaired(release, tmp_path, trained,
 def test_a_real_process_is_killed_from_outside(release, tmp_path, uninterrupted):
     """No server, no hook: a fresh interpreter, and a SIGKILL as soon as it has saved something."""
     argv = words(release, tmp_path, *RUN, "--resume", algorithm="CIM_VIB")
-    process = subprocess.Popen([sys.executable, "-m", "cim_plugin.wilds_runner", *argv[1:]], stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "cim_plugin.wilds_runner", *argv[1:]], stdout=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 120
     while not (tmp_path / "state.pth").exists() and time.monotonic() < deadline:
         time.sleep(0.001)

@@ -261,7 +261,10 @@ def test_lambda_0_is_the_transformation_network_without_its_loss(recorded_run, r
     agree(model, last)
 
 
-@pytest.mark.parametrize("algorithm, weights", [("CIM", {"L_con": 1.0}), ("VIB", {"KL": 1e-3}), ("SCL_E2E", {"L_scl": 1.0}), ("CIM_VIB", {"L_con": 1.0, "KL": 1e-3})])
+@pytest.mark.parametrize(
+    "algorithm, weights",
+    [("CIM", {"L_con": 1.0}), ("VIB", {"KL": 1e-3}), ("SCL_E2E", {"L_scl": 1.0}), ("CIM_VIB", {"L_con": 1.0, "KL": 1e-3})],
+)
 def test_the_objective_is_the_weighted_sum_of_the_logged_terms(trained, algorithm, weights):
     for line in read_csv(trained(algorithm) / "train_algo.csv"):
         expected = float(line["loss_avg"]) + sum(weight * float(line[term]) for term, weight in weights.items())
