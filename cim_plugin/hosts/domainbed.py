@@ -110,7 +110,8 @@ def _featurizer(networks, name: str, input_shape, hparams):
     except NotImplementedError as error:
         if large and transformer:
             raise InputError(f"{name}: vit=true needs dinov2=true, DomainBed's only vision transformer; pass both, or vit=false") from error
-        raise InputError(f"{name}: DomainBed has no network for images of {input_shape[1]}x{input_shape[2]}; it has them for 28x28, 32x32 and 224x224") from error
+        size = f"{input_shape[1]}x{input_shape[2]}"
+        raise InputError(f"{name}: DomainBed has no network for images of {size}; it has them for 28x28, 32x32 and 224x224") from error
     except Exception as error:
         if domainbed_faults.is_failed_download(error):
             raise InputError(

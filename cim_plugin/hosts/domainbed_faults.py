@@ -88,7 +88,8 @@ def _arguments() -> argparse.Namespace | None:
 
 
 def _no_images(args: argparse.Namespace) -> str:
-    return f"an environment of {args.dataset} has no images in one of its splits; add images, or choose another --holdout_fraction than {args.holdout_fraction:g}"
+    fraction = f"{args.holdout_fraction:g}"
+    return f"an environment of {args.dataset} has no images in one of its splits; add images, or choose another --holdout_fraction than {fraction}"
 
 
 def _raised_in(error: BaseException, module: str) -> bool:

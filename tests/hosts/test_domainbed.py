@@ -105,10 +105,12 @@ def test_hyperparameters_are_erms_and_ours(name, host):
 
 @pytest.mark.parametrize("name", OURS)
 def test_values_are_drawn_by_name_and_can_be_written_as_json(name, host):
-    hashed = ask(
-        host,
-        f"import json; from domainbed.lib import misc; print(json.dumps({{name: [misc.seed_hash(s, name) for s in {SEEDS}] for name in {list(HYPERPARAMETERS[name])}}}))",
-    )
+    code = f"""
+    import json
+    from domainbed.lib import misc
+    print(json.dumps({{key: [misc.seed_hash(seed, key) for seed in {SEEDS}] for key in {list(HYPERPARAMETERS[name])}}}))
+    """
+    hashed = ask(host, code)
     default, *random = tables(host, "1")["hparams"][f"{name} Debug28"]
     for key, (expected, draw) in HYPERPARAMETERS[name].items():
         assert (default[key], type(default[key])) == (expected, type(expected))

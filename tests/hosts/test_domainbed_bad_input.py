@@ -78,7 +78,9 @@ WRONG_HPARAMS = {
     "hparams that are a number": Case("VIB", ("--hparams", "3"), ("'3' is not a JSON object", '{"cim_lambda": 0.5}')),
     "hparams that are a word": Case("VIB", ("--hparams", '"word"'), ("is not a JSON object", '{"cim_lambda": 0.5}')),
     "cross_environment with one environment": Case(
-        "CIM", ("--test_envs", "0", "1", *hparams(cim_pairs="cross_environment")), ("cross_environment", "at least 2 training environments, 1 here", "use 'random'")
+        "CIM",
+        ("--test_envs", "0", "1", *hparams(cim_pairs="cross_environment")),
+        ("cross_environment", "at least 2 training environments, 1 here", "use 'random'"),
     ),
     "pytorch_msssim at 28": Case("CIM", hparams(cim_similarity="pytorch_msssim"), ("pytorch_msssim", "160 pixels", "use 'ms_ssim'")),
     "pytorch_msssim with a smooth floor": Case(
@@ -88,7 +90,9 @@ WRONG_HPARAMS = {
 }
 
 WRONG_DATA = {
-    "environment smaller than the batch": Case("CIM", (*STORED, *hparams(batch_size=8)), ("5 images", "batch_size=8", '{"batch_size": 5}'), images(sizes=(16, 16, 5))),
+    "environment smaller than the batch": Case(
+        "CIM", (*STORED, *hparams(batch_size=8)), ("5 images", "batch_size=8", '{"batch_size": 5}'), images(sizes=(16, 16, 5))
+    ),
     "empty environment": Case("SCL_E2E", STORED, ("environment of Stored has no images", "add images"), images(sizes=(16, 16, 0))),
     "label above the classes": Case("CIM", STORED, ("label 2", "2 classes", "from 0 to 1"), images(labels=(0, 2))),
     "negative label": Case("VIB", STORED, ("label -1", "from 0 to 1"), images(labels=(-1, 1))),
@@ -100,7 +104,9 @@ WRONG_DATA = {
 
 WRONG_WORDS = {
     "no data_dir": Case("CIM", STORED, ("--dataset Stored needs --data_dir",)),
-    "data_dir that does not exist": Case("CIM", (*STORED, "--data_dir", "/no/such/folder"), ("/no/such/folder/environments.pt does not exist", "must hold Stored")),
+    "data_dir that does not exist": Case(
+        "CIM", (*STORED, "--data_dir", "/no/such/folder"), ("/no/such/folder/environments.pt does not exist", "must hold Stored")
+    ),
     "data_dir without the data set": Case("VIB", STORED, ("environments.pt does not exist", "must hold Stored"), lambda folder: None),
     "unknown dataset": Case("CIM", ("--dataset", "Debug29"), ("'Debug29'", "Debug28, Stored, DebugDigitsOnPhotos")),
     "test environment that does not exist": Case("CIM", ("--test_envs", "7"), ("--test_envs 7", "Debug28 has environments 0 to 2")),
