@@ -29,7 +29,7 @@ EVALUATED = "train_eval.csv"  #: gets a line per epoch
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=30, help="epochs per run")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs per run")
     parser.add_argument("--seeds", type=int, default=2, help="runs per row, with seeds 0, 1, ...")
     parser.add_argument("--output_dir", default="demo_output", help="where data and runs are kept; a finished run is not done again")
     args = parser.parse_args()

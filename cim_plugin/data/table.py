@@ -49,7 +49,7 @@ def _check_header(header: list[str], name: str, columns: list[str]) -> None:
 
 def commas(text: str) -> list[list[str]]:
     """Cells of a CSV file; empty lines are left out."""
-    return [row for row in csv.reader(text.splitlines(), strict=True) if row]
+    return [row for row in csv.reader(text.splitlines()) if row]
 
 
 def check_values(table: pandas.DataFrame, name: str, column: str, allowed: Sequence[str]) -> None:

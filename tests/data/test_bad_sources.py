@@ -90,7 +90,7 @@ WATERBIRDS = {
     "empty metadata": (lambda folder: (folder / "metadata.csv").write_bytes(b""), ["metadata.csv", "no rows"]),
     "only a header": (_lines(lambda lines: lines.__delitem__(slice(1, None))), ["metadata.csv", "no rows"]),
     "metadata that are no text": (lambda folder: (folder / "metadata.csv").write_bytes(b"\xff\xfe\x00" * 9), ["metadata.csv", "UTF-8"]),
-    "open quotation mark": (_lines(lambda lines: lines.__setitem__(4, '4,"000.Bird/Bird_0003.jpg,0,0,1,x')), ["metadata.csv"]),
+    "open quotation mark": (_lines(lambda lines: lines.__setitem__(4, '4,"000.Bird/Bird_0003.jpg,0,0,1,x')), ["metadata.csv row 3"]),
     "missing column": (_without_column("place"), ["metadata.csv", "no column 'place'"]),
     "extra column": (_lines(lambda lines: lines.__setitem__(slice(None), [f"{line},1" for line in lines])), ["unexpected column '1'"]),
     "column twice": (_lines(lambda lines: lines.__setitem__(slice(None), [f"{line},{line.split(',')[2]}" for line in lines])), ["column twice"]),
@@ -102,9 +102,9 @@ WATERBIRDS = {
     "unknown split": (_cell(2, "split", "3"), ["row 2", "split is '3'", "0 or 1 or 2"]),
     "empty split": (lambda folder: [_cell(row, "split", "0")(folder) for row in range(4, 8)], ["split 1", "val split is empty"]),
     "image listed twice": (_cell(5, "img_filename", "001.Bird/Bird_0004.jpg"), ["row 5", "001.Bird/Bird_0004.jpg", "twice"]),
-    "image out of the folder": (_cell(5, "img_filename", "../../secret.jpg"), ["row 5", "../../secret.jpg"]),
-    "image out of the folder, hidden": (_cell(5, "img_filename", "001.Bird/../../secret.jpg"), ["row 5", "001.Bird/../../secret.jpg"]),
-    "absolute image": (_cell(5, "img_filename", "/etc/passwd"), ["row 5", "/etc/passwd"]),
+    "image out of the folder": (_cell(5, "img_filename", "../../secret.jpg"), ["row 5", "../../secret.jpg", "not a plain path"]),
+    "image out of the folder, hidden": (_cell(5, "img_filename", "001.Bird/../../secret.jpg"), ["row 5", "001.Bird/../../secret.jpg", "not a plain path"]),
+    "absolute image": (_cell(5, "img_filename", "/etc/passwd"), ["row 5", "/etc/passwd", "not a plain path"]),
     "images missing": (lambda folder: [(folder / "001.Bird" / f"Bird_{i:04}.jpg").unlink() for i in (4, 7)], ["12 images", "2 of them", "row 4", "Bird_0004"]),
     "truncated image": (_image(lambda content: content[:-200]), ["row 4", "001.Bird/Bird_0004.jpg", "truncated"]),
     "empty image": (_image(lambda content: b""), ["row 4", "001.Bird/Bird_0004.jpg", "not an image"]),
@@ -229,6 +229,7 @@ HOSTILE = {
     "hard link": _member("link", tarfile.LNKTYPE, link="/etc/passwd"),
     "device": _member("device", tarfile.CHRTYPE),
     "named pipe": _member("pipe", tarfile.FIFOTYPE),
+    "sparse file": _member("sparse", tarfile.GNUTYPE_SPARSE),
     "long name above": _member("a/" * 80 + "../" * 81 + "evil.txt"),
 }
 
@@ -311,6 +312,12 @@ def test_a_damaged_archive_is_named(refuse, tmp_path, damage, mode):
     damage(archive)
     line = refuse("waterbirds", "--from", archive)
     assert f"w.tar.{mode}" in line and "get it again" in line
+
+
+def test_headers_that_refer_to_each_other_without_end_are_damage(refuse, tmp_path):
+    with gzip.open(tmp_path / "w.tar.gz", "wb") as file:
+        file.write(_sized("x", 0, tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT) * 5000)
+    assert "w.tar.gz" in refuse("waterbirds", "--from", tmp_path / "w.tar.gz")
 
 
 def test_a_plain_tar_that_ends_early_is_refused(refuse, tmp_path):
