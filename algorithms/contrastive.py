@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .fused_triplet import fused_triplet
 from .shard import WHOLE, Shard
-from .similarity import TRIPLETS, check_library
+from .similarity import check_library, library_triplet
 from .triplets import draw_triplets
 
 #: The sign of L_con = sign · (s_pos - s_neg). The poster minimises MS(psi(x), x+) - MS(psi(x), x-). Read as the
@@ -19,6 +20,9 @@ READINGS = {"distance": -1.0, "similarity": 1.0}
 
 #: What psi(x) is compared with: the raw x+ and x- (the poster's), or psi(x+) and psi(x-).
 TARGETS = ("input", "morphed")
+
+#: How s_pos and s_neg are computed, by the name that a user gives.
+TRIPLETS = {"ms_ssim": fused_triplet, "pytorch_msssim": library_triplet}
 
 
 def contrastive_loss(s_pos: Tensor, s_neg: Tensor, valid: Tensor, reading: str = "distance") -> Tensor:
@@ -43,7 +47,7 @@ class TripletContrast:
         scales: MS-SSIM scales, from :func:`~.similarity.choose_scales`.
         pairs: a key of ``triplets.CANDIDATES``.
         targets: one of ``TARGETS``.
-        similarity: a key of ``similarity.TRIPLETS``.
+        similarity: a key of ``TRIPLETS``.
         floor: a key of ``similarity.FLOORS``.
         reading: a key of ``READINGS``.
 

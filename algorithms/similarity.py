@@ -8,15 +8,16 @@ under autocast. Every result is one value per image, (N,), in [0, 1] up to round
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 import pytorch_msssim
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .gaussian_filter import WINDOW, gaussian_taps
+
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  #: Wang et al. (2003), finest scale first
-WINDOW, SIGMA = 11, 1.5  #: the Gaussian window: taps and standard deviation, in pixels
 C1, C2 = 0.01**2, 0.03**2  #: stabilisers for a data range of 1
 SMOOTHNESS = 0.02  #: width of the smooth floor
 
@@ -79,9 +80,7 @@ class _Scale(NamedTuple):
 
 def _blur(images: Tensor) -> Tensor:
     """The Gaussian window over (..., h, w) without padding; each plane is a group of one depthwise convolution."""
-    offsets = torch.arange(WINDOW, device=images.device, dtype=images.dtype) - WINDOW // 2
-    taps = torch.exp(-offsets.square() / (2 * SIGMA**2))
-    taps = taps / taps.sum()
+    taps = gaussian_taps(images)
     planes = images.reshape(1, -1, *images.shape[-2:])
     groups = planes.shape[1]
     planes = F.conv2d(planes, taps.view(1, 1, -1, 1).expand(groups, -1, -1, -1), groups=groups)
@@ -96,29 +95,42 @@ def _pyramid(images: Tensor, scales: int) -> list[_Scale]:
         if level:  # odd sides are padded with a counted zero, as pytorch_msssim does
             images = F.avg_pool2d(images, 2, padding=[side % 2 for side in images.shape[-2:]])
         mean, square = _blur(torch.stack([images, images.square()]))
-        pyramid.append(_Scale(images, mean, (square - mean.square()).clamp(min=0)))
+        pyramid.append(_Scale(images, mean, square - mean.square()))
     return pyramid
 
 
 def _compare(a: list[_Scale], b: list[_Scale], floor: str) -> Tensor:
     """MS-SSIM of two pyramids, (N,)."""
-    product = torch.ones((), device=a[0].images.device, dtype=a[0].images.dtype)
-    for level, (x, y, weight) in enumerate(zip(a, b, scale_weights(len(a)))):
+    terms = []
+    for level, (x, y) in enumerate(zip(a, b)):
         means = x.mean * y.mean
         covariance = _blur(x.images * y.images) - means
         similarity = (2 * covariance + C2) / (x.variance + y.variance + C2)
         if level == len(a) - 1:
             similarity = similarity * (2 * means + C1) / (x.mean.square() + y.mean.square() + C1)
-        # Cauchy and Schwarz bound the average by 1; rounding does not.
-        product = product * FLOORS[floor](similarity.mean((-2, -1)).clamp(-1, 1), weight)
-    return product.mean(1)
+        terms.append(similarity.mean((-2, -1)))
+    return combine(terms, floor)
 
 
-def _without_autocast(images: Tensor) -> torch.autocast:
+def combine(terms: Sequence[Tensor], floor: str) -> Tensor:
+    """MS-SSIM from the terms of every scale, finest first: their floored and weighted product, averaged over channels.
+
+    Args:
+        terms: (..., C) each, in [-1, 1] up to rounding.
+        floor: a key of ``FLOORS``.
+    """
+    product = torch.ones_like(terms[0])
+    for term, weight in zip(terms, scale_weights(len(terms))):
+        # Cauchy and Schwarz bound a term by 1; rounding does not.
+        product = product * FLOORS[floor](term.clamp(-1, 1), weight)
+    return product.mean(-1)
+
+
+def without_autocast(images: Tensor) -> torch.autocast:
     return torch.autocast(images.device.type, enabled=False)
 
 
-def _full_precision(images: Tensor) -> Tensor:
+def full_precision(images: Tensor) -> Tensor:
     return images if images.dtype == torch.float64 else images.float()
 
 
@@ -133,8 +145,8 @@ def ms_ssim(a: Tensor, b: Tensor, scales: int, floor: str = "exact") -> Tensor:
     Returns:
         (N,), 1 for equal images; averaged over channels.
     """
-    with _without_autocast(a):
-        a, b = _full_precision(a), _full_precision(b)
+    with without_autocast(a):
+        a, b = full_precision(a), full_precision(b)
         return _compare(_pyramid(a, scales), _pyramid(b, scales), floor)
 
 
@@ -154,9 +166,9 @@ def triplet(anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tenso
     Returns:
         (s_pos, s_neg), (N,) each.
     """
-    with _without_autocast(anchor):
-        anchors = _pyramid(_full_precision(anchor), scales)
-        references = anchors if reference is anchor else _pyramid(_full_precision(reference.detach()), scales)
+    with without_autocast(anchor):
+        anchors = _pyramid(full_precision(anchor), scales)
+        references = anchors if reference is anchor else _pyramid(full_precision(reference.detach()), scales)
         s_pos, s_neg = (_compare(anchors, [scale[rows] for scale in references], floor) for rows in (positive, negative))
         return s_pos, s_neg
 
@@ -172,9 +184,9 @@ def library_triplet(anchor: Tensor, reference: Tensor, positive: Tensor, negativ
         ValueError: another number of scales or another floor is asked for.
     """
     check_library(scales, floor)
-    with _without_autocast(anchor):
-        images = _full_precision(anchor)
-        references = images if reference is anchor else _full_precision(reference.detach())
+    with without_autocast(anchor):
+        images = full_precision(anchor)
+        references = images if reference is anchor else full_precision(reference.detach())
         s_pos, s_neg = (
             pytorch_msssim.ms_ssim(
                 _without_nan_gradient(images),
@@ -201,7 +213,3 @@ def check_library(scales: int, floor: str) -> None:
         raise ValueError(f"pytorch_msssim has {len(WEIGHTS)} scales and needs sides above {side} pixels, {scales} were chosen here; use 'ms_ssim'")
     if floor != "exact":
         raise ValueError(f"pytorch_msssim has the exact floor only, {floor!r} was given; use floor 'exact' or similarity 'ms_ssim'")
-
-
-#: How s_pos and s_neg are computed, by the name that a user gives.
-TRIPLETS = {"ms_ssim": triplet, "pytorch_msssim": library_triplet}

@@ -9,11 +9,12 @@ import pytest
 import pytorch_msssim
 import torch
 import torch.nn.functional as F
+from images import adversarial_pairs, related, smooth_masks
 from torch import Tensor
 
+from cim_plugin.algorithms.contrastive import TRIPLETS
 from cim_plugin.algorithms.similarity import (
     FLOORS,
-    TRIPLETS,
     check_library,
     choose_scales,
     exact_floor,
@@ -82,64 +83,6 @@ def _reference_library(a: Tensor, b: Tensor) -> Tensor:
     window = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / 4.5)
     window = (window / window.sum()).view(1, 1, 1, 11).repeat(a.shape[1], 1, 1, 1)
     return pytorch_msssim.ms_ssim(a, b, data_range=1.0, size_average=False, win=window)
-
-
-# --- images ----------------------------------------------------------------------------------------------------------
-
-
-def _smooth_masks(images: Tensor) -> Tensor:
-    """A random mask per image, one channel, as a transformation network gives."""
-    masks = 0.3 + 0.7 * torch.rand(len(images), 1, 5, 5, dtype=images.dtype)
-    return F.interpolate(masks, size=images.shape[-2:], mode="bicubic").clamp(0, 1)
-
-
-def _related(images: Tensor) -> Tensor:
-    """Blended so that every term of every pair is positive."""
-    return 0.7 * images[:1] + 0.3 * images
-
-
-def _adversarial_pairs(n: int, side: int) -> tuple[Tensor, Tensor]:
-    """n pairs of float32 images, (n, 3, side, side) each: every kind of trouble in turn."""
-    board = ((torch.arange(side)[:, None] + torch.arange(side)) % 2).float().expand(3, -1, -1)
-    black, white = torch.zeros(3, side, side), torch.ones(3, side, side)
-
-    def noise():
-        return torch.rand(3, side, side)
-
-    def constant():
-        return torch.rand(3, 1, 1).expand(3, side, side)
-
-    def smooth():
-        return F.interpolate(torch.rand(1, 3, 4, 4), size=side, mode="bilinear")[0]
-
-    def same(image, other=lambda x: x):
-        return image, other(image)
-
-    kinds = [
-        lambda: (noise(), noise()),
-        lambda: (smooth(), smooth()),
-        lambda: same(noise()),
-        lambda: same(constant()),
-        lambda: same(black),
-        lambda: same(board),
-        lambda: same(noise(), lambda x: 1 - x),
-        lambda: same(smooth(), lambda x: 1 - x),
-        lambda: same(smooth(), lambda x: (1 - x) * torch.rand(())),
-        lambda: same(smooth(), lambda x: x + 1e-4 * noise()),
-        lambda: (board, 1 - board),
-        lambda: (board, noise()),
-        lambda: (constant(), constant()),
-        lambda: (constant(), noise()),
-        lambda: (constant(), 0.5 + 1e-4 * (noise() - 0.5)),
-        lambda: (black, white),
-        lambda: (black, noise()),
-        lambda: (white + 1e-6, black - 1e-6),
-        lambda: same(white + 1e-6),
-        lambda: (noise().round() * (1 + 2e-6) - 1e-6, noise().round() * (1 + 2e-6) - 1e-6),
-        lambda: (torch.stack([smooth()[0], black[0], white[0]]), torch.stack([board[0], noise()[0], black[0]])),
-    ]
-    a, b = zip(*(kinds[i % len(kinds)]() for i in range(n)))
-    return torch.stack(a), torch.stack(b)
 
 
 # --- choice of scales ------------------------------------------------------------------------------------------------
@@ -219,7 +162,7 @@ def test_smooth_floor_keeps_a_bounded_gradient_everywhere(weight):
 def test_values_equal_a_loop_over_windows(crops, height, width, scales):
     n, channels = (2, 1) if height == 224 else (3, 2)
     x = crops(n, channels, height, width)
-    psi = _smooth_masks(x) * x
+    psi = smooth_masks(x) * x
     psi[-1] = 1 - x[-1]  # negative terms
     positive, negative = torch.arange(n).roll(1), torch.arange(n)
     terms = {(i, j): _reference_terms(psi[i], x[j], scales) for rows in (positive, negative) for i, j in enumerate(rows.tolist())}
@@ -234,7 +177,7 @@ def test_values_equal_a_loop_over_windows(crops, height, width, scales):
 
 def test_morphed_targets_equal_a_loop_over_windows(crops):
     x = crops(3, 1, 28, 28)
-    psi = _smooth_masks(x) * x
+    psi = smooth_masks(x) * x
     s_pos, s_neg = triplet(psi, psi, torch.tensor([1, 1, 1]), torch.tensor([2, 0, 0]), 2, "exact")
     assert s_pos.tolist() == pytest.approx([_reference_combine(_reference_terms(psi[i], psi[1], 2), "exact") for i in range(3)], abs=1e-12)
     assert s_neg.tolist() == pytest.approx([_reference_combine(_reference_terms(psi[i], psi[j], 2), "exact") for i, j in enumerate([2, 0, 0])], abs=1e-12)
@@ -244,8 +187,8 @@ def test_morphed_targets_equal_a_loop_over_windows(crops):
 @pytest.mark.parametrize("height, width, channels", [(224, 224, 3), (161, 187, 2)])
 def test_values_and_gradients_equal_pytorch_msssim(crops, height, width, channels, targets):
     """Where every term is positive."""
-    x = _related(crops(3, channels, height, width))
-    psi = (_smooth_masks(x) * x).requires_grad_()
+    x = related(crops(3, channels, height, width))
+    psi = (smooth_masks(x) * x).requires_grad_()
     positive, negative = torch.tensor([2, 0, 0]), torch.tensor([1, 1, 2])
     reference = psi if targets == "morphed" else x
     expected = [_reference_library(psi, reference[rows]) for rows in (positive, negative)]
@@ -260,8 +203,8 @@ def test_values_and_gradients_equal_pytorch_msssim(crops, height, width, channel
 @pytest.mark.parametrize("targets", TARGETS)
 def test_the_library_triplet_equals_ours(crops, targets):
     """Where every term is positive. The library's window is float32, hence the tolerance."""
-    x = _related(crops(2, 3, 176, 176))
-    psi = (_smooth_masks(x) * x).requires_grad_()
+    x = related(crops(2, 3, 176, 176))
+    psi = (smooth_masks(x) * x).requires_grad_()
     rows = torch.tensor([1, 0]), torch.tensor([0, 1])
     ours, library = (compare(psi, psi if targets == "morphed" else x, *rows, 5, "exact") for compare in (triplet, library_triplet))
     torch.testing.assert_close(ours, library, rtol=0, atol=1e-5)
@@ -271,7 +214,7 @@ def test_the_library_triplet_equals_ours(crops, targets):
 
 def test_float32_error_is_at_most_twice_that_of_pytorch_msssim(crops):
     x = crops(8, 3, 176, 176)
-    psi = _smooth_masks(x) * x
+    psi = smooth_masks(x) * x
     exact = ms_ssim(psi, x, 5)
     ours = ms_ssim(psi.float(), x.float(), 5)
     library = pytorch_msssim.ms_ssim(psi.float(), x.float(), data_range=1.0, size_average=False)
@@ -319,7 +262,7 @@ def test_no_gradient_reaches_the_reference(crops, compare, side):
 
 @pytest.mark.parametrize("compare, side", [(triplet, 24), (library_triplet, 161)])
 def test_morphed_targets_send_the_gradient_to_both_sides(crops, compare, side):
-    psi = _related(crops(4, 1, side, side)).requires_grad_()
+    psi = related(crops(4, 1, side, side)).requires_grad_()
     s_pos, s_neg = compare(psi, psi, torch.tensor([1, 0, 0, 0]), torch.tensor([2, 0, 0, 0]), choose_scales(side, side), "exact")
     (s_pos[0] - s_neg[0]).backward()
     assert [bool(row.abs().sum() > 0) for row in psi.grad] == [True, True, True, False]
@@ -343,7 +286,7 @@ def test_opposite_images_have_a_gradient_with_the_smooth_floor_only(scales, side
 @pytest.mark.parametrize("floor", FLOORS)
 @pytest.mark.parametrize("autocast, dtype", [(False, torch.float32), (True, torch.float32), (True, torch.bfloat16)])
 def test_a_thousand_adversarial_pairs_stay_finite(floor, autocast, dtype):
-    a, b = (images.to(dtype).requires_grad_() for images in _adversarial_pairs(1000, 24))
+    a, b = (images.to(dtype).requires_grad_() for images in adversarial_pairs(1000, 24))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         similarity = ms_ssim(a, b, 2, floor)
     similarity.sum().backward()
@@ -356,7 +299,7 @@ def test_a_thousand_adversarial_pairs_stay_finite(floor, autocast, dtype):
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("similarity, floor", [("ms_ssim", "smooth"), ("ms_ssim", "exact"), ("pytorch_msssim", "exact")])
 def test_adversarial_triplets_of_five_scales_stay_finite(similarity, floor, autocast, targets):
-    psi, x = _adversarial_pairs(21, 176)
+    psi, x = adversarial_pairs(21, 176)
     psi.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         values = TRIPLETS[similarity](psi, psi if targets == "morphed" else x, torch.arange(21), torch.arange(21).roll(1), 5, floor)
@@ -371,7 +314,7 @@ def test_a_channel_with_a_negative_term_has_no_gradient_and_the_others_keep_thei
     """Channel 1 of the positive is inverted, the negative is not: the gradient is that of two channels, and of three."""
     x = crops(1, 3, 176, 176)
     inverted = torch.cat([x[:, :1], 1 - x[:, 1:2], x[:, 2:]], dim=1)
-    psi = (_smooth_masks(x) * x).requires_grad_()
+    psi = (smooth_masks(x) * x).requires_grad_()
     s_pos, s_neg = TRIPLETS[similarity](psi, torch.cat([x, inverted]), torch.tensor([1]), torch.tensor([0]), 5, "exact")
     of_positive, of_negative = (torch.autograd.grad(s, psi, retain_graph=True)[0] for s in (s_pos, s_neg))
     two_channels = _reference_library(psi[:, [0, 2]], x[:, [0, 2]]) * 2 / 3
@@ -486,7 +429,7 @@ def test_a_closer_image_is_more_similar(crops):
 @pytest.mark.parametrize("targets", TARGETS)
 def test_the_order_of_the_batch_does_not_matter(crops, targets):
     x = crops(6, 2, 33, 47)
-    psi = _smooth_masks(x) * x
+    psi = smooth_masks(x) * x
     positive, negative = torch.tensor([1, 0, 0, 5, 3, 2]), torch.tensor([4, 4, 3, 0, 1, 5])
     order = torch.tensor([3, 5, 0, 1, 4, 2])
     place = order.argsort()  # row i of the old batch is row place[i] of the new one
@@ -514,7 +457,7 @@ def test_channels_are_averaged(crops):
 )
 def test_memory_layout_does_not_matter(crops, lay_out, targets):
     x = crops(3, 3, 34, 48)
-    psi = _smooth_masks(x) * x
+    psi = smooth_masks(x) * x
     other_x, other_psi = lay_out(x), lay_out(psi)
     assert not other_x.is_contiguous()
     rows = torch.tensor([1, 2, 0]), torch.tensor([2, 0, 1])
