@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -13,7 +14,6 @@ from tqdm import tqdm
 from .conversion import partial
 from .images import fault, strict_decoding
 from .releases import RELEASES, Release, how_to_get, is_synthetic
-from .wilds_dataset import open_wilds
 
 PRESENT, SYNTHETIC, INCOMPLETE, ABSENT = "present", "synthetic", "incomplete", "absent"
 USABLE = (PRESENT, SYNTHETIC)
@@ -57,7 +57,11 @@ def examine(release: Release, root: str | os.PathLike, decode: bool = False) -> 
 
 
 def _wilds(release: Release, root: str | os.PathLike) -> Loaded:
-    dataset = open_wilds(release.name, root)
+    import wilds
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        dataset = wilds.get_dataset(dataset=release.name, root_dir=str(root), download=False)
     counts = {split: int((dataset.split_array == number).sum()) for split, number in dataset.split_dict.items()}
     return Loaded(counts, release.image_paths(dataset))
 

@@ -13,8 +13,8 @@ from ..errors import InputError
 #: action -> (the module with its plan, data set, what --from is)
 CONVERSIONS = {
     "waterbirds": ("waterbirds", "waterbirds", "waterbird_complete95_forest2water2.tar.gz, or the folder that it unpacks to"),
-    "celebA": ("celeba", "celebA", "folder with img_align_celeba and either the authors' lists (list_attr_celeba.txt, list_eval_partition.txt) or Kaggle's (.csv)"),
-    "vlcs": ("vlcs", "VLCS", "VLCS.tar.gz, or a folder of environments with class folders named bird, car, ... or 0, 1, ..., with or without train, test, ... between"),
+    "celebA": ("celeba", "celebA", "folder with img_align_celeba, and list_attr_celeba and list_eval_partition as the authors' .txt or Kaggle's .csv"),
+    "vlcs": ("vlcs", "VLCS", "VLCS.tar.gz, or a folder of environments whose classes are named bird, car, ... or, below full, train, test, ..., 0, 1, ..."),
 }
 
 
@@ -38,8 +38,15 @@ def _add(actions, name: str, act, what: str) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do one action; its exit status."""
-    return args.act(args)
+    """Do one action; its exit status.
+
+    Raises:
+        InputError: something that the user gave is wrong, or a package is not installed.
+    """
+    try:
+        return args.act(args)
+    except ModuleNotFoundError as error:
+        raise InputError(f"package {error.name!r} is not installed; pip install 'cim_plugin[wilds]'") from error
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -143,7 +143,8 @@ def _jpeg(image: Tensor) -> bytes:
 
 
 def _release_text(release: Release, seed: int) -> bytes:
-    return f"{SYNTHETIC}: digits on photographs in the format of {release.folder}, made by 'cim-plugin data demo --seed {seed}'. Not the real data set.\n".encode()
+    made = f"made by 'cim-plugin data demo --seed {seed}'"
+    return f"{SYNTHETIC}: digits on photographs in the format of {release.folder}, {made}. Not the real data set.\n".encode()
 
 
 def _refuse_real(folder: Path) -> None:

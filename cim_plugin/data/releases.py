@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def how_to_get(name: str, root: str | os.PathLike = "data") -> str:
     if name not in RELEASES:
         raise InputError(f"unknown data set {name!r}; known: {', '.join(RELEASES)}")
     release = RELEASES[name]
-    return f"get it with '{release.get.format(root=root)}' ({release.note})"
+    return f"get it with: {release.get.format(root=shlex.quote(str(root)))} ({release.note})"
 
 
 def is_synthetic(data_dir: str | os.PathLike) -> bool:

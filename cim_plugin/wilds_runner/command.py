@@ -69,7 +69,6 @@ def make_fabric(config: dict[str, Any]):
 def prepare(config: dict[str, Any], fabric):
     """A trainer at the beginning, or where the run of ``log_dir`` stood with ``resume``."""
     import torch
-    from PIL import ImageFile
     from tqdm import tqdm
 
     from . import checkpoint
@@ -82,7 +81,6 @@ def prepare(config: dict[str, Any], fabric):
 
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # some hosts turn it on: half an image would be trained on without a word
     first = fabric.global_rank == 0
     folder = config["log_dir"]
     state = checkpoint.load_state(folder, config, MAY_DIFFER) if config["resume"] else None

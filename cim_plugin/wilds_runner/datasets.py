@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 import warnings
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import pandas
 import torch
 from torch import Tensor
 
-from ..data.releases import how_to_get, is_synthetic
+from ..data.releases import RELEASES, how_to_get, is_synthetic
 from ..errors import InputError
 from . import groupwise
 
@@ -60,7 +59,7 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
             dataset = wilds.get_dataset(dataset=name, root_dir=config["root_dir"], download=config["download"], **options, **config["dataset_kwargs"])
     except FileNotFoundError as error:
         missing = error.filename or f"{name} is not in --root_dir {config['root_dir']}"
-        raise InputError(f"{missing if not error.filename else error.filename + ' does not exist'}; {how_to_get(name)}") from error
+        raise InputError(f"{missing if not error.filename else error.filename + ' does not exist'}; {how_to_get(name, config['root_dir'])}") from error
     except KeyError as error:
         raise InputError(f"the tables of {name} in {config['root_dir']} have no column {error}; 'cim-plugin data check' says what they need") from error
     except (ValueError, TypeError, RuntimeError, OSError, AssertionError) as error:
@@ -116,6 +115,5 @@ def _check_splits(splits: dict[str, Split], config: dict[str, Any]) -> None:
 
 
 def image_path(dataset, row: int) -> str:
-    """The file of an image, as well as the dataset tells it."""
-    names = getattr(dataset, "_input_array", None)
-    return f"{dataset.data_dir}{os.sep}...{os.sep}{names[row]}" if names is not None else f"image {row} in {dataset.data_dir}"
+    """The file of an image."""
+    return RELEASES[dataset.dataset_name].image_paths(dataset)[row]

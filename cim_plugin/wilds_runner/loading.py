@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from ..data.images import strict_decoding
 from ..errors import InputError
 from .datasets import Dataset, Split, image_path
 from .transforms import Transform
@@ -96,7 +97,8 @@ def read_image(wilds, index: int, transform: Transform) -> np.ndarray:
         InputError: the file is missing, damaged, or not of the size that the transform promises.
     """
     try:
-        image = np.asarray(transform.resize(wilds.get_input(index)))
+        with strict_decoding():
+            image = np.asarray(transform.resize(wilds.get_input(index)))
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"image {index}, {image_path(wilds, index)}, cannot be read ({str(error) or type(error).__name__}); replace the file") from error
     if image.shape[:2] != tuple(transform.size):

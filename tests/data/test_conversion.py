@@ -16,7 +16,6 @@ from data_command import command
 from PIL import Image
 
 from cim_plugin.data.celeba import ATTRIBUTES
-from cim_plugin.data.wilds_dataset import open_wilds
 
 
 @pytest.fixture
@@ -25,8 +24,8 @@ def data(monkeypatch, capsys, tmp_path):
 
 
 def _wilds(name, root):
-    pytest.importorskip("wilds")
-    return open_wilds(name, root)
+    wilds = pytest.importorskip("wilds")
+    return wilds.get_dataset(dataset=name, root_dir=str(root), download=False)
 
 
 def _pixels(content):

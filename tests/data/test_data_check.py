@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import datetime
 import re
+import shlex
+import subprocess
+import sys
 
-import pandas
 import pytest
 import small_archives as archives
 from data_command import command
 
 from cim_plugin.data.celeba import ATTRIBUTES
 from cim_plugin.data.check import examine
+from cim_plugin.data.command import add_arguments
 from cim_plugin.data.releases import RELEASES, how_to_get
-from cim_plugin.data.wilds_dataset import open_wilds
 from cim_plugin.errors import InputError
 
-wilds = pytest.importorskip("wilds")
+pytest.importorskip("wilds")
 
 
 @pytest.fixture
@@ -56,16 +59,12 @@ def test_nothing_is_there(check, tmp_path):
 
 @pytest.mark.parametrize("name", RELEASES)
 def test_the_command_that_gets_a_data_set_is_one_that_can_be_typed(name):
-    program, *words = re.search(r"'(.+?)'", how_to_get(name, "some where".replace(" ", "_"))).group(1).split()
-    assert "some_where" in words
+    program, *words = shlex.split(re.fullmatch(r"get it with: (.+?) \(.+\)", how_to_get(name, "some where")).group(1))
+    assert "some where" in words
     if program == "cim-plugin":
-        import argparse
-
-        from cim_plugin.data.command import add_arguments
-
         parser = argparse.ArgumentParser()
         add_arguments(parser)
-        assert parser.parse_args(words[1:]).root == "some_where"
+        assert parser.parse_args(words[1:]).root == "some where"
     else:
         assert [program, *words[:2]] == ["python", "-m", "wilds.download_datasets"] and words[-1] == name
 
@@ -205,23 +204,7 @@ def test_the_images_of_the_other_sets_of_wilds_are_looked_for_where_the_loader_r
     assert finding.state == "incomplete" and f"row 2: {folder / images[2]} (missing)" in finding.words
 
 
-@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
-def test_a_data_set_opens_as_wilds_alone_opens_it(tmp_path):
-    """Only that what wilds takes from the table may be written to."""
-    folder = tmp_path / "camelyon17_v1.0"
-    archives.write(folder / "RELEASE_v1.0.txt", b"x")
-    _camelyon17(folder)
-    ours, alone = open_wilds("camelyon17", tmp_path), wilds.get_dataset(dataset="camelyon17", root_dir=str(tmp_path), download=False)
-    assert (ours.metadata_array == alone.metadata_array).all() and (ours.split_array == alone.split_array).all()
-    values = pandas.Series.values
-    with pytest.raises(FileNotFoundError):
-        open_wilds("rxrx1", tmp_path)
-    assert pandas.Series.values is values and ours.split_array.flags.writeable
-
-
 def test_without_wilds_it_says_what_to_install(tmp_path, monkeypatch):
-    import sys
-
     archives.write(tmp_path / "waterbirds_v1.0" / "RELEASE_v1.0.txt", b"x")
     archives.write(tmp_path / "waterbirds_v1.0" / "metadata.csv", b"x")
     monkeypatch.setitem(sys.modules, "wilds", None)
@@ -238,3 +221,10 @@ def test_the_counts_of_vlcs_are_those_of_domainbeds_list_of_files(domainbed):
     with open(domainbed / "domainbed" / "misc" / "vlcs_files.txt") as file:
         environments = [line.split()[-1].split("/")[1] for line in csv.reader(file, delimiter="\n") for line in line]
     assert {name: environments.count(name) for name in set(environments)} == RELEASES["VLCS"].counts
+
+
+@pytest.mark.parametrize("package, words", [("pandas", ["demo"]), ("tqdm", ["vlcs", "--from", "."])], ids=["pandas", "tqdm"])
+def test_a_package_that_is_not_installed_is_named(tmp_path, package, words):
+    code = "import sys; sys.modules[sys.argv[1]] = None; from cim_plugin.data import command; from cim_plugin import cli; sys.exit(cli.main(sys.argv[2:]))"
+    done = subprocess.run([sys.executable, "-c", code, package, "data", *words, "--root", "root"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"'{package}'" in done.stderr and "pip install" in done.stderr

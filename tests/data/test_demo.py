@@ -15,7 +15,6 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from cim_plugin.data import demo, manifest
 from cim_plugin.data.releases import RELEASES, is_synthetic
-from cim_plugin.data.wilds_dataset import open_wilds
 from cim_plugin.errors import InputError
 
 NAMES = ("waterbirds", "celebA")
@@ -37,8 +36,8 @@ def data(monkeypatch, capsys, tmp_path):
 
 
 def _wilds(name, root):
-    pytest.importorskip("wilds")
-    return open_wilds(name, root)
+    wilds = pytest.importorskip("wilds")
+    return wilds.get_dataset(dataset=name, root_dir=str(root), download=False)
 
 
 @pytest.mark.parametrize("name", NAMES)

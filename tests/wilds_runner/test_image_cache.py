@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import ImageFile
 import torch
 
 from cim_plugin.errors import InputError
@@ -166,7 +167,9 @@ def test_a_folder_that_cannot_be_made_is_refused(opened, folder):
 # --- whole or not there ----------------------------------------------------------------------------------------------
 
 
-def test_an_unreadable_image_ends_the_build_and_leaves_nothing(opened, copied, folder):
+@pytest.mark.parametrize("a_host_wants_truncated_images", [False, True])
+def test_an_unreadable_image_ends_the_build_and_leaves_nothing(opened, copied, folder, monkeypatch, a_host_wants_truncated_images):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", a_host_wants_truncated_images)
     image = copied / "waterbirds_v1.0" / "30.png"
     image.write_bytes(image.read_bytes()[:100])
     with pytest.raises(InputError, match="^image 29, .*30.png, cannot be read"):
