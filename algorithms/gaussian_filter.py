@@ -3,16 +3,8 @@
 Maps are (B, P, h, w) in the channels_last memory format: the P planes of a pixel are neighbours in memory, and every
 step of a filter is one vector operation over planes. G is separable, and there are two ways to filter along a
 dimension: depthwise convolution, which needs oneDNN to be fast and which oneDNN has for float32 only, and products with
-the window's banded matrix, which every BLAS has in every precision. One core of an AMD EPYC of 2024 takes, in ns per
-pixel of 16 planes of 224x224, both dimensions:
-
-    =====================  =======  =======
-    \\                      float32  float64
-    =====================  =======  =======
-    depthwise, oneDNN          0.7        -
-    depthwise, other            90       55
-    banded product             3.4        9
-    =====================  =======  =======
+the window's banded matrix, which every BLAS has in every precision. ``scripts/bench triplet`` measures the
+whole.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "additional_train_transform": {"choices": ("randaugment", "weak"), "help": "random augmentation of training images"},
         "target_resolution": {"type": _whole(1), "nargs": "+", "help": "height and width that images are resized to"},
         "resize_scale": {"type": _number(0, True), "help": "for image_resize*: size relative to the original resolution"},
-        "randaugment_n": {"type": _whole(1), "default": 2, "help": "operations per image of randaugment"},
+        "randaugment_n": {"type": _whole(1), "default": 2, "help": "operations per image of randaugment, torchvision's RandAugment"},
         "cache": {
             "type": lambda text: "auto" if text == "auto" else parse_bool(text),
             "const": True,
@@ -227,11 +227,6 @@ def _hyperparameters(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_together(config: dict[str, Any]) -> None:
-    needed = [name for name in ("groupby_fields",) if config["algorithm"] == "groupDRO" and not config[name]]
-    if config["uniform_over_groups"] and not config["groupby_fields"]:
-        needed.append("groupby_fields")
-    if needed:
-        raise InputError(f"{config['algorithm']} needs --{needed[0]}, the metadata fields that make the groups")
     if config["algorithm"] == "groupDRO" and not config["uniform_over_groups"]:
         raise InputError("groupDRO needs --uniform_over_groups true: its weights assume that the groups are sampled equally often")
     if config["scheduler"] == "ReduceLROnPlateau" and not config["scheduler_metric_name"]:

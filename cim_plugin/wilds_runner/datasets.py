@@ -65,7 +65,7 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     except (ValueError, TypeError, RuntimeError, OSError, AssertionError) as error:
         raise InputError(f"{name} in {config['root_dir']} cannot be read: {_reason(error)}") from error
     fields = config["groupby_fields"]
-    unknown = [field for field in fields or [] if field not in dataset.metadata_fields]
+    unknown = [field for field in fields if field not in dataset.metadata_fields]
     if unknown:
         raise InputError(f"--groupby_fields {unknown[0]!r} is not a metadata field of {name}; it has {', '.join(dataset.metadata_fields)}")
     _check_rows(dataset, name)

@@ -147,8 +147,6 @@ def fill(config: dict[str, Any], dataset: str, algorithm: str) -> None:
     _fill(config, MODELS.get(config["model"], MODELS[None]))
     if config["scheduler"] is not None:
         _fill(config, SCHEDULERS[config["scheduler"]])
-    if config["groupby_fields"] is None:
-        config["no_group_logging"] = True
     config["no_group_logging"] = bool(config["no_group_logging"])
 
 

@@ -50,18 +50,17 @@ def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> 
             make_head=lambda n_inputs: nn.Linear(n_inputs, data.n_classes),
             image_size=transform.training_size,
             pixel_space=PixelSpace.raw(3),
-            n_environments=len(_environments(config, data)[0].unique()) if config["groupby_fields"] else None,
+            n_environments=len(_environments(config, data).unique()),
             groups_in_training=torch.bincount(train, minlength=data.grouper.n_groups) > 0,
         )
 
 
-def _environments(config: dict[str, Any], data: Dataset) -> tuple[Tensor, list[str]]:
-    """(N,) int64, the combination of the group fields other than the label, and those fields."""
+def _environments(config: dict[str, Any], data: Dataset) -> Tensor:
+    """(N,) int64 of the training split: the combination of the group fields other than the label."""
     from wilds.common.grouper import CombinatorialGrouper
 
-    fields = [field for field in config["groupby_fields"] or [] if field != "y"]
-    metadata = data.splits["train"].metadata
-    return CombinatorialGrouper(data.wilds, fields or None).metadata_to_group(metadata), fields
+    fields = [field for field in config["groupby_fields"] if field != "y"]
+    return CombinatorialGrouper(data.wilds, fields or None).metadata_to_group(data.splits["train"].metadata)
 
 
 class Trainer:
@@ -83,7 +82,7 @@ class Trainer:
         self.splits = _evaluated_splits(config, data)
         self.order = TrainingOrder(config, data.splits["train"], data.grouper)
         self.loaders: dict[str, Loader] = {key: make_loader(config, data, key, transform, cache) for key in ("train", *self.splits)}
-        self.environments = _environments(config, data)[0]
+        self.environments = _environments(config, data)
 
         self.classifier = build_model(config, data, transform)
         optimizer = make_optimizer(config, self.classifier.parameters())

@@ -1,7 +1,8 @@
-"""Images that MS-SSIM is tested on: masked as a transformation network does, alike, and troublesome."""
+"""Images for the tests of MS-SSIM, and the library as their reference."""
 
 from __future__ import annotations
 
+import pytorch_msssim
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -60,3 +61,10 @@ def adversarial_pairs(n: int, side: int) -> tuple[Tensor, Tensor]:
     ]
     a, b = zip(*(kinds[i % len(kinds)]() for i in range(n)))
     return torch.stack(a), torch.stack(b)
+
+
+def reference_library(a: Tensor, b: Tensor) -> Tensor:
+    """pytorch_msssim with a window in double precision; its own is float32."""
+    window = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / 4.5)
+    window = (window / window.sum()).view(1, 1, 1, 11).repeat(a.shape[1], 1, 1, 1)
+    return pytorch_msssim.ms_ssim(a, b, data_range=1.0, size_average=False, win=window)

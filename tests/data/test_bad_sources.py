@@ -10,15 +10,9 @@ from pathlib import Path
 
 import pytest
 import small_archives as archives
-from data_command import command
 
 from cim_plugin.data import source as source_module
 from cim_plugin.data.celeba import ATTRIBUTES
-
-
-@pytest.fixture
-def data(monkeypatch, capsys, tmp_path):
-    return command(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture

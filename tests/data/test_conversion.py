@@ -12,20 +12,9 @@ import sys
 
 import pytest
 import small_archives as archives
-from data_command import command
 from PIL import Image
 
 from cim_plugin.data.celeba import ATTRIBUTES
-
-
-@pytest.fixture
-def data(monkeypatch, capsys, tmp_path):
-    return command(monkeypatch, capsys, tmp_path)
-
-
-def _wilds(name, root):
-    wilds = pytest.importorskip("wilds")
-    return wilds.get_dataset(dataset=name, root_dir=str(root), download=False)
 
 
 def _pixels(content):
@@ -37,12 +26,12 @@ def _reference_manifest(folder):
 
 
 @pytest.mark.parametrize("mode", [None, "w:gz", "w:xz", "w"])
-def test_waterbirds_is_read_by_wilds_as_the_archive_has_it(data, tmp_path, mode):
+def test_waterbirds_is_read_by_wilds_as_the_archive_has_it(open_release, data, tmp_path, mode):
     source = archives.waterbirds(tmp_path / "unpacked")
     given = archives.pack(source, tmp_path / "waterbirds.tar", mode) if mode else source
     status, out, err = data("waterbirds", "--from", given, "--root", "root")
     assert status == 0 and "Traceback" not in err
-    dataset = _wilds("waterbirds", "root")
+    dataset = open_release("waterbirds", "root")
     with open(source / "metadata.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(dataset) == len(rows) == 12
@@ -52,10 +41,10 @@ def test_waterbirds_is_read_by_wilds_as_the_archive_has_it(data, tmp_path, mode)
 
 
 @pytest.mark.parametrize("layout", ["kaggle", "authors"])
-def test_celeba_is_read_by_wilds_as_the_lists_have_it(data, tmp_path, layout):
+def test_celeba_is_read_by_wilds_as_the_lists_have_it(open_release, data, tmp_path, layout):
     source = archives.celeba(tmp_path / "celeba", list(ATTRIBUTES), layout)
     assert data("celebA", "--from", source, "--root", "root")[0] == 0
-    dataset = _wilds("celebA", "root")
+    dataset = open_release("celebA", "root")
     rows, partition = archives.celeba_tables(list(ATTRIBUTES))
     blond, male = 1 + ATTRIBUTES.index("Blond_Hair"), 1 + ATTRIBUTES.index("Male")
     assert len(dataset) == len(rows)
@@ -215,7 +204,7 @@ def test_the_source_stays_as_it_was(data, tmp_path):
     assert {name: content for name, content in archives.files(source).items() if not name.startswith("data/")} == before
 
 
-def test_an_empty_folder_in_the_place_of_the_release_is_filled(data, tmp_path):
+def test_an_empty_folder_in_the_place_of_the_release_is_filled(open_release, data, tmp_path):
     (tmp_path / "root" / "waterbirds_v1.0").mkdir(parents=True)
     assert data("waterbirds", "--from", archives.waterbirds(tmp_path / "unpacked"), "--root", "root")[0] == 0
-    assert len(_wilds("waterbirds", "root")) == 12
+    assert len(open_release("waterbirds", "root")) == 12

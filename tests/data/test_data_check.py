@@ -12,7 +12,6 @@ import sys
 
 import pytest
 import small_archives as archives
-from data_command import command
 
 from cim_plugin.data.celeba import ATTRIBUTES
 from cim_plugin.data.check import examine
@@ -21,11 +20,6 @@ from cim_plugin.data.releases import RELEASES, how_to_get
 from cim_plugin.errors import InputError
 
 pytest.importorskip("wilds")
-
-
-@pytest.fixture
-def data(monkeypatch, capsys, tmp_path):
-    return command(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture

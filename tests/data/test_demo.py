@@ -9,7 +9,6 @@ import numpy as np
 import pandas
 import pytest
 import small_archives as archives
-from data_command import command
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
@@ -30,19 +29,9 @@ def root(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def data(monkeypatch, capsys, tmp_path):
-    return command(monkeypatch, capsys, tmp_path)
-
-
-def _wilds(name, root):
-    wilds = pytest.importorskip("wilds")
-    return wilds.get_dataset(dataset=name, root_dir=str(root), download=False)
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_the_real_loader_finds_the_splits_and_the_groups(root, name):
-    dataset = _wilds(name, root)
+def test_the_real_loader_finds_the_splits_and_the_groups(open_release, root, name):
+    dataset = open_release(name, root)
     assert [int((dataset.split_array == split).sum()) for split in range(3)] == SPLIT_SIZES
     attribute, label = dataset.metadata_array[:, 0].numpy(), dataset.y_array.numpy()
     tied = attribute == (label if name == "waterbirds" else 1 - label)  # blond men are few, as in the real CelebA
@@ -55,10 +44,10 @@ def test_the_real_loader_finds_the_splits_and_the_groups(root, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_groups_have_the_names_of_the_published_table(root, name):
+def test_the_groups_have_the_names_of_the_published_table(open_release, root, name):
     from wilds.common.grouper import CombinatorialGrouper
 
-    dataset = _wilds(name, root)
+    dataset = open_release(name, root)
     grouper = CombinatorialGrouper(dataset, dataset.metadata_fields[:2])
     assert [grouper.group_field_str(group) for group in range(grouper.n_groups)] == list(RELEASES[name].groups)
     assert sum(RELEASES[name].groups.values()) == RELEASES[name].counts["train"]

@@ -137,7 +137,7 @@ OPEN = {
         ({"optimizer": "SGD"}, "own", {"optimizer_kwargs": {"momentum": 0.9}}),
         ({"optimizer": "Adam"}, "own", {"optimizer_kwargs": {}, "scheduler_kwargs": {"a": 1, "b": 5}}),
         ({"scheduler": "cold"}, "own", {"scheduler_kwargs": {"c": 6}, "optimizer_kwargs": {"momentum": 0.9}}),
-        ({}, "own", {"no_group_logging": True}),
+        ({}, "own", {"no_group_logging": False}),
         ({"groupby_fields": ["y"]}, "own", {"no_group_logging": False}),
         ({"groupby_fields": ["y"], "no_group_logging": True}, "own", {"no_group_logging": True}),
     ],
