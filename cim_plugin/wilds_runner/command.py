@@ -222,7 +222,7 @@ def evaluate_only(trainer) -> None:
         raise InputError(f"--eval_only: {path} is not a model of {config['algorithm']} with --model {config['model']}") from error
     trainer.epoch = saved["epoch"]
     for key in trainer.splits:
-        predicted, outcome = trainer.evaluate_split(key)
+        predicted, _, outcome = trainer.evaluate_split(key)
         trainer.logs.row(f"{key}_eval.csv", {"epoch": trainer.epoch, **outcome.metrics}, trainer.epoch)
         print(f"Eval split {key} at epoch {trainer.epoch}:\n{outcome.text}")
         if config["save_pred"] and trainer.fabric.global_rank == 0:

@@ -84,8 +84,8 @@ class Averages:
         self.count = 0
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, groups: Tensor, **values: Tensor) -> None:
-        """Add a batch: per-sample values (N,) by name, and the samples' groups (N,)."""
+    def add(self, groups: Tensor, group_weights: Tensor | None = None, **values: Tensor) -> None:
+        """Add a batch: per-sample values (N,) by name, the samples' groups (N,), and group DRO's weights (n_groups,) where there are any."""
         self.count += len(groups)
         for name, value in values.items():
             value = value.detach().double()
@@ -94,7 +94,10 @@ class Averages:
                 means, counts = group_means(value, groups, self.n_groups)
                 self._sum(f"{name}_group", means * counts)
         if self.n_groups:
-            self._sum("count_group", torch.bincount(groups, minlength=self.n_groups).double())
+            counts = torch.bincount(groups, minlength=self.n_groups).double()
+            self._sum("count_group", counts)
+            if group_weights is not None:
+                self._sum("weight_group", group_weights.to(counts.device) * counts)
 
     def _sum(self, name: str, value: Tensor) -> None:
         self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -116,11 +119,17 @@ class Averages:
         sums = {name: value.tolist() for name, value in self.sums.items()}
         counts = sums.get("count_group", [])
         line: dict[str, float] = {}
-        for name in ("loss", "acc"):
+
+        def group_averages(name: str) -> None:
             for group, count in enumerate(counts):
                 line[f"{name}_group:{group}"] = sums[f"{name}_group"][group] / count if count else float("nan")
+
+        for name in ("loss", "acc"):
+            group_averages(name)
             line[f"{name}_avg"] = sums[name] / self.count
         line["objective"] = sums["objective"] / self.count
+        if "weight_group" in sums:
+            group_averages("weight")
         line.update({f"count_group:{group}": count for group, count in enumerate(counts)})
         line["count"] = self.count
         line.update({name: value / self.count for name, value in sums.items() if name not in self.FIXED and not name.endswith("_group")})

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import catalog
@@ -170,7 +171,7 @@ class Trainer:
 
     def _add_to_log(self, losses: dict[str, Tensor], objective: Tensor, correct: Tensor, groups: Tensor) -> None:
         extra = {LOG_NAMES[name]: values for name, values in losses.items() if name in LOG_NAMES}
-        self.averages.add(groups, loss=losses["supervised"], acc=correct, objective=objective.expand(len(groups)), **extra)
+        self.averages.add(groups, self._group_weights(), loss=losses["supervised"], acc=correct, objective=objective.expand(len(groups)), **extra)
 
     def _log_line(self) -> None:
         self._check_finite()
@@ -206,8 +207,9 @@ class Trainer:
         predicted = {}
         with self.clock.measure("evaluation"):
             for key in self.splits:
-                predicted[key], outcomes[key] = self.evaluate_split(key, lambda: self._stop_if_asked(lambda: before))
+                predicted[key], losses, outcomes[key] = self.evaluate_split(key, lambda: self._stop_if_asked(lambda: before))
                 self._log_outcome(key, outcomes[key])
+                self._log_evaluation(key, predicted[key], losses)
         self._step_epoch_scheduler(outcomes)
         chosen = selection.choose(self.rules, self.chosen, outcomes, self.epoch)
         self.outcomes.update({name: outcomes for name, choice in chosen.items() if choice.epoch == self.epoch})
@@ -220,21 +222,23 @@ class Trainer:
         self._save({**self.state(), "predicted": predicted})
         self._publish(predicted)
 
-    def evaluate_split(self, key: str, after_batch=lambda: None) -> tuple[Tensor, Outcome]:
-        """Predicted labels of a whole split, (N,) int64 in dataset order, and what the evaluator says."""
+    def evaluate_split(self, key: str, after_batch=lambda: None) -> tuple[Tensor, Tensor, Outcome]:
+        """Predicted labels (N,) int64 and cross-entropies (N,) of a whole split in dataset order, and what the evaluator says."""
         self.model.eval()
-        split = self.data.splits[key]
+        split, device = self.data.splits[key], self.fabric.device
         batches = evaluation_order(len(split.labels), self.config["batch_size"], self.fabric.global_rank, self.fabric.world_size)
-        rows, found = [], []
+        rows, found, losses = [], [], []
         with torch.no_grad():
             for batch in self.loaders[key](batches):
+                logits = self.model(to_pixels(batch.images, device)).float()
                 rows.append(batch.rows)
-                found.append(self.model(to_pixels(batch.images, self.fabric.device)).argmax(1))
+                found.append(logits.argmax(1))
+                losses.append(F.cross_entropy(logits, split.labels[batch.rows].to(device), reduction="none"))
                 after_batch()
-        rows, predictions = self._gather_lists(rows, found)
+        rows, predictions, losses = self._gather_lists(rows, found, losses)
         if not torch.equal(rows, torch.arange(len(split.labels))):
             raise RuntimeError(f"split {key} was not read exactly once")
-        return predictions, evaluate(self.data, split, predictions)
+        return predictions, losses, evaluate(self.data, split, predictions)
 
     def _step_epoch_scheduler(self, outcomes: dict[str, Outcome]) -> None:
         name = self.config["scheduler"]
@@ -253,6 +257,19 @@ class Trainer:
         self.logs.row(f"{key}_eval.csv", {"epoch": self.epoch, **outcome.metrics}, self.epoch)
         if key in ("train", "val"):
             self.logs.write(f"Epoch eval, {self.data.splits[key].name}:\n{outcome.text}\n")
+
+    def _log_evaluation(self, key: str, predictions: Tensor, losses: Tensor) -> None:
+        """The line of {split}_algo.csv. Evaluation draws no triplets and no noise: its objective is the supervised loss, as the algorithm weighs groups."""
+        split, device = self.data.splits[key], self.fabric.device
+        objective = self.classifier.total({"supervised": losses.to(device)}, split.groups.to(device)).cpu()
+        averages = Averages(self.averages.n_groups, "cpu")
+        averages.add(split.groups, self._group_weights(), loss=losses, acc=predictions == split.labels, objective=objective.expand(len(losses)))
+        n_batches = math.ceil(len(losses) / self.config["batch_size"])
+        self.logs.row(f"{key}_algo.csv", {"epoch": self.epoch, "batch": n_batches, **averages.line()}, self.epoch)
+
+    def _group_weights(self) -> Tensor | None:
+        weighing = self.classifier.group_weights
+        return weighing.weights if weighing is not None else None
 
     # --- the state ----------------------------------------------------------------------------------------------------
 
@@ -313,7 +330,7 @@ class Trainer:
         return self.fabric.all_gather(values, sync_grads=values.requires_grad).flatten(0, 1)
 
     def _gather_lists(self, *lists: list[Tensor]) -> list[Tensor]:
-        """Every list of (n,) int64 as one tensor on the CPU, over all processes in the order of ranks."""
+        """Every list of (n,) tensors as one tensor on the CPU, over all processes in the order of ranks."""
         own = [torch.cat(values).cpu() if values else torch.empty(0, dtype=torch.int64) for values in lists]
         if self.fabric.world_size == 1:
             return own

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from cim_plugin import cli
+from cim_plugin.data.celeba import ATTRIBUTES
 from cim_plugin.data.digits_on_photos import digits_on_photos
 
 COLUMNS = ["img_id", "img_filename", "y", "split", "place", "place_filename"]
@@ -48,13 +49,34 @@ def write_release(root: Path, first_line: str = "SYNTHETIC: digits on photograph
     return folder
 
 
+def write_celeba(root: Path) -> Path:
+    """A CelebA release under ``root`` that the real CelebADataset reads, of the same images: blond is the label, male the photograph."""
+    folder = root / "celebA_v1.0"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    (folder / "RELEASE_v1.0.txt").write_text("SYNTHETIC: digits on photographs\n")
+    attributes, partition = [], []
+    for split, ((images, labels, places), size) in enumerate(zip(digits_on_photos((0.75, 0.5, 0.5), seed=0), SIZES.values())):
+        for image, label, place in zip(images[:size], labels.tolist(), places.tolist()):
+            name = f"{len(partition) + 1:06}.jpg"
+            Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(folder / "img_align_celeba" / name)
+            attributes.append({"image_id": name, **dict.fromkeys(ATTRIBUTES, -1), "Blond_Hair": 2 * label - 1, "Male": 2 * place - 1})
+            partition.append({"image_id": name, "partition": split})
+    _write_csv(folder / "list_attr_celeba.csv", attributes)
+    _write_csv(folder / "list_eval_partition.csv", partition)
+    return folder
+
+
 def read_metadata(folder: Path) -> list[dict[str, str]]:
     with open(folder / "metadata.csv", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def write_metadata(folder: Path, rows: list[dict]) -> None:
-    with open(folder / "metadata.csv", "w", newline="") as file:
+    _write_csv(folder / "metadata.csv", rows)
+
+
+def _write_csv(path: Path, rows: list[dict]) -> None:
+    with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

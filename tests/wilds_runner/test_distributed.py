@@ -60,9 +60,10 @@ def test_two_processes_evaluate_every_image_once(pair):
         assert len((two / name).read_text().split()) == len((one / name).read_text().split())
 
 
-def test_two_processes_log_the_losses_of_the_whole_batch(pair):
-    one, two = (read_csv(folder / "train_algo.csv") for folder in pair)
-    assert len(one) == len(two) == 6
+@pytest.mark.parametrize("split, n_lines", [("train", 6), ("val", 2), ("test", 2)])
+def test_two_processes_log_the_losses_of_the_whole_batch_and_split(pair, split, n_lines):
+    one, two = (read_csv(folder / f"{split}_algo.csv") for folder in pair)
+    assert len(one) == len(two) == n_lines
     for ours, theirs in zip(one, two):
         assert ours.keys() == theirs.keys()
         assert [float(value) for value in theirs.values()] == pytest.approx([float(value) for value in ours.values()], abs=1e-4, nan_ok=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ImageFile
 import torch
+from PIL import ImageFile
 
 from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import image_cache

@@ -131,6 +131,22 @@ def test_columns_are_those_of_wilds_then_ours():
     assert list(averages(samples()).line()) == names + [f"count_group:{g}" for g in range(N_GROUPS)] + ["count", "L_con"]
 
 
+def test_group_weights_are_averaged_over_the_images_of_their_group():
+    """As run_expt's running average does, which counts a batch by its images of the group; a group without images has no value."""
+    weights = torch.rand(len(BATCHES), N_GROUPS, generator=torch.Generator().manual_seed(1))
+    total = Averages(N_GROUPS, "cpu")
+    for batch, weight in zip(samples(), weights):
+        total.add(**batch, group_weights=weight)
+    line = total.line()
+    pairs = [(group, weight) for batch, weight in zip(BATCHES, weights) for group in batch]
+    for group in (0, 1, 3):
+        seen = [weight[group].item() for g, weight in pairs if g == group]
+        assert line[f"weight_group:{group}"] == pytest.approx(sum(seen) / len(seen))
+    assert math.isnan(line["weight_group:2"])
+    names = list(line)
+    assert names[names.index("objective") + 1 : names.index("count_group:0")] == [f"weight_group:{group}" for group in range(N_GROUPS)]
+
+
 def test_after_a_reset_only_what_follows_counts():
     total = averages(samples()[:1])
     total.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import redirect_stdout
 from io import StringIO
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from small_runs import ALGORITHMS, RULES, model_path, prediction_path, read_csv, read_metadata, read_model, relative_files, results, train
+from small_runs import ALGORITHMS, RULES, SIZES, model_path, prediction_path, read_csv, read_metadata, read_model, relative_files, results, train
 
 from cim_plugin.algorithms.morphing import TransformationNetwork
 from cim_plugin.wilds_runner.backbones import SmallCNN
@@ -31,7 +32,7 @@ TERMS = {"ERM": [], "groupDRO": [], "VIB": ["KL"], "SCL_E2E": ["L_scl"], "CIM": 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_run_leaves_the_files_that_run_expt_names_and_those_of_every_rule(trained, algorithm):
     folder = trained(algorithm)
-    logs = {"log.txt", "train_algo.csv", "train_eval.csv", "val_eval.csv", "test_eval.csv", "results.json", "state.pth"}
+    logs = {"log.txt", "results.json", "state.pth", *(f"{split}_{kind}.csv" for split in ("train", "val", "test") for kind in ("algo", "eval"))}
     of_rules = {path for rule in RULES for path in (model_path(folder, rule), *(prediction_path(folder, rule, split) for split in ("val", "test")))}
     assert relative_files(folder) == logs | {str(path.relative_to(folder)) for path in of_rules}
 
@@ -44,8 +45,13 @@ def test_csv_files_have_the_columns_of_wilds_and_a_row_per_epoch_or_step(trained
         assert list(rows[0]) == EVAL_HEADER
         assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     rows = read_csv(folder / "train_algo.csv")
-    assert set(rows[0]) == {*ALGO_HEADER, *TERMS[algorithm]} and list(rows[0])[: len(ALGO_HEADER)] == ALGO_HEADER
+    header = ALGO_HEADER[:13] + [f"weight_group:{g}" for g in range(4)] * (algorithm == "groupDRO") + ALGO_HEADER[13:]
+    assert set(rows[0]) == {*header, *TERMS[algorithm]} and list(rows[0])[: len(header)] == header
     assert [(row["epoch"], row["batch"]) for row in rows] == [(str(epoch), str(batch)) for epoch in range(3) for batch in (1, 2, 3)]
+    for split in ("val", "test"):
+        rows = read_csv(folder / f"{split}_algo.csv")
+        assert list(rows[0]) == header
+        assert [(row["epoch"], row["batch"], row["count"]) for row in rows] == [(str(epoch), str(math.ceil(SIZES[split] / 20)), str(SIZES[split])) for epoch in range(3)]
 
 
 def test_a_model_every_save_step_and_none_that_was_not_wanted(release, tmp_path):
@@ -270,6 +276,25 @@ def test_the_objective_is_the_weighted_sum_of_the_logged_terms(trained, algorith
         expected = float(line["loss_avg"]) + sum(weight * float(line[term]) for term, weight in weights.items())
         assert float(line["objective"]) == pytest.approx(expected, abs=1e-5)
         assert all(float(line[term]) != 0 for term in weights)
+
+
+@pytest.mark.parametrize("algorithm", ["ERM", "groupDRO", "CIM_VIB"])
+def test_the_algo_lines_of_evaluated_splits_are_those_of_the_model_at_that_epoch(trained, release, algorithm):
+    folder = trained(algorithm)
+    labels, groups = labels_and_groups(release, "val")
+    model = ReferenceModel(read_model(folder)).eval()
+    with torch.no_grad():
+        logits = model(pixels(release, "val"))
+    losses, correct = F.cross_entropy(logits, labels, reduction="none"), (logits.argmax(1) == labels).double()
+    line = {name: float(value) for name, value in read_csv(folder / "val_algo.csv")[-1].items()}
+    assert line["loss_avg"] == pytest.approx(losses.mean().item(), abs=1e-4)
+    assert line["acc_avg"] == pytest.approx(correct.mean().item())
+    means = [losses[groups == group].mean().item() for group in range(4)]
+    assert [line[f"loss_group:{group}"] for group in range(4)] == pytest.approx(means, abs=1e-4)
+    weights = [line.get(f"weight_group:{group}", line[f"count_group:{group}"] / line["count"]) for group in range(4)]
+    assert line["objective"] == pytest.approx(sum(weight * mean for weight, mean in zip(weights, means)), abs=1e-4)
+    if algorithm == "groupDRO":
+        assert weights == pytest.approx(read_model(folder)["group_weights.weights"].tolist(), abs=1e-6)
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
