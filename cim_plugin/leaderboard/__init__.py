@@ -1,0 +1,1 @@
+"""``cim-plugin leaderboard``: run, pack and check a submission to the WILDS leaderboard."""

@@ -1,0 +1,191 @@
+"""The trainings of a submission: ``cim-plugin train`` once per seed, one after the other, each as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..data.releases import RELEASES, how_to_get, is_synthetic
+from ..errors import InputError
+from ..wilds_runner import config as flags
+from .rules import board_of, broken, differing, numbers
+from .runs import RESULTS, read_run
+
+PROGRAM = [sys.executable, "-m", "cim_plugin.cli"]  #: 'cim-plugin' with this interpreter
+
+#: flags of ``cim-plugin train`` that are ours to set -> why
+OURS = {
+    "seed": "the leaderboard fixes the seeds",
+    "log_dir": "every seed has a folder in --output_dir",
+    "resume": "it is always on",
+    "eval_epoch": "the validation metric chooses the epoch",
+    "eval_splits": "all splits are evaluated",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``cim-plugin train``, without defaults, so that only what was given is passed on."""
+    flags.add_arguments(parser)
+    for action in parser._actions:
+        if not action.required:
+            action.default = argparse.SUPPRESS
+        if action.dest in OURS:
+            action.help = f"refused: {OURS[action.dest]}"
+    group = parser.add_argument_group("leaderboard")
+    group.add_argument("--output_dir", required=True, help="a folder seed_<n> of it becomes the log_dir of every seed")
+    dry_run = "print one command per seed that is left, for a cluster, and train nothing"
+    group.add_argument("--dry-run", action="store_true", default=argparse.SUPPRESS, help=dry_run)
+
+
+def run_seeds(args: argparse.Namespace) -> int:
+    """Train what is left. Exit status 0 if all seeds are finished, 1 if some failed, 128 + the signal's number where stopped.
+
+    Raises:
+        InputError: the flags break a rule, the data set is not there, or --output_dir holds other runs.
+    """
+    board = board_of(args.dataset)
+    words = train_words(args)
+    config = _checked_config(words, args)
+    seeds = [int(replicate.partition(":")[2]) for replicate in board.replicates]
+    folders = {seed: os.path.join(args.output_dir, f"seed_{seed}") for seed in seeds}
+    left = [seed for seed in seeds if not _is_finished(folders[seed], config)]
+    commands = {seed: [*words, "--seed", str(seed), "--log_dir", folders[seed], "--resume"] for seed in left}
+    if getattr(args, "dry_run", False):
+        for command in commands.values():
+            print(shlex.join(["cim-plugin", *command]))
+        return 0
+    if left and not getattr(args, "download", False):
+        _check_data(args.dataset, args.root_dir)
+    print(f"{args.dataset}, {args.algorithm}: {numbers(board.replicates)}, by {config['val_metric']} on validation data; {_state(seeds, left)}", flush=True)
+    return _train(args, seeds, commands)
+
+
+def _train(args: argparse.Namespace, seeds: list[int], commands: dict[int, list[str]]) -> int:
+    failed: dict[int, str] = {}
+    for seed, command in commands.items():
+        print(f"seed {seed}: {shlex.join(['cim-plugin', *command])}", flush=True)
+        status, stopped_by = _run_child([*PROGRAM, *command])
+        if stopped_by:
+            left = [other for other in commands if other > seed or other in failed or (other == seed and status)]
+            print(f"stopped; {_state(seeds, left)}; go on with the same command: {_again()}", file=sys.stderr, flush=True)
+            return 128 + stopped_by
+        if status:
+            failed[seed] = f"exit status {status}" if status > 0 else f"signal {-status}"
+            what_next = "; going on with the next" if seed != max(commands) else ""
+            print(f"seed {seed} failed ({failed[seed]}){what_next}", file=sys.stderr, flush=True)
+    print(_state(seeds, list(failed)), flush=True)
+    if failed:
+        seeds_and_reasons = ", ".join(f"seed {seed} ({why})" for seed, why in failed.items())
+        print(f"failed: {seeds_and_reasons}; try again with the same command: {_again()}", file=sys.stderr)
+        return 1
+    archive = f"{args.dataset}_{args.algorithm}.tar.gz"
+    print("next: " + shlex.join(["cim-plugin", "leaderboard", "pack", args.output_dir, "--root_dir", args.root_dir, "-o", archive]))
+    return 0
+
+
+def _state(seeds: list[int], left: list[int]) -> str:
+    done = [seed for seed in seeds if seed not in left]
+    return f"finished: {', '.join(map(str, done)) or 'none'}; left: {', '.join(map(str, left)) or 'none'}"
+
+
+def _again() -> str:
+    return shlex.join(["cim-plugin", *sys.argv[1:]])
+
+
+def _run_child(command: list[str]) -> tuple[int, int | None]:
+    """Exit status of a command, and the number of the signal that stopped us meanwhile, None if none did.
+
+    The child and its own children have a session of their own, so that Ctrl-C on a terminal reaches them once, from here;
+    the training saves its state and ends.
+    """
+    received: list[int] = []
+    passed_on: list[int] = []
+    child: list[subprocess.Popen] = []
+
+    def pass_on() -> None:
+        while child and len(passed_on) < len(received):
+            passed_on.append(received[len(passed_on)])
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child[0].pid, signal.SIGINT if passed_on[-1] == signal.SIGINT else signal.SIGTERM)
+
+    def receive(number: int, frame: Any) -> None:
+        received.append(number)
+        pass_on()
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        child.append(subprocess.Popen(command, start_new_session=True))
+        pass_on()  # what came while the child was started
+        status = child[0].wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status, received[0] if received else None
+
+
+# --- the flags ----------------------------------------------------------------------------------------------------------
+
+
+def train_words(args: argparse.Namespace) -> list[str]:
+    """The command line of ``cim-plugin train`` with what was given for it.
+
+    Raises:
+        InputError: a flag is ours to set.
+    """
+    given = vars(args)
+    for name, why in OURS.items():
+        if name in given:
+            raise InputError(f"--{name} is not accepted: {why}")
+    names = [name for group in flags.FLAGS.values() for name in group] + list(flags.catalog.all_hyperparameters())
+    words = ["train"]
+    for name in names:
+        if name in given:
+            words += [f"--{name}", *_words(given[name])]
+    return words
+
+
+def _words(value: Any) -> list[str]:
+    """A parsed value as the words that parse to it."""
+    if isinstance(value, dict):
+        return [f"{key}={item!r}" for key, item in value.items()]
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return [str(value).lower() if isinstance(value, bool) else str(value)]
+
+
+def _checked_config(words: list[str], args: argparse.Namespace) -> dict[str, Any]:
+    """The configuration that every seed will have, as results.json will have it."""
+    parser = argparse.ArgumentParser()
+    flags.add_arguments(parser)
+    config = flags.make_config(parser.parse_args(words[1:]))
+    wrong = broken(config)
+    if wrong:
+        raise InputError(f"not accepted, it breaks the leaderboard's rules: {'; '.join(wrong)}")
+    return json.loads(json.dumps(config))
+
+
+def _check_data(dataset: str, root_dir: str) -> None:
+    release = RELEASES[dataset]
+    folder = release.path(root_dir)
+    if not (folder / release.release_file).is_file():
+        raise InputError(f"{folder / release.release_file} does not exist; {how_to_get(dataset, root_dir)}")
+    if is_synthetic(folder):
+        raise InputError(f"{folder} is synthetic data of 'cim-plugin data demo'; a submission needs the real {dataset}")
+
+
+def _is_finished(folder: str, config: dict[str, Any]) -> bool:
+    if not os.path.exists(os.path.join(folder, RESULTS)):
+        return False
+    run = read_run(Path(folder))
+    differences = differing(run.config, config)
+    if differences:
+        raise InputError(f"{folder} holds a run of another configuration ({'; '.join(differences)}); repeat its flags or choose another --output_dir")
+    return run.results.get("status") == "finished"
