@@ -1,0 +1,158 @@
+"""Where the hosts are, what of the data is there, and how much room is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import warnings
+from pathlib import Path
+from typing import Iterator
+
+from .. import autoload
+from ..errors import InputError
+from ..get_domainbed import COMMIT, _head, _is_modified
+from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings
+from .packages import installed
+from .weights import hub
+
+PTH = "cim_plugin_autoload.pth"
+WITHOUT_AUTOLOAD = "'python -m cim_plugin.domainbed train|sweep|...' does without"
+GB = 10**9
+ROOM = 1 * GB  #: less free disk is a warning
+
+
+def autoload_state(surroundings: Surroundings) -> Iterator[Finding]:
+    folders = {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}
+    files = sorted(path for folder in folders if (path := Path(folder, PTH)).is_file())
+    if os.environ.get("CIM_PLUGIN_AUTOLOAD", "1") == "0":
+        yield Finding(WARNING, "the autoload is switched off by CIM_PLUGIN_AUTOLOAD=0: DomainBed's own scripts do not know our algorithms", f"unset it; {WITHOUT_AUTOLOAD}")
+    elif not files:
+        yield Finding(WARNING, f"no {PTH} in site-packages: DomainBed's own scripts do not know our algorithms", f"pip install the plugin into {sys.prefix}; {WITHOUT_AUTOLOAD}")
+    elif autoload.FINDER not in sys.meta_path:
+        yield Finding(WARNING, f"{files[0]} is there and was not run (python -S or -I?)", f"start Python without that; {WITHOUT_AUTOLOAD}")
+    else:
+        yield Finding(OK, f"the autoload is on, by {files[0]}")
+
+
+def domainbed(surroundings: Surroundings) -> Iterator[Finding]:
+    """The one that ``python -m domainbed...`` would find from here, and its commit."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        folder = find_domainbed()
+    for warning in caught:
+        yield Finding(WARNING, str(warning.message).removeprefix("cim_plugin: "), "set DOMAINBED_HOME to a checkout, or unset it")
+    if folder is None:
+        yield Finding(NOTE, "no DomainBed is found; 'cim-plugin train' does without", "cim-plugin get-domainbed, or set DOMAINBED_HOME to a checkout")
+    else:
+        yield _checkout("DomainBed", folder, COMMIT)
+
+
+def find_domainbed() -> str | None:
+    """The folder that holds the package ``domainbed``; the current folder counts, as it does for ``python -m``."""
+    sys.path.insert(0, os.getcwd())
+    try:
+        spec = autoload.FINDER.find_spec("domainbed")
+    finally:
+        sys.path.pop(0)
+    return None if spec is None or spec.origin is None else os.path.dirname(os.path.dirname(os.path.abspath(spec.origin)))
+
+
+def _checkout(name: str, folder: str, tested: str) -> Finding:
+    if not os.path.exists(os.path.join(folder, ".git")):
+        return Finding(NOTE, f"{name} in {folder} is no git checkout, so its commit is not known", f"the plugin is tested with {tested[:12]}")
+    try:
+        head = _head(folder)
+        modified = " with changes of yours" if _is_modified(folder) else ""
+    except (InputError, OSError, subprocess.SubprocessError) as error:
+        return Finding(NOTE, f"{name} is in {folder}; its commit is not known ({error})", f"the plugin is tested with {tested[:12]}")
+    if not head.startswith(tested):
+        return Finding(WARNING, f"{name} in {folder} is at {head[:12]}{modified}, the plugin is tested with {tested[:12]}", f"git -C {folder} checkout {tested[:12]}, or cim-plugin get-domainbed")
+    return Finding(NOTE if modified else OK, f"{name} in {folder} is at the tested commit {head[:12]}{modified}")
+
+
+def wilds(surroundings: Surroundings) -> Iterator[Finding]:
+    """The package, and a checkout in WILDS_HOME or the current folder: nothing of the plugin registers there."""
+    version = installed("wilds")
+    if version is None:
+        yield Finding(NOTE, "the wilds package is not installed; 'cim-plugin train' needs it", "pip install 'cim_plugin[wilds]'")
+    else:
+        yield Finding(OK, f"the wilds package is installed, {version}")
+    for folder in filter(None, dict.fromkeys((os.environ.get("WILDS_HOME"), os.getcwd()))):
+        if os.path.isfile(os.path.join(folder, "examples", "run_expt.py")):
+            yield Finding(NOTE, f"a WILDS checkout is in {folder}; its run_expt.py does not know our algorithms", "'cim-plugin train' takes the same flags")
+        elif folder == os.environ.get("WILDS_HOME"):
+            yield Finding(WARNING, f"WILDS_HOME={folder} holds no examples/run_expt.py", "set it to a checkout, or unset it")
+
+
+def data(surroundings: Surroundings) -> Iterator[Finding]:
+    from ..data.check import ABSENT, INCOMPLETE, SYNTHETIC, examine
+    from ..data.releases import RELEASES
+
+    levels = {INCOMPLETE: WARNING, SYNTHETIC: NOTE}
+    roots = list(dict.fromkeys(filter(None, (surroundings.root_dir or (None if surroundings.data_dir else "data"), surroundings.data_dir))))
+    for root in roots:
+        if not os.path.isdir(root):
+            given = root in (surroundings.root_dir, surroundings.data_dir)
+            yield Finding(WARNING if given else NOTE, f"no folder {root} with data sets", "name it by --root_dir or --data_dir; 'cim-plugin data --help' says how to get some")
+            continue
+        absent = []
+        for name, release in RELEASES.items():
+            try:
+                finding = examine(release, root)
+            except Exception as error:  # a folder that may not be read, a damaged file system
+                yield Finding(WARNING, f"{name} in {root} cannot be looked at: {error}", "look at its rights")
+                continue
+            if finding.state == ABSENT:
+                absent.append(name)
+            else:
+                fix = f"cim-plugin data check --root {root} --dataset {name} --images" if finding.state == INCOMPLETE else None
+                yield Finding(levels.get(finding.state, OK), f"{name} is {finding.state}: {finding.words}", fix)
+        if absent:
+            yield Finding(NOTE, f"not in {root}: {', '.join(absent)}", f"'cim-plugin data check --root {root} --dataset NAME' says how to get one")
+
+
+def image_cache(surroundings: Surroundings) -> Iterator[Finding]:
+    """Decoded images that 'cim-plugin train' keeps for all runs."""
+    folder = Path(autoload.user_cache(), "images")
+    kept = sorted(folder.glob("*.npy")) if folder.is_dir() else []
+    size = sum(path.stat().st_size for path in kept)
+    yield Finding(OK, f"{len(kept)} image caches in {folder}, {size / GB:.2f} GB")
+    left = sorted(folder.glob("*.part")) if folder.is_dir() else []
+    if left:
+        yield Finding(NOTE, f"{len(left)} unfinished image caches, the first is {left[0]}", "where no run is at work they can be removed")
+
+
+def disk(surroundings: Surroundings) -> Iterator[Finding]:
+    """Room where data, runs and caches go, once per file system."""
+    seen = set()
+    for folder in (os.getcwd(), surroundings.root_dir or "data", autoload.user_cache(), str(hub())):
+        existing = existing_parent(folder)
+        device = os.stat(existing).st_dev
+        if device in seen:
+            continue
+        seen.add(device)
+        free = shutil.disk_usage(existing).free
+        if free < ROOM:
+            yield Finding(WARNING, f"{free / GB:.2f} GB are free at {existing}", "make room: a run that meets a full disk stops, and goes on with --resume")
+        else:
+            yield Finding(OK, f"{free / GB:.0f} GB are free at {existing}")
+
+
+def existing_parent(folder: str) -> str:
+    """The folder, or the nearest one above it that exists."""
+    folder = os.path.abspath(folder)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def writable(folder: str, flag: str) -> Finding | None:
+    """An error where a run could not write its folder."""
+    existing = existing_parent(folder)
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        return Finding(ERROR, f"{flag} {folder} is a file", "choose another folder")
+    return None if os.access(existing, os.W_OK) else Finding(ERROR, f"{flag} {folder} cannot be written", "choose another folder")

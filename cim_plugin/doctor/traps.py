@@ -1,0 +1,198 @@
+"""What a given command line would run into. It is really started, up to its first step: the hosts and this plugin say what is wrong themselves."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+from .. import autoload, catalog
+from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings, child, last_words
+from .places import find_domainbed, writable
+from .reporting import DOMAINBED, OUTPUT, TRAIN, read_report
+
+SWEEP, EXAMPLES = "domainbed sweep", "run_expt"
+#: what is run by python -m, or the end of a script's path -> (kind of command, words that belong to the program's name)
+PROGRAMS = {
+    "domainbed.scripts.train": (DOMAINBED, []),
+    "domainbed.scripts.sweep": (SWEEP, []),
+    "cim_plugin.domainbed train": (DOMAINBED, ["train"]),
+    "cim_plugin.domainbed sweep": (SWEEP, ["sweep"]),
+    "cim_plugin.wilds_runner": (TRAIN, []),
+    "cim_plugin.cli train": (TRAIN, ["train"]),
+    "domainbed/scripts/train.py": (DOMAINBED, []),
+    "domainbed/scripts/sweep.py": (SWEEP, []),
+    "examples/run_expt.py": (EXAMPLES, []),
+}
+KNOWN = "'cim-plugin train ...', 'python -m domainbed.scripts.train ...' or '... sweep launch ...'"
+
+
+class Command(NamedTuple):
+    """A command line, understood."""
+
+    kind: str
+    python: str | None  #: the word that names the interpreter, None for 'cim-plugin'
+    program: str  #: the key of PROGRAMS, or 'cim-plugin train'
+    arguments: list[str]
+    environment: dict[str, str]  #: the assignments before it
+
+
+def command(surroundings: Surroundings) -> Iterator[Finding]:
+    if not surroundings.words:
+        return
+    understood = understand(surroundings.words)
+    if understood is None:
+        yield Finding(ERROR, f"nothing is known of the command {surroundings.words[0]!r}", f"give a command line of {KNOWN}")
+        return
+    runs = True
+    for finding in LOOKS[understood.kind](understood):
+        runs = runs and finding.level != ERROR
+        if runs or finding.level != OK:  # "it starts" is not said beside what will stop it
+            yield finding
+
+
+def understand(words: list[str]) -> Command | None:
+    """The parts of a command line; None where it is not one of ``PROGRAMS``."""
+    assignments = []
+    for word in words:
+        if not re.match(r"[A-Za-z_]\w*=", word):
+            break
+        assignments.append(word.partition("=")[::2])
+    first, *rest = words[len(assignments) :] or [""]
+    if os.path.basename(first) == "cim-plugin":
+        return Command(TRAIN, None, "cim-plugin train", rest[1:], dict(assignments)) if rest[:1] == ["train"] else None
+    if not re.match(r"(python|torchrun)", os.path.basename(first)):
+        return None
+    for position, word in enumerate(rest):
+        module = rest[position - 1] == "-m" if position else False
+        for name, (kind, more) in PROGRAMS.items():
+            target = name.split()[0]
+            if (word == target if module else target.endswith(".py") and os.path.abspath(word).endswith("/" + target)) and rest[position + 1 : position + 1 + len(more)] == more:
+                return Command(kind, first, name, rest[position + 1 + len(more) :], dict(assignments))
+    return None
+
+
+# --- the interpreter -------------------------------------------------------------------------------------------------
+
+
+def _interpreter(word: str, why: str, fix: str) -> Iterator[Finding]:
+    """Whether ``word`` starts the environment that this is."""
+    path = shutil.which(word)
+    if path is None:
+        yield Finding(ERROR, f"{why} {word!r}, which is not on the PATH", fix)
+        return
+    if "python" not in os.path.basename(word):
+        return
+    done = child([path, "-c", "import importlib.util as u, sys; print(sys.prefix); print(u.find_spec('cim_plugin') is not None)"])
+    prefix, _, has_plugin = done.stdout.strip().partition("\n")
+    if done.returncode:
+        yield Finding(ERROR, f"{why} {path}, which does not start ({last_words(done)})", fix)
+    elif os.path.realpath(prefix) != os.path.realpath(sys.prefix):
+        known = "has the plugin, too" if has_plugin == "True" else "does not have the plugin"
+        yield Finding(WARNING if has_plugin == "True" else ERROR, f"{why} {path}, which is not the interpreter that runs this ({sys.executable}) and {known}", fix)
+
+
+# --- the kinds of command ---------------------------------------------------------------------------------------------
+
+
+def _train(understood: Command) -> Iterator[Finding]:
+    if understood.python is not None:
+        yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
+    yield from _dry_start(TRAIN, understood.arguments, understood.environment)
+
+
+def _domainbed(understood: Command) -> Iterator[Finding]:
+    options, _ = _parser("--output_dir", "--algorithm").parse_known_args(understood.arguments)
+    yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
+    yield from _autoload(understood, [options.algorithm])
+    folder = options.output_dir or "train_output"
+    if os.path.exists(os.path.join(folder, "results.jsonl")):
+        yield Finding(WARNING, f"--output_dir {folder} holds results of an earlier run, which DomainBed appends to", "choose another folder, or move the old one away")
+    refused = writable(folder, "--output_dir")
+    if refused:
+        yield refused
+    yield from _start_domainbed(understood.arguments, understood.environment)
+
+
+def _sweep(understood: Command) -> Iterator[Finding]:
+    """Its jobs are commands of the train script: one is started per data set."""
+    parser = _parser("--output_dir", "--data_dir", "--command_launcher", "--hparams", "--holdout_fraction", "--task")
+    parser.add_argument("--datasets", nargs="+", default=[])
+    parser.add_argument("--algorithms", nargs="+", default=[])
+    options, _ = parser.parse_known_args(understood.arguments)
+    yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
+    yield from _autoload(understood, options.algorithms or list(catalog.ALGORITHMS))
+    if options.command_launcher is None:
+        yield Finding(ERROR, "sweep needs --command_launcher", "give --command_launcher cim_local, which uses the interpreter that runs the sweep")
+    elif options.command_launcher != "cim_local":
+        why = f"--command_launcher {options.command_launcher} starts every job with the bare word"
+        yield from _interpreter("python", why, "give --command_launcher cim_local, or activate the environment first")
+    if not options.datasets:
+        yield Finding(NOTE, "without --datasets a sweep is over all data sets of DomainBed; none was looked at", "name those that you have")
+    passed = [word for name in ("data_dir", "hparams", "holdout_fraction", "task") if getattr(options, name) for word in (f"--{name}", getattr(options, name))]
+    for dataset in options.datasets:
+        for algorithm in options.algorithms[:1] or ["CIM"]:
+            for finding in _start_domainbed(["--dataset", dataset, "--algorithm", algorithm, *passed], understood.environment):
+                yield finding._replace(what=f"{dataset}: {finding.what}")
+
+
+def _examples(understood: Command) -> Iterator[Finding]:
+    options, _ = _parser("--algorithm").parse_known_args(understood.arguments)
+    if options.algorithm in catalog.ALGORITHMS:
+        yield Finding(ERROR, f"run_expt.py of a WILDS checkout does not know {options.algorithm}", "'cim-plugin train' takes the same flags")
+    else:
+        yield Finding(NOTE, "run_expt.py of a WILDS checkout has nothing to do with this plugin; it was not looked at", "'cim-plugin train' takes the same flags")
+
+
+LOOKS = {TRAIN: _train, DOMAINBED: _domainbed, SWEEP: _sweep, EXAMPLES: _examples}
+
+
+def _parser(*names: str) -> argparse.ArgumentParser:
+    """A few flags of a program that is not ours; whatever else is given is its own business."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    for name in names:
+        parser.add_argument(name)
+    return parser
+
+
+def _autoload(understood: Command, algorithms: list[str | None]) -> Iterator[Finding]:
+    """Whether the host's own script will know our algorithms."""
+    ours = [name for name in algorithms if name in catalog.ALGORITHMS]
+    switch = understood.environment.get("CIM_PLUGIN_AUTOLOAD", os.environ.get("CIM_PLUGIN_AUTOLOAD", "1"))
+    if ours and understood.program.startswith("domainbed") and (switch == "0" or autoload.FINDER not in sys.meta_path):
+        script = understood.program.rpartition("scripts.")[2].removesuffix(".py")
+        yield Finding(ERROR, f"DomainBed will not know {ours[0]}: the autoload is off", f"start it as 'python -m cim_plugin.domainbed {script} ...'")
+
+
+# --- starting it ------------------------------------------------------------------------------------------------------
+
+
+def _start_domainbed(arguments: list[str], environment: dict[str, str]) -> Iterator[Finding]:
+    if find_domainbed() is None and not environment.get("DOMAINBED_HOME"):
+        yield Finding(ERROR, "DomainBed is not found", "cim-plugin get-domainbed fetches it, or set DOMAINBED_HOME to a checkout")
+        return
+    yield from _dry_start(DOMAINBED, arguments, environment)
+
+
+def _dry_start(kind: str, arguments: list[str], environment: dict[str, str]) -> Iterator[Finding]:
+    """What :mod:`.dry_start` says, from a process of its own whose files are thrown away."""
+    with tempfile.TemporaryDirectory(prefix="cim-plugin-doctor-") as folder:
+        done = child(
+            [sys.executable, "-m", "cim_plugin.doctor.dry_start", folder, kind, *arguments],
+            {**environment, "HF_HUB_OFFLINE": "1"},
+        )
+        findings, started = read_report(folder)
+        errors = Path(folder, OUTPUT, "err.txt")  # DomainBed keeps its standard error there
+        if errors.is_file():
+            done.stderr += errors.read_text(errors="replace")
+    yield from findings
+    if started:
+        yield Finding(OK, "it starts, and comes to its first step")
+    elif not findings or findings[-1].level not in (ERROR, WARNING) or done.returncode:
+        said = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
+        yield Finding(ERROR, said[-1]) if said else Finding(ERROR, f"it stops before its first step: {last_words(done)}", "run it, to read all that it says")

@@ -1,0 +1,132 @@
+"""A run folder of ``cim-plugin train``, opened for ``cim-plugin show``."""
+
+from __future__ import annotations
+
+import json
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .show_figures import release_figures
+from .show_runs import RESULTS, Learnt, check_algorithm
+
+
+def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Learnt:
+    """The model of a selection rule and the images of a split.
+
+    Raises:
+        InputError: results.json or the model's file is damaged or of another configuration, or the data are not to be had.
+    """
+    results = _read_results(path)
+    check_algorithm(results["algorithm"], path)
+    config = {**results["config"], "log_dir": path, "download": False}
+    if data_folder is not None:
+        config["root_dir"] = data_folder
+    file, choice = _model_file(path, results, config, rule)
+    try:
+        data, transform, model = _build(config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"the configuration in {os.path.join(path, RESULTS)} is not one of this version ({type(error).__name__}: {error})") from error
+    _load(model, file, config)
+    if split not in data.splits or not len(data.splits[split].labels):
+        filled = [key for key, of_key in data.splits.items() if len(of_key.labels)]
+        raise InputError(f"--split {split!r} has no images in {config['dataset']}; it has {', '.join(filled)}")
+    part = data.splits[split]
+    return Learnt(
+        run=path,
+        algorithm=config["algorithm"],
+        dataset=config["dataset"],
+        split=split,
+        chosen=f"rule {rule}, epoch {choice['epoch']}" + ("" if results.get("status") == "finished" else ", run not finished"),
+        synthetic=data.synthetic,
+        model=model.eval(),
+        labels=part.labels,
+        groups=part.groups,
+        environments=_environments(config, data, part.metadata),
+        unit="group",
+        group_names=[" ".join(data.grouper.group_str(group).split()) for group in range(data.grouper.n_groups)],
+        class_names=_class_names(data),
+        read=lambda rows: _read(data, part, transform, rows),
+        figure=release_figures(data, part, transform),
+    )
+
+
+def _read_results(path: str) -> dict[str, Any]:
+    file = os.path.join(path, RESULTS)
+    try:
+        with open(file, encoding="utf-8") as opened:
+            results = json.load(opened)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}); the run must be repeated, or the file restored") from error
+    for name, kind in (("algorithm", str), ("config", dict), ("selection", dict)):
+        if not isinstance(results, dict) or not isinstance(results.get(name), kind):
+            raise InputError(f"{file} is not a file of 'cim-plugin train': it has no {name!r}")
+    return results
+
+
+def _model_file(path: str, results: dict[str, Any], config: dict[str, Any], rule: str) -> tuple[str, dict[str, Any]]:
+    from ..wilds_runner.results import model_file, place
+
+    chosen = results["selection"]
+    if not isinstance(chosen.get(rule), dict) or "epoch" not in chosen[rule]:
+        raise InputError(f"--rule {rule!r} has chosen no epoch in {path}; " + (f"it has {', '.join(chosen)}" if chosen else "no epoch has ended yet"))
+    try:
+        folder, word = place(SimpleNamespace(config=config), rule)
+        file = os.path.join(folder, model_file(config, word))
+    except KeyError as error:
+        raise InputError(f"{os.path.join(path, RESULTS)} is not a file of 'cim-plugin train': its configuration has no {error}") from error
+    if not os.path.isfile(file):
+        raise InputError(f"{file} is missing: it was removed, or the run had --save_best false; choose another --rule of {', '.join(chosen)}")
+    return file, chosen[rule]
+
+
+def _build(config: dict[str, Any]):
+    """Data, transform and a model whose weights are still random: those of the file replace pretrained ones."""
+    from ..wilds_runner.datasets import open_dataset
+    from ..wilds_runner.loading import seed_of, seeded
+    from ..wilds_runner.trainer import build_model
+    from ..wilds_runner.transforms import make_transform
+
+    if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder
+        raise InputError(f"{config['root_dir']} with the data of the run does not exist; name the folder by --root_dir")
+    config = {**config, "model_kwargs": {**config["model_kwargs"], "pretrained": False}, "pretrained_model_path": None}
+    with seeded(seed_of(config["seed"], "splits")):  # as the run did: --frac draws
+        data = open_dataset(config)
+    transform = make_transform(config, data.wilds.original_resolution)
+    return data, transform, build_model(config, data, transform)
+
+
+def _load(model: torch.nn.Module, file: str, config: dict[str, Any]) -> None:
+    from ..wilds_runner.backbones import read_checkpoint
+
+    saved = read_checkpoint(file, "show")
+    try:
+        model.load_state_dict(saved["algorithm"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise InputError(f"{file} is not a model of {config['algorithm']} with --model {config['model']}, as {RESULTS} beside it says") from error
+
+
+def _environments(config: dict[str, Any], data, metadata: Tensor) -> Tensor:
+    """(N,) int64: the combination of the group fields other than the label, as the trainer has it for the training split."""
+    from wilds.common.grouper import CombinatorialGrouper
+
+    fields = [field for field in config["groupby_fields"] if field != "y"]
+    return CombinatorialGrouper(data.wilds, fields or None).metadata_to_group(metadata)
+
+
+def _class_names(data) -> list[str]:
+    names = (getattr(data.wilds, "metadata_map", None) or {}).get("y")
+    return [str(name).strip() for name in names] if names is not None and len(names) == data.n_classes else [f"class {number}" for number in range(data.n_classes)]
+
+
+def _read(data, part, transform, rows: list[int]) -> Tensor:
+    from ..wilds_runner.loading import Images, to_pixels
+
+    batch = Images(data.wilds, part.indices, transform, augment=False)[[(row, 0) for row in rows]]
+    if isinstance(batch, InputError):
+        raise batch
+    return to_pixels(batch.images, "cpu")

@@ -1,0 +1,97 @@
+"""``cim-plugin show`` on DomainBed's model.pkl: read without executing anything, and shown with the host's own data and splits."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from hosts import forked_host
+
+from cim_plugin import cli
+from cim_plugin.report.show_domainbed import _read
+
+ARGS = {"algorithm": "CIM", "dataset": "DebugDigitsOnPhotos", "data_dir": None, "test_envs": [2], "holdout_fraction": 0.2, "trial_seed": 0, "seed": 0}
+SAVED = {"args": ARGS, "model_hparams": {}, "model_input_shape": (3, 28, 28), "model_num_classes": 2, "model_num_domains": 2, "model_dict": {}}
+
+
+def save(folder, **changes):
+    torch.save({**SAVED, **changes}, folder / "model.pkl")
+    return folder
+
+
+def refusal(capsys, *words) -> str:
+    capsys.readouterr()
+    assert cli.main(["show", *map(str, words)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    return said.err
+
+
+class _Code:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_random_hyperparameters_with_numpys_numbers_are_read(tmp_path):
+    hparams = {"resnet_dropout": np.random.RandomState(0).choice([0.0, 0.1]), "flag": np.bool_(True), "count": np.int64(3)}
+    save(tmp_path, model_hparams=hparams)
+    assert _read(str(tmp_path / "model.pkl"))["model_hparams"] == hparams
+
+
+BAD = {
+    "ERM": ({"args": {**ARGS, "algorithm": "ERM"}}, [], "a run of ERM, which has no transformation network"),
+    "an algorithm that is no text": ({"args": {**ARGS, "algorithm": 3}}, [], "a run of 3"),
+    "no hyperparameters": ({"model_hparams": None}, [], "has no 'model_hparams'"),
+    "no seed": ({"args": {key: value for key, value in ARGS.items() if key != "seed"}}, [], "its args have no 'seed'"),
+    "code": ({"model_dict": _Code()}, [], "nothing else is loaded"),
+    "a split of WILDS": ({}, ["--split", "id_val"], "one of train, val, test"),
+    "no DomainBed": ({}, [], "needs DomainBed to build its model"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_refused_in_one_line(tmp_path, capsys, monkeypatch, what):
+    changes, words, says = BAD[what]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("DOMAINBED_HOME", raising=False)
+    if what == "no DomainBed":
+        monkeypatch.setitem(sys.modules, "domainbed.datasets", None)
+    assert says in refusal(capsys, save(tmp_path, **changes), *words)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.host
+def test_a_real_run(domainbed, tmp_path):
+    """Trained by DomainBed itself; shown by environment, with the digits known, and with the accuracies that DomainBed wrote."""
+    words = "--algorithm CIM --dataset DebugDigitsOnPhotos --test_envs 2 --steps 1 --output_dir".split()
+    done = forked_host.run(domainbed, "-m", "domainbed.scripts.train", *words, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    script = f"""
+        import json
+        from cim_plugin.report import show_runs, show_summary
+        said = []
+        for split in ("train", "val", "test"):
+            learnt = show_runs.open_run({str(tmp_path)!r}, split, "best", None)
+            rows = list(range(len(learnt.labels)))
+            right = (learnt.model(learnt.read(rows)).argmax(1) == learnt.labels).double()
+            accuracy = [float(right[learnt.groups == group].mean()) for group in range(len(learnt.group_names))]
+            said.append([learnt.unit, learnt.group_names, learnt.synthetic, accuracy, show_summary.summarize(learnt, 0, False)["figure_to_ground"] is not None])
+        print(json.dumps(said))
+    """
+    done = forked_host.run(domainbed, "-c", textwrap.dedent(script))
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])
+    train, val, test = json.loads(done.stdout.splitlines()[-1])
+    for said, part in ((train, "in"), (val, "out")):
+        assert said[:3] == ["environment", ["environment +90%", "environment +80%"], True]
+        assert said[3] == pytest.approx([written[f"env0_{part}_acc"], written[f"env1_{part}_acc"]])
+        assert said[4]
+    assert test[1] == ["environment -90%"]
+    n_in, n_out = 480, 119  # of 599
+    assert test[3][0] == pytest.approx((n_in * written["env2_in_acc"] + n_out * written["env2_out_acc"]) / (n_in + n_out))
