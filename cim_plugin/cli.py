@@ -13,6 +13,10 @@ from .errors import InputError
 COMMANDS = {
     "train": ("cim_plugin.wilds_runner.command", "train or evaluate on an image data set of the wilds package, with run_expt's flags"),
     "data": ("cim_plugin.data.command", "make offline stand-ins, convert public archives, check what is there"),
+    "compare": ("cim_plugin.report.command", "one table per data set from DomainBed's output folders and those of 'cim-plugin train'"),
+    "show": ("cim_plugin.report.show", "pictures of what the transformation network of a run has learnt"),
+    "leaderboard": ("cim_plugin.leaderboard.command", "run, pack and check a submission to the WILDS leaderboard"),
+    "doctor": ("cim_plugin.doctor", "versions, hosts, data and known traps: what will run here and what will not"),
     "get-domainbed": ("cim_plugin.get_domainbed", "fetch the tested DomainBed into the user's cache, importable from any folder"),
 }
 

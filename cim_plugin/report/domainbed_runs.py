@@ -1,0 +1,134 @@
+"""DomainBed's output folders: our own reading of results.jsonl. DomainBed need not be installed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from typing import Any, Iterable, NamedTuple
+
+import numpy as np
+
+from .runs import Run, Unreadable, check, fraction, get, own_settings, parse_json, read_text
+
+RESULTS = "results.jsonl"
+DONE = "done"
+
+#: arguments of the host's training script that change what is computed
+COMPARED = ("task", "steps", "checkpoint_freq", "holdout_fraction", "uda_holdout_fraction")
+
+
+class Record(NamedTuple):
+    """One line of results.jsonl. Accuracies are fractions in [0, 1], one per environment."""
+
+    step: int
+    inside: list[float]  #: on the part that is trained on where the environment is
+    outside: list[float]  #: on the held-out part
+    step_seconds: float | None
+    memory_gib: float
+
+
+class Measured(NamedTuple):
+    """What selection needs of a run."""
+
+    held_out: tuple[int, ...]  #: the environments that were not trained on
+    draw: int  #: number of the hyperparameter draw
+    records: list[Record]
+
+
+def is_run(files: set[str]) -> bool:
+    """Whether a folder with these files was written by the host's training script."""
+    return RESULTS in files
+
+
+def read(folder: str) -> list[Run]:
+    """The runs whose records are in a folder: one, unless runs with different arguments shared it.
+
+    Raises:
+        Unreadable: results.jsonl is damaged, but for the last line of a run that was killed.
+    """
+    path = os.path.join(folder, RESULTS)
+    done = os.path.exists(os.path.join(folder, DONE))
+    lines = read_text(path).split("\n")
+    cut = lines.pop() if not done and lines[-1] else ""  # a killed run may leave half a line; a whole one ends in a newline
+    families: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
+    for number, text in enumerate(lines, 1):
+        if text.strip():
+            record = parse_json(text, path, number)
+            arguments = get(record, "args", dict, f"{path}, line {number}")
+            families[json.dumps(arguments, sort_keys=True)].append((number, record))
+    if not families:
+        raise Unreadable(f"{path}: incomplete, killed while the first evaluation was written" if cut else f"{path}: incomplete, no evaluation yet")
+    return [_run(folder, path, numbered, done, len(families)) for numbered in families.values()]
+
+
+def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], done: bool, sharing: int) -> Run:
+    where = f"{path}, line {numbered[0][0]}"
+    arguments = numbered[0][1]["args"]
+    algorithm = get(arguments, "algorithm", str, where)
+    dataset = get(arguments, "dataset", str, where)
+    records = [_record(record, f"{path}, line {number}") for number, record in numbered]
+    held_out = tuple(check(number, int, f"{where}: field 'args.test_envs'") for number in get(arguments, "test_envs", list, where))
+    n_environments = len(records[0].inside)
+    if any(len(record.inside) != n_environments for record in records):
+        raise Unreadable(f"{path}: its lines have different numbers of environments")
+    if not 0 < len(set(held_out)) == len(held_out) < n_environments or not set(held_out) < set(range(n_environments)):
+        expected = f"some, not all, of the environments 0 to {n_environments - 1} are expected, once each"
+        raise Unreadable(f"{where}: field 'args.test_envs' is {list(held_out)}; {expected}")
+    overrides = arguments.get("hparams")
+    overrides = parse_json(check(overrides, str, f"{where}: field 'args.hparams'"), f"{where}: args.hparams") if overrides else {}
+    settings = own_settings(algorithm, overrides)
+    steps = [record.step for record in records]
+    restarts = sum(later <= earlier for earlier, later in zip(steps, steps[1:]))
+    timed = [record for record in records if record.step_seconds is not None]
+    memory = max(record.memory_gib for record in records)
+    return Run(
+        folder=folder,
+        host="domainbed",
+        dataset=dataset,
+        algorithm=algorithm,
+        seed=get(arguments, "trial_seed", int, where),
+        settings=settings,
+        flags={name: arguments.get(name) for name in COMPARED} | {f"hparams.{name}": value for name, value in overrides.items() if name not in settings},
+        circumstances={},
+        synthetic=dataset.startswith("Debug"),
+        measured=Measured(held_out, get(arguments, "hparams_seed", int, where), records),
+        unfinished=None if done else f"step {steps[-1]}" + (f" of {arguments['steps'] - 1}" if isinstance(arguments.get("steps"), int) else ""),
+        remarks=tuple(_remarks(folder, numbered, restarts, sharing)),
+        step_seconds=_step_seconds(timed) if timed else None,
+        memory={"GPU": memory * 2**30} if memory else {},  # the host says 0 where there is no GPU
+    )
+
+
+def _remarks(folder: str, numbered: list[tuple[int, dict[str, Any]]], restarts: int, sharing: int) -> Iterable[str]:
+    if sharing > 1:
+        yield f"{folder} holds {sharing} runs with different arguments; its file 'done' does not tell which of them finished"
+    if restarts:
+        yield f"{folder} was started {restarts + 1} times; all its evaluations count, as in collect_results"
+    bad = next((number for number, record in numbered if isinstance(record.get("loss"), float) and not np.isfinite(record["loss"])), None)
+    if bad is not None:
+        yield f"the loss of {folder} is not a number at line {bad} of {RESULTS}"
+
+
+def _record(record: dict[str, Any], where: str) -> Record:
+    inside, outside = [], []
+    while f"env{len(inside)}_in_acc" in record:
+        number = len(inside)
+        for split, accuracies in (("in", inside), ("out", outside)):
+            name = f"env{number}_{split}_acc"
+            accuracies.append(fraction(get(record, name, float, where), f"{where}: field {name!r}"))
+    if not inside:
+        raise Unreadable(f"{where}: field 'env0_in_acc' is missing")
+    seconds = get(record, "step_time", float, where) if "step_time" in record else None
+    memory = get(record, "mem_gb", float, where) if "mem_gb" in record else 0.0
+    step = get(record, "step", int, where)
+    if step < 0:
+        raise Unreadable(f"{where}: field 'step' is {step}, not a step from 0 on")
+    return Record(step, inside, outside, seconds, memory)
+
+
+def _step_seconds(records: list[Record]) -> float:
+    """The mean over all steps: a record holds the mean since the one before."""
+    steps = [record.step for record in records]
+    counts = [later - earlier if later > earlier else later + 1 for earlier, later in zip([-1, *steps], steps)]
+    return float(np.average([record.step_seconds for record in records], weights=counts))

@@ -1,0 +1,85 @@
+"""From folders to runs: a search that never leaves the folders it was given and never stops at a damaged run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import Iterable, Iterator
+
+from ..errors import InputError
+from . import domainbed_runs, wilds_runs
+from .runs import Run, Unreadable
+
+READERS = (wilds_runs, domainbed_runs)
+MARKERS = {wilds_runs.RESULTS, domainbed_runs.RESULTS}  #: a link by one of these names may lead anywhere
+
+
+@dataclass
+class Found:
+    """What a search gives."""
+
+    runs: list[Run] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  #: folders that count for nothing, and why
+    links: list[str] = field(default_factory=list)  #: links to folders and results, not followed
+
+
+def find(folders: list[str]) -> Found:
+    """All runs in and below the folders, each once, in the order of their paths.
+
+    Raises:
+        InputError: a folder is not there, or there is no run at all.
+    """
+    found, seen = Found(), set()
+    for top in folders:
+        _check_folder(top)
+        for folder, files in _progress(_walk(top, found)):
+            if os.path.realpath(folder) not in seen:
+                seen.add(os.path.realpath(folder))
+                _read(folder, files, found)
+    if not found.runs:
+        where = ", ".join(folders)
+        if found.left_out:
+            raise InputError(f"no run in {where} can be read: {found.left_out[0]}" + (f" (and {len(found.left_out) - 1} more)" if found.left_out[1:] else ""))
+        raise InputError(f"no run in {where}: neither a results.json of 'cim-plugin train' nor a results.jsonl of DomainBed" + _unfollowed(found))
+    return found
+
+
+def _progress(folders: Iterator) -> Iterable:
+    """A bar where somebody watches and tqdm is there."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return folders
+    return tqdm(folders, desc="reading", unit=" folders", leave=False, disable=not sys.stderr.isatty())
+
+
+def _unfollowed(found: Found) -> str:
+    return f"; links are not followed, name their targets: {found.links[0]}" if found.links else ""
+
+
+def _check_folder(folder: str) -> None:
+    if not os.path.lexists(folder):
+        raise InputError(f"{folder} does not exist; name a folder that holds runs")
+    if not os.path.isdir(folder):
+        raise InputError(f"{folder} is not a folder; name the folder that holds the run")
+
+
+def _walk(top: str, found: Found) -> Iterator[tuple[str, set[str]]]:
+    def report(error: OSError) -> None:
+        found.left_out.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for folder, subfolders, files in os.walk(top, onerror=report):
+        subfolders.sort()
+        links = {name for name in (*subfolders, *MARKERS.intersection(files)) if os.path.islink(os.path.join(folder, name))}
+        found.links += [os.path.join(folder, name) for name in sorted(links)]
+        yield folder, {*files, *subfolders} - links
+
+
+def _read(folder: str, files: set[str], found: Found) -> None:
+    for reader in READERS:
+        if reader.is_run(files):
+            try:
+                found.runs += reader.read(folder)
+            except Unreadable as error:
+                found.left_out.append(str(error))

@@ -1,0 +1,146 @@
+"""A run as reports see it, whichever host made it, and the reading of fields that files of unknown origin may lack."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+LARGEST_FILE = 1 << 28  #: bytes; results of thousands of evaluations stay below a tenth of it
+
+
+class Unreadable(Exception):
+    """A run's file is damaged. The message names the file, the line where there is one, and what is wrong."""
+
+
+class Selected(NamedTuple):
+    """What one selection rule makes of one seed. Accuracies are fractions in [0, 1]."""
+
+    seed: int
+    values: dict[str, float]  #: quantity -> value, the quantities of the table's columns
+    parts: dict[str, float]  #: accuracy per group or held-out environment
+    picks: tuple[tuple[Run, float], ...]  #: what was chosen: runs, each with the epoch or step
+
+
+class Curve(NamedTuple):
+    """What selection looks at while a run goes on."""
+
+    x: list[float]  #: epochs or steps
+    y: list[float]  #: accuracy on validation data, a fraction in [0, 1]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training run."""
+
+    folder: str
+    host: str  #: "wilds" or "domainbed"
+    dataset: str
+    algorithm: str
+    seed: int  #: in DomainBed the trial seed
+    settings: dict[str, Any]  #: hyperparameters of this plugin that differ from their defaults
+    flags: dict[str, Any]  #: everything else that changes what is computed
+    circumstances: dict[str, str]  #: versions and device
+    synthetic: bool
+    measured: Any  #: what the host's module selects from
+    unfinished: str | None = None  #: how far a run came that has not finished
+    remarks: tuple[str, ...] = ()  #: what a reader of a table should know of it
+    step_seconds: float | None = None
+    memory: dict[str, float] = field(default_factory=dict)  #: "GPU" or "host" -> most bytes held
+
+
+def read_text(path: str) -> str:
+    """A text file of a run.
+
+    Raises:
+        Unreadable: it is no file, too large, not readable or not UTF-8.
+    """
+    try:
+        size = os.path.getsize(path)
+        if size > LARGEST_FILE:
+            raise Unreadable(f"{path}: {size / 1e6:.0f} MB is too large for the results of a run")
+        if not os.path.isfile(path):
+            raise Unreadable(f"{path}: is not a file")
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise Unreadable(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"{path}: is not UTF-8 text (byte {error.start})") from error
+
+
+def parse_json(text: str, path: str, first_line: int = 1) -> dict[str, Any]:
+    """A JSON object.
+
+    Args:
+        path: for messages.
+        first_line: the line of ``path`` on which ``text`` begins.
+
+    Raises:
+        Unreadable: it is not JSON or not an object; names the line.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Unreadable(f"{path}, line {first_line + error.lineno - 1}: not JSON ({error.msg}, column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets nested thousands deep
+        raise Unreadable(f"{path}, line {first_line}: not JSON that can be read ({error})") from error
+    if not isinstance(value, dict):
+        raise Unreadable(f"{path}, line {first_line}: a JSON object is expected, this is {type(value).__name__}")
+    return value
+
+
+WORDS = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false", dict: "an object", list: "a list"}
+
+
+def get(record: dict[str, Any], name: str, kind: type, where: str) -> Any:
+    """A field of a JSON object; ``a.b`` is field b of field a. Numbers are finite.
+
+    Raises:
+        Unreadable: it is missing or of another type.
+    """
+    value: Any = record
+    for key in name.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise Unreadable(f"{where}: field {name!r} is missing")
+        value = value[key]
+    return check(value, kind, f"{where}: field {name!r}")
+
+
+def check(value: Any, kind: type, what: str) -> Any:
+    """``value`` if it is of this type, a float made of a whole number where one is asked for.
+
+    Raises:
+        Unreadable: it is not.
+    """
+    accepted = (int, float) if kind is float else kind
+    right = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    if right and kind in (int, float):
+        right = abs(value) < 2**63  # false for NaN, too
+    if not right:
+        shown = str(value) if not isinstance(value, (dict, list)) else type(value).__name__
+        raise Unreadable(f"{what} is {shown[:40]!r}, not {WORDS[kind]}")
+    return float(value) if kind is float else value
+
+
+def fraction(value: Any, what: str) -> float:
+    """An accuracy.
+
+    Raises:
+        Unreadable: it is not a number in [0, 1].
+    """
+    value = check(value, float, what)
+    if not 0 <= value <= 1:
+        raise Unreadable(f"{what} is {value:g}, not an accuracy between 0 and 1")
+    return value
+
+
+def own_settings(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Those hyperparameters of this plugin that differ from their defaults."""
+    from .. import catalog
+
+    if algorithm not in catalog.TRAINABLE:
+        return {}
+    known = catalog.hyperparameters(algorithm)
+    return {name: value for name, value in values.items() if name in known and value != known[name].default}

@@ -1,0 +1,167 @@
+"""Folders of ``cim-plugin train``: what results.json says, and the curves of val_eval.csv."""
+
+from __future__ import annotations
+
+import csv
+import os
+from typing import Any
+
+from ..wilds_runner import defaults
+from ..wilds_runner.config import FLAGS, MAY_DIFFER
+from .runs import Curve, Run, Selected, Unreadable, check, fraction, get, own_settings, parse_json, read_text
+
+RESULTS = "results.json"
+STATE = "state.pth"
+
+#: rule -> what it looks at; those of wilds_runner/selection.py
+RULES = {
+    "worst_group": "worst-group accuracy on validation data (needs group labels of validation data)",
+    "average": "average accuracy on validation data (needs no group labels)",
+    "worst_class": "worst-class accuracy on validation data (needs no group labels)",
+    "last": "the last epoch",
+    "best": "--val_metric on validation data",
+    "oracle": "TEST data: not a selection that may be reported",
+}
+DEFAULT_RULES = ("worst_group", "average")
+WORST_GROUP = ("acc_wg", "acc_worst_region")  #: what the evaluators of the wilds package call worst-group accuracy
+AVERAGES = ("acc_avg", "adj_acc_avg")  #: and what they call average accuracy
+SPLIT = "test"
+
+#: flags that do not change what is computed
+BOOKKEEPING = MAY_DIFFER | {
+    "dataset",
+    "algorithm",
+    "seed",
+    "hyperparameters",
+    "loader_kwargs",
+    "log_every",
+    "no_group_logging",
+    "save_step",
+    "save_best",
+    "save_last",
+    "save_pred",
+    "evaluate_all_splits",
+    "eval_splits",
+}
+
+
+def is_run(files: set[str]) -> bool:
+    """Whether a folder with these files was written by ``cim-plugin train``."""
+    return bool(files & {RESULTS, STATE})
+
+
+def read(folder: str) -> list[Run]:
+    """The run of a folder.
+
+    Raises:
+        Unreadable: results.json is missing, damaged, or of something else.
+    """
+    path = os.path.join(folder, RESULTS)
+    if not os.path.lexists(path):
+        raise Unreadable(f"{folder}: incomplete, stopped before the end of its first epoch (no {RESULTS})")
+    record = parse_json(read_text(path), path)
+    config = get(record, "config", dict, path)
+    algorithm = get(record, "algorithm", str, path)
+    status = get(record, "status", str, path)
+    epochs, wanted = get(record, "epochs", int, path), get(config, "n_epochs", int, path)
+    chosen = get(record, "selection", dict, path)
+    steps = get(record, "steps", int, path)
+    run = Run(
+        folder=folder,
+        host="wilds",
+        dataset=get(record, "dataset", str, path),
+        algorithm=algorithm,
+        seed=get(record, "seed", int, path),
+        settings=own_settings(algorithm, get(config, "hyperparameters", dict, path)),
+        flags=_flags(algorithm, config),
+        circumstances=_circumstances(record, path),
+        synthetic=get(record, "synthetic", bool, path),
+        measured={rule: _chosen(get(chosen, rule, dict, path), f"{path}: selection.{rule}", config) for rule in chosen if rule in RULES},
+        unfinished=None if status == "finished" else f"epoch {epochs} of {wanted}",
+        remarks=(f"--frac {config['frac']}: a part of every split only",) if config.get("frac", 1) != 1 else (),
+        step_seconds=get(record, "seconds.train", float, path) / steps if steps else None,
+        memory=_memory(get(record, "peak_memory_bytes", dict, path), path),
+    )
+    return [run]
+
+
+def _flags(algorithm: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Without what follows from the algorithm: group DRO samples its groups equally often, and is still compared with ERM.
+
+    A flag that is younger than the run has its default.
+    """
+    older = {name: keywords["default"] for flags in FLAGS.values() for name, keywords in flags.items() if "default" in keywords}
+    config = {**older, **config}
+    implied = {"distinct_groups": None, **defaults.ALGORITHMS.get(algorithm, defaults.ALGORITHMS[None])}
+    return {name: value for name, value in config.items() if name not in BOOKKEEPING and not (name in implied and value == implied[name])}
+
+
+def _circumstances(record: dict[str, Any], path: str) -> dict[str, str]:
+    versions = get(record, "versions", dict, path)
+    return {"device": str(record.get("device")), **{f"version of {name}": str(version) for name, version in versions.items()}}
+
+
+def _memory(record: dict[str, Any], path: str) -> dict[str, float]:
+    names = {"gpu": "GPU", "resident": "host"}
+    found = {names[key]: check(value, float, f"{path}: field 'peak_memory_bytes.{key}'") for key, value in record.items() if key in names}
+    return dict([next(iter(sorted(found.items())))]) if found else {}  # the GPU's where there is one
+
+
+def _chosen(record: dict[str, Any], where: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The epoch, and of the test split the columns' values and the groups' accuracies; empty where the split was not evaluated."""
+    epoch, splits = get(record, "epoch", int, where), get(record, "splits", dict, where)
+    if SPLIT not in splits:
+        return {"epoch": epoch, "values": {}, "parts": {}}
+    where = f"{where}.splits.{SPLIT}"
+    metrics, groups = get(splits, f"{SPLIT}.metrics", dict, where), get(splits, f"{SPLIT}.groups", dict, where)
+    values = {"average": fraction(get(splits, f"{SPLIT}.accuracy", float, where), f"{where}: field 'accuracy'")}
+    for name in WORST_GROUP:
+        if name in metrics:
+            values["worst group"] = fraction(metrics[name], f"{where}: metric {name!r}")
+    special = config.get("val_metric")
+    if isinstance(special, str) and special in metrics and special not in (*WORST_GROUP, *AVERAGES):
+        values[special] = check(metrics[special], float, f"{where}: metric {special!r}")
+    parts = {name: fraction(get(groups, name, dict, where).get("accuracy"), f"{where}: group {name!r}") for name in groups}
+    return {"epoch": epoch, "values": values, "parts": parts}
+
+
+def select(runs: list[Run], rule: str) -> tuple[list[Selected], list[str]]:
+    """What a rule makes of the runs of one row, by seed, and what is to be said of it. Of runs with one seed the first counts."""
+    found: dict[int, Selected] = {}
+    used: dict[int, Run] = {}
+    marks = []
+    for run in runs:
+        chosen = run.measured.get(rule)
+        if run.seed in used:
+            same = "the same" if chosen == used[run.seed].measured.get(rule) else "other"
+            marks.append(f"seed {run.seed} is there twice: {used[run.seed].folder} counts, {run.folder} does not ({same} numbers)")
+            continue
+        used[run.seed] = run
+        if chosen is None:
+            marks.append(f"seed {run.seed} failed: {rule} chose no epoch (its score was never a number) in {run.folder}")
+        elif not chosen["values"]:
+            marks.append(f"seed {run.seed} has no evaluation of the {SPLIT} split in {run.folder}")
+        else:
+            found[run.seed] = Selected(run.seed, chosen["values"], chosen["parts"], ((run, chosen["epoch"]),))
+    return [found[seed] for seed in sorted(found)], marks
+
+
+def curve(run: Run) -> Curve:
+    """Worst-group accuracy on validation data per epoch, average accuracy where the evaluator has no groups.
+
+    Raises:
+        Unreadable: val_eval.csv is missing or damaged.
+    """
+    path = os.path.join(run.folder, "val_eval.csv")
+    rows = csv.DictReader(read_text(path).splitlines())
+    name = next((name for name in (*WORST_GROUP, *AVERAGES) if name in (rows.fieldnames or ())), None)
+    if name is None or "epoch" not in (rows.fieldnames or ()):
+        raise Unreadable(f"{path}, line 1: no column epoch, or none of {', '.join((*WORST_GROUP, *AVERAGES))}")
+    line = Curve([], [])
+    for row in rows:
+        try:
+            line.x.append(int(row["epoch"]))
+            line.y.append(fraction(float(row[name]), f"{path}, line {rows.line_num}: {name}"))
+        except (TypeError, ValueError) as error:
+            raise Unreadable(f"{path}, line {rows.line_num}: cut or damaged") from error
+    return line
