@@ -3,7 +3,7 @@
 Maps are (B, P, h, w) in the channels_last memory format: the P planes of a pixel are neighbours in memory, and every
 step of a filter is one vector operation over planes. G is separable, and there are two ways to filter along a
 dimension: depthwise convolution, which needs oneDNN to be fast and which oneDNN has for float32 only, and products with
-the window's banded matrix, which every BLAS has in every precision. ``scripts/bench triplet`` measures the
+the window's banded matrix, which every BLAS has in every precision. ``scripts/bench similarity`` measures the
 whole.
 """
 

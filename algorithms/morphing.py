@@ -23,6 +23,7 @@ class PixelSpace(nn.Module):
             raise ValueError(f"mean has {len(mean)} channels and std has {len(std)}; give one of each per channel")
         if min(std) <= 0:
             raise ValueError(f"std must be positive in every channel, {tuple(std)} was given")
+        self.normalised = any(mean) or any(value != 1 for value in std)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -42,11 +43,11 @@ class PixelSpace(nn.Module):
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """(N, C, H, W) as the encoder takes them -> (N, C, H, W) in [0, 1] up to rounding."""
-        return images * self.std + self.mean
+        return images * self.std + self.mean if self.normalised else images
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """The inverse of :meth:`to_pixels`."""
-        return (pixels - self.mean) / self.std
+        return (pixels - self.mean) / self.std if self.normalised else pixels
 
 
 class TransformationNetwork(nn.Module):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .algorithms.classifier import RobustClassifier
-    from .algorithms.morphing import PixelSpace
+    from .algorithms.contrastive import TripletContrast
+    from .algorithms.morphing import InputMorphing, PixelSpace
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,17 @@ BASELINES: dict[str, tuple[tuple[str, ...], str]] = {
     "groupDRO": (("group_dro",), "group DRO (Sagawa et al., 2020); sees the group of every training image"),
 }
 
-TRAINABLE = {**BASELINES, **ALGORITHMS}
+#: CIM on top of a baseline, for the same hosts. DomainBed has its own ``CIM+<base>``, on top of its own algorithms.
+COMPOSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "CIM+groupDRO": (("morphing", "group_dro"), "CIM on top of group DRO"),
+}
+
+TRAINABLE = {**BASELINES, **ALGORITHMS, **COMPOSED}
+
+
+def needs_uniform_groups(algorithm: str) -> bool:
+    """Whether its group weights assume that the groups are sampled equally often."""
+    return "group_dro" in TRAINABLE[algorithm][0]
 
 
 def hyperparameters(algorithm: str) -> dict[str, Hyperparameter]:
@@ -178,10 +189,7 @@ def build(
     """
     from .algorithms.bottleneck import GaussianBottleneck
     from .algorithms.classifier import RobustClassifier
-    from .algorithms.contrastive import TripletContrast
     from .algorithms.group_dro import GroupWeights
-    from .algorithms.morphing import InputMorphing
-    from .algorithms.similarity import choose_scales
 
     check(algorithm, values)
     parts, _ = TRAINABLE[algorithm]
@@ -197,22 +205,48 @@ def build(
     if "group_dro" in parts:
         modules["group_weights"] = GroupWeights(groups_in_training, values["group_dro_step_size"])
     if "morphing" in parts:
-        if values["cim_pairs"] == "cross_environment" and (n_environments or 0) < 2:
-            raise InputError(f"cim_pairs='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; use 'random'")
         weights["contrastive"] = values["cim_lambda"]
-        try:
-            modules["morphing"] = InputMorphing(pixel_space, values["cim_mask"] == "per_channel")
-            modules["contrast"] = TripletContrast(
-                choose_scales(*image_size),
-                pairs=values["cim_pairs"],
-                targets=values["cim_targets"],
-                similarity=values["cim_similarity"],
-                floor=values["cim_floor"],
-                reading=values["cim_reading"],
-            )
-        except ValueError as error:  # algorithms/ says what is wrong with numbers; here it is the user's choice
-            raise InputError(f"{algorithm}: {error}") from error
+        modules["morphing"] = build_psi(algorithm, values, pixel_space)
+        modules["contrast"] = build_contrast(algorithm, values, image_size, n_environments)
     return RobustClassifier(encoder, head, weights, **modules)
+
+
+def build_psi(algorithm: str, values: Mapping[str, Any], pixel_space: PixelSpace) -> InputMorphing:
+    """psi alone; the arguments are those of :func:`build`, ``values`` are checked already.
+
+    Raises:
+        InputError: images with this number of channels cannot be morphed.
+    """
+    from .algorithms.morphing import InputMorphing
+
+    try:
+        return InputMorphing(pixel_space, values["cim_mask"] == "per_channel")
+    except ValueError as error:  # algorithms/ says what is wrong with numbers; here it is the user's choice
+        raise InputError(f"{algorithm}: {error}") from error
+
+
+def build_contrast(algorithm: str, values: Mapping[str, Any], image_size: tuple[int, int], n_environments: int | None) -> TripletContrast:
+    """L_con alone; the arguments are those of :func:`build`, ``values`` are checked already.
+
+    Raises:
+        InputError: a hyperparameter does not go with this image size or host.
+    """
+    from .algorithms.contrastive import TripletContrast
+    from .algorithms.similarity import choose_scales
+
+    if values["cim_pairs"] == "cross_environment" and (n_environments or 0) < 2:
+        raise InputError(f"cim_pairs='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; use 'random'")
+    try:
+        return TripletContrast(
+            choose_scales(*image_size),
+            pairs=values["cim_pairs"],
+            targets=values["cim_targets"],
+            similarity=values["cim_similarity"],
+            floor=values["cim_floor"],
+            reading=values["cim_reading"],
+        )
+    except ValueError as error:
+        raise InputError(f"{algorithm}: {error}") from error
 
 
 def markdown() -> str:

@@ -35,7 +35,7 @@ DRAWS = {
     "scl_temperature": {0.05, 0.1, 0.2},
     "group_dro_step_size": (1e-3, 1e-1),
 }
-USERS = [*catalog.BASELINES, *ALGORITHMS]
+USERS = [*catalog.BASELINES, *ALGORITHMS, *catalog.COMPOSED]
 ENTRIES = {name: entry for entries in catalog.PARTS.values() for name, entry in entries.items()}
 
 

@@ -15,15 +15,19 @@ ALIASES = {"wideresnet50": "wide_resnet50_2"}  #: WILDS' name -> torchvision's
 
 
 class SmallCNN(nn.Sequential):
-    """Four convolutions with group normalisation for images of 28 to 64 pixels, 80,000 parameters. Uses no batch statistics."""
+    """Four convolutions with group normalisation for images of 28 to 64 pixels, 80,000 parameters. Uses no batch statistics.
+
+    Args:
+        channels: of the images.
+    """
 
     n_features = 64
 
-    def __init__(self):
+    def __init__(self, channels: int = 3):
         def block(n_inputs: int, n_outputs: int, stride: int) -> list[nn.Module]:
             return [nn.Conv2d(n_inputs, n_outputs, 3, stride, padding=1, bias=False), nn.GroupNorm(8, n_outputs), nn.ReLU(inplace=True)]
 
-        super().__init__(*block(3, 32, 2), *block(32, 48, 1), *block(48, 64, 2), *block(64, 64, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        super().__init__(*block(channels, 32, 2), *block(32, 48, 1), *block(48, 64, 2), *block(64, 64, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def make_encoder(name: str, model_kwargs: dict[str, Any], pretrained_model_path: str | None) -> tuple[nn.Module, int]:

@@ -143,6 +143,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "devices": {"type": _whole(1), "default": 1, "help": "processes on this machine, one GPU each where there are GPUs"},
         "num_nodes": {"type": _whole(1), "default": 1, "help": "machines; start the command on each with torchrun"},
         "precision": {"choices": PRECISIONS, "default": "32", "help": "of encoder and network; MS-SSIM stays in float32"},
+        "compile": {**_FLAG, "default": False, "help": "torch.compile encoder and network, which takes up to minutes at the first step; needs a C++ compiler on a CPU"},
     },
     "run": {
         "seed": {"type": _whole(0), "default": 0, "help": "everything random follows from it"},
@@ -227,8 +228,8 @@ def _hyperparameters(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_together(config: dict[str, Any]) -> None:
-    if config["algorithm"] == "groupDRO" and not config["uniform_over_groups"]:
-        raise InputError("groupDRO needs --uniform_over_groups true: its weights assume that the groups are sampled equally often")
+    if catalog.needs_uniform_groups(config["algorithm"]) and not config["uniform_over_groups"]:
+        raise InputError(f"{config['algorithm']} needs --uniform_over_groups true: its weights assume that the groups are sampled equally often")
     if config["scheduler"] == "ReduceLROnPlateau" and not config["scheduler_metric_name"]:
         raise InputError("--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. acc_avg")
     if config["transform"] in ("image_resize", "image_resize_and_center_crop") and config["resize_scale"] is None:

@@ -114,8 +114,11 @@ OTHER_DATASETS = {
     "domainnet": "domain adaptation between two of its domains",
 }
 
+_UNIFORM = {"train_loader": "standard", "uniform_over_groups": True, "distinct_groups": True}
+
 ALGORITHMS: dict[str, dict[str, Any]] = {
-    "groupDRO": {"train_loader": "standard", "uniform_over_groups": True, "distinct_groups": True},
+    "groupDRO": _UNIFORM,
+    "CIM+groupDRO": _UNIFORM,
     None: {"train_loader": "standard", "uniform_over_groups": False},  #: every other one
 }
 

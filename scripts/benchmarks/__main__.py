@@ -9,8 +9,9 @@ import sys
 #: benchmark, which is also a module here with add_arguments(parser) and run(args) -> exit status; what it measures
 BENCHMARKS = {
     "startup": "what the autoload file adds to every start of Python",
-    "triplet": "MS-SSIM of a batch and its gradient, against pytorch_msssim",
-    "step": "a training step of every algorithm against ERM's",
+    "similarity": "MS-SSIM of a batch and its gradient, against pytorch_msssim and other libraries",
+    "step": "a training step of CIM and CIM_VIB against ERM's, in time and memory",
+    "scaling": "time per image against batch size, image side and classes",
     "loader": "images per second of cim-plugin train's loader, decoding and cached",
 }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import tempfile
-import time
 from types import SimpleNamespace
 
-import machine
+import measuring
 import numpy as np
 import torch
 import torchvision.transforms as T
@@ -21,35 +21,35 @@ TARGET = 8.0  #: cached against the default loader, on one core
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    measuring.add_arguments(parser, 5, "96 images")
     parser.add_argument("--images", type=int, default=1024, help="JPEG files, crops of scikit-learn's two photographs")
     parser.add_argument("--side", type=int, default=320, help="their side in pixels")
-    parser.add_argument("--pairs", type=int, default=5, help="passes of every loader, in turn")
     parser.add_argument("--batch_size", type=int, default=64, help="images per batch")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print images per second and the ratio to the default loader, and whether the samples are the same."""
+    """How many times faster than the package's own loader every loader is; whether the samples are the same."""
     torch.set_num_threads(1)
+    n, pairs = (96, 5) if args.quick else (args.images, args.pairs)
+    title = f"a pass over {n} JPEGs of {args.side}x{args.side} to {SIDE}x{SIDE}, batches of {args.batch_size}, one core, no workers; times faster than the wilds package's loader, median [quartiles] of {pairs} paired passes"
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = os.path.join(folder, "cache")
-        release = os.path.join(folder, "waterbirds_v1.0")
-        write_release(release, args.images, args.side)
-        loaders = make_loaders(folder, args.batch_size)
-        print(f"{machine.describe()}\n{args.images} JPEGs of {args.side}x{args.side} to {SIDE}x{SIDE}, batches of {args.batch_size}, one core, no workers; {args.pairs} paired passes")
-        print(f"same samples, largest difference after normalisation: {largest_difference(loaders):.1e}")
-        seconds: dict[str, list[float]] = {name: [] for name in loaders}
-        for _ in range(args.pairs):
-            for name, batches in loaders.items():
-                begin = time.process_time()
-                for _ in batches():
-                    pass
-                seconds[name].append(time.process_time() - begin)
-    default = seconds[next(iter(loaders))]
-    for name, own in seconds.items():
-        ratio = statistics.median(d / s for d, s in zip(default, own))
-        print(f"{name:44} {args.images / statistics.median(own):9.0f} images/s (CPU time)  {ratio:6.1f}x")
-    print(f"target: cached at least {TARGET:g}x")
+        write_release(os.path.join(folder, "waterbirds_v1.0"), n, args.side)
+        loaders = make_loaders(folder, args.batch_size, show=not args.json)
+        difference = largest_difference(loaders)
+        report = measuring.Report(args.json, f"{title}; normalised samples agree to {difference:.1e}", "times faster")
+        times = measuring.in_turn({name: functools.partial(whole_pass, batches) for name, batches in loaders.items()}, pairs)
+    default = times[next(iter(loaders))]
+    for name, own in times.items():
+        rate = n / statistics.median(cpu for _, cpu in own)
+        row = measuring.row(name, (n, 3, SIDE, SIDE), default, own, own, target=f"{TARGET:g}" if "cached" in name else "", note=f"{rate:.0f} images per CPU second")
+        report.add({**row, "images_per_second": rate, "largest_difference": difference})
     return 0
+
+
+def whole_pass(batches) -> None:
+    for _ in batches():
+        pass
 
 
 def write_release(folder: str, n: int, side: int) -> None:
@@ -68,7 +68,7 @@ def write_release(folder: str, n: int, side: int) -> None:
             file.write(text)
 
 
-def make_loaders(root: str, batch_size: int) -> dict:
+def make_loaders(root: str, batch_size: int, show: bool) -> dict:
     """Name -> a function that gives the batches of a pass, (N, 3, 224, 224): normalised float32, the last one uint8."""
     import wilds
     from wilds.common.data_loaders import get_eval_loader
@@ -84,7 +84,7 @@ def make_loaders(root: str, batch_size: int) -> dict:
     subset = dataset.get_subset("val", transform=pipeline)
     default = get_eval_loader("standard", subset, batch_size)
     config = {"dataset": "waterbirds", "cache": True, "loader_kwargs": {}}
-    cache = open_cache(config, SimpleNamespace(wilds=dataset), transform, SimpleNamespace(local_rank=0, barrier=lambda: None), show=True)
+    cache = open_cache(config, SimpleNamespace(wilds=dataset), transform, SimpleNamespace(local_rank=0, barrier=lambda: None), show=show)
     ours = [Loader(Images(dataset, np.asarray(subset.indices), transform, False, kept), {}) for kept in (None, cache)]
     order = evaluation_order(len(subset), batch_size)
 
@@ -94,8 +94,8 @@ def make_loaders(root: str, batch_size: int) -> dict:
     return {
         "wilds' get_eval_loader, decoding": lambda: (x for x, _, _ in default),
         "ours, decoding": batches(ours[0]),
-        "ours, cached, normalised on this core": batches(ours[1]),
-        "ours, cached, as a GPU receives them (uint8)": lambda: (batch.images for batch in ours[1](order)),
+        "ours, cached, normalised here": batches(ours[1]),
+        "ours, cached, uint8 as for a GPU": lambda: (batch.images for batch in ours[1](order)),
     }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import machine
+import measuring
 
 PLUGIN = Path(__file__).parents[2] / "cim_plugin"
 TARGET_MS = 2.0  #: at most, as the median of the paired differences in wall time
@@ -38,13 +39,7 @@ class Start(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", type=number_of_pairs, default=200, help="paired runs per comparison, at least 2")
-
-
-def number_of_pairs(text: str) -> int:
-    if int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text} is less than 2, which a spread needs")
-    return int(text)
+    parser.add_argument("--pairs", type=measuring.number_of_pairs, default=200, help="paired runs per comparison, at least 2")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,12 +1,19 @@
-"""A training step of every algorithm against ERM's, in CPU or GPU time: ERM, CIM, ERM, CIM ..., and the median of the paired ratios."""
+"""A training step of CIM and CIM_VIB against ERM's, with the same backbone, batch, optimizer and precision: time and peak memory.
+
+Images of 224 train as in ``cim-plugin train``; 28x28 is ColoredMNIST's shape as DomainBed trains it, by the host's ERM
+and by ours in the host. Memory is what a classifier's making and two steps of it add to the peak of a fresh process's
+resident memory, on a GPU to torch's allocated memory.
+"""
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+import contextlib
+import functools
+import sys
+from typing import Callable, NamedTuple
 
-import machine
+import measuring
 import torch
 from torch import nn
 
@@ -15,62 +22,130 @@ from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.wilds_runner.backbones import make_encoder
 from cim_plugin.wilds_runner.transforms import StandardiseImageNet
 
-ALGORITHMS = ("CIM", "CIM_VIB", "VIB", "SCL_E2E")
+ALGORITHMS = ("ERM", "CIM", "CIM_VIB")
+MEMORY_TARGET = 1.25
+
+
+class Case(NamedTuple):
+    """What is trained on what."""
+
+    model: str  #: encoder, by the names of cim-plugin train, or "DomainBed"
+    batch_size: int
+    side: int
+    target: str  #: ratio of times to ERM's that is wanted, of CIM on a CPU
+
+
+COLORED_MNIST = Case("DomainBed", 128, 28, "1.6")  #: two training environments of 64 images
+LARGE = {"resnet18": "1.25", "resnet50": "1.12"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="resnet18", help="encoder, by the names of cim-plugin train")
+    measuring.add_arguments(parser, 5, "2 images at 224")
+    parser.add_argument("--model", nargs="+", default=list(LARGE), help="encoders, by the names of cim-plugin train")
     parser.add_argument("--side", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch_size", type=int, default=8, help="images per step")
-    parser.add_argument("--pairs", type=int, default=5, help="paired steps per algorithm")
+    parser.add_argument("--algorithm", nargs="+", default=list(ALGORITHMS[1:]), choices=[name for name in catalog.TRAINABLE if name not in ("ERM", "groupDRO")], help="what is compared with ERM")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one row per algorithm; on a CPU one thread is used and CPU seconds are counted beside wall ones."""
+    """One row per model and algorithm; on a CPU one thread is used."""
     torch.set_num_threads(1)
-    print(f"{machine.describe()}, {args.device}\n{args.model} at {args.side}, batch {args.batch_size}: step time as a ratio to ERM's, median [lowest, highest] of {args.pairs} pairs")
-    erm = Step("ERM", args)
-    for name in ALGORITHMS:
-        own = Step(name, args)
-        own(), erm()
-        pairs = [(own(), erm()) for _ in range(args.pairs)]
-        wall, cpu = ([a[kind] / b[kind] for a, b in pairs] for kind in (0, 1))
-        print(f"{name:8} wall {summary(wall)}   CPU {summary(cpu)}   {1000 * statistics.median(a[0] for a, _ in pairs):7.0f} ms a step", flush=True)
+    pairs, batch_size = (5, 2) if args.quick else (args.pairs, args.batch_size)
+    title = f"a training step on {args.device} as a ratio to ERM's, median [quartiles] of {pairs} paired runs; peak memory of the step as a ratio to ERM's, to be at most {MEMORY_TARGET:g}"
+    report = measuring.Report(args.json, title, "ratio to ERM")
+    cases = [Case(model, batch_size, args.side, LARGE.get(model, "") if args.device == "cpu" else "") for model in args.model] + [COLORED_MNIST]
+    reason = no_domainbed()
+    algorithms = ("ERM", *args.algorithm)
+    peaks = {(case, name): added_bytes(case, name, args.device) for case in cases for name in algorithms if case != COLORED_MNIST or not reason}
+    for case in cases:
+        shape = (case.batch_size, 2 if case == COLORED_MNIST else 3, case.side, case.side)
+        if case == COLORED_MNIST and reason:
+            report.add(measuring.skipped("ColoredMNIST in DomainBed", shape, reason))
+            continue
+        times = measuring.in_turn({name: make_step(case, name, args.device) for name in algorithms}, pairs)
+        for name in args.algorithm:
+            target = case.target if name == "CIM" else ""
+            report.add(measuring.row(f"{case.model}, {name}", shape, times[name], times["ERM"], times[name], peaks[case, name] / peaks[case, "ERM"], target))
     return 0
 
 
-class Step:
-    """One optimiser step on fixed random images; call it for (wall, CPU) seconds."""
+def no_domainbed() -> str | None:
+    """Why DomainBed cannot be compared with, or None."""
+    try:
+        import domainbed.algorithms  # noqa: F401
+    except ImportError as error:
+        return f"{error}; 'cim-plugin get-domainbed' brings it"
+    return None
 
-    def __init__(self, algorithm: str, args: argparse.Namespace):
-        torch.manual_seed(0)
-        backbone, n_features = make_encoder(args.model, {}, None)
-        values = {name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()}
-        self.model = catalog.build(
-            algorithm,
-            values,
-            encoder=nn.Sequential(StandardiseImageNet(), backbone),
-            n_features=n_features,
-            make_head=lambda n: nn.Linear(n, 2),
-            image_size=(args.side, args.side),
-            pixel_space=PixelSpace.raw(3),
-            n_environments=None,
-        ).to(args.device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
-        self.images = torch.rand(args.batch_size, 3, args.side, args.side, device=args.device)
-        self.labels = torch.arange(args.batch_size, device=args.device) % 2
 
-    def __call__(self) -> tuple[float, float]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        loss = self.model.total(self.model.loss_terms(self.images, self.labels).losses)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        if self.images.is_cuda:
+def make_step(case: Case, algorithm: str, device: str) -> Callable[[], None]:
+    """A function that does one optimizer step on fixed random images."""
+    torch.manual_seed(0)
+    run = (_domainbed_step if case == COLORED_MNIST else _plain_step)(case, algorithm, device)
+
+    def step() -> None:
+        run()
+        if device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - wall, time.process_time() - cpu
+
+    return step
 
 
-def summary(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):5.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+def _plain_step(case: Case, algorithm: str, device: str) -> Callable[[], None]:
+    backbone, n_features = make_encoder(case.model, {}, None)
+    model = catalog.build(
+        algorithm,
+        {name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()},
+        encoder=nn.Sequential(StandardiseImageNet(), backbone),
+        n_features=n_features,
+        make_head=lambda n: nn.Linear(n, 2),
+        image_size=(case.side, case.side),
+        pixel_space=PixelSpace.raw(3),
+        n_environments=None,
+    ).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    images = torch.rand(case.batch_size, 3, case.side, case.side, device=device)
+    labels = torch.arange(case.batch_size, device=device) % 2
+
+    def run() -> None:
+        loss = model.total(model.loss_terms(images, labels).losses)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+def _domainbed_step(case: Case, algorithm: str, device: str) -> Callable[[], None]:
+    from domainbed import algorithms, hparams_registry
+
+    hparams = hparams_registry.default_hparams(algorithm, "ColoredMNIST")
+    with contextlib.redirect_stdout(sys.stderr):  # what the plugin says when it is made is no row
+        own = algorithms.get_algorithm_class(algorithm)((2, case.side, case.side), 2, 2, hparams).to(device)
+    half = case.batch_size // 2
+    minibatches = [(torch.rand(half, 2, case.side, case.side, device=device), torch.arange(half, device=device) % 2) for _ in range(2)]
+    return lambda: own.update(minibatches)
+
+
+def added_bytes(case: Case, algorithm: str, device: str) -> int:
+    if device == "cpu":
+        return measuring.in_fresh_process(measuring.added_bytes, functools.partial(_prepared, case, algorithm))
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    _two_steps(case, algorithm, device)
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _prepared(case: Case, algorithm: str) -> Callable[[], None]:
+    """A step on small images before it loads the libraries."""
+    torch.set_num_threads(1)
+    make_step(Case("small_cnn", 2, 28, ""), algorithm, "cpu")()
+    return functools.partial(_two_steps, case, algorithm, "cpu")
+
+
+def _two_steps(case: Case, algorithm: str, device: str) -> None:
+    step = make_step(case, algorithm, device)
+    step()
+    step()

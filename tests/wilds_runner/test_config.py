@@ -198,7 +198,7 @@ KNOWN_SETS = "waterbirds, celebA, iwildcam, camelyon17, rxrx1, fmow"
         ("--dataset amazon", f"dataset 'amazon' is text; morphing works on images with one label: {KNOWN_SETS}"),
         ("--dataset poverty", f"dataset 'poverty' is regression on 8-channel satellite images; morphing works on images with one label: {KNOWN_SETS}"),
         ("--dataset waterbird", f"dataset 'waterbird' is unknown; choose from {KNOWN_SETS}"),
-        ("--algorithm IRM", "algorithm 'IRM' is unknown; choose from ERM, groupDRO, CIM, CIM_VIB, VIB, SCL_E2E"),
+        ("--algorithm IRM", "algorithm 'IRM' is unknown; choose from ERM, groupDRO, CIM, CIM_VIB, VIB, SCL_E2E, CIM+groupDRO"),
         ("--n_groups_per_batch 2", "--n_groups_per_batch 2 needs --train_loader group: standard batches do not choose groups"),
         ("--train_loader standard --distinct_groups false", "--distinct_groups False needs --train_loader group: standard batches do not choose groups"),
         ("--target_resolution 1 2 3", "--target_resolution takes a side or height and width, 3 numbers were given"),

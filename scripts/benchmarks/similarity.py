@@ -1,0 +1,175 @@
+"""The triplet of MS-SSIM, forward and backward, against two calls of pytorch_msssim, beside other libraries: time and memory.
+
+Below 161 pixels ``pytorch_msssim.ms_ssim`` refuses; the comparison is then with its own loop, made of its own
+``_ssim`` and the same pooling, with the scales that fit and their weights renormalised, as ours are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from typing import Callable, NamedTuple
+
+import measuring
+import pytorch_msssim
+import torch
+import torch.nn.functional as F
+from pytorch_msssim.ssim import _fspecial_gauss_1d, _ssim
+from torch import Tensor
+
+from cim_plugin.algorithms.fused_triplet import fused_triplet
+from cim_plugin.algorithms.similarity import WEIGHTS, choose_scales, scale_weights, triplet
+
+
+class Case(NamedTuple):
+    """One size of batch, and what psi is compared with."""
+
+    images: int
+    side: int
+    targets: str  #: "input": x, without a gradient; "morphed": psi itself, with gradient through both sides
+
+
+#: side -> batch size, batch size with --quick, by how much ours is to be faster
+SIDES = {224: (32, 4, 5.0), 96: (64, 12, 5.0), 28: (128, 32, 4.0)}
+MORPHED_TARGET, MEMORY_TARGET = 4.0, 0.35
+
+
+def library(a: Tensor, b: Tensor, scales: int) -> Tensor:
+    if scales == len(WEIGHTS):
+        return pytorch_msssim.ms_ssim(a, b, data_range=1.0, size_average=False)
+    window = _fspecial_gauss_1d(11, 1.5).repeat(a.shape[1], 1, 1, 1)
+    terms = []
+    for level in range(scales):
+        ssim, cs = _ssim(a, b, data_range=1.0, win=window, size_average=False)
+        terms.append(torch.relu(cs if level < scales - 1 else ssim))
+        padding = [side % 2 for side in a.shape[2:]]
+        a, b = (F.avg_pool2d(images, kernel_size=2, padding=padding) for images in (a, b))
+    return torch.prod(torch.stack(terms) ** a.new_tensor(scale_weights(scales)).view(-1, 1, 1), dim=0).mean(1)
+
+
+def piq(a: Tensor, b: Tensor, scales: int) -> Tensor:
+    from piq import multi_scale_ssim
+
+    return multi_scale_ssim(a.clamp(0, 1), b.clamp(0, 1), data_range=1.0, reduction="none", scale_weights=a.new_tensor(scale_weights(scales)))
+
+
+def torchmetrics(a: Tensor, b: Tensor, scales: int) -> Tensor:
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
+
+    return ms_ssim(a, b, data_range=1.0, reduction="none", betas=scale_weights(scales))
+
+
+def fused_ssim(a: Tensor, b: Tensor, scales: int) -> Tensor:
+    from fused_ssim import fused_ssim as ssim
+
+    return ssim(a, b, padding="valid")
+
+
+class Peer(NamedTuple):
+    """Another library's similarity of two batches, called twice."""
+
+    call: Callable
+    note: str = ""
+    needs_gpu: bool = False
+
+
+BASE = "pytorch_msssim, twice"
+PEERS = {
+    "piq": Peer(piq),
+    "torchmetrics": Peer(torchmetrics, "another number: it pads the images"),
+    "fused_ssim": Peer(fused_ssim, "another number: SSIM at one scale", needs_gpu=True),
+}
+
+
+def twice(call: Callable, anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str) -> tuple[Tensor, Tensor]:
+    return call(anchor, reference[positive], scales), call(anchor, reference[negative], scales)
+
+
+METHODS = {BASE: functools.partial(twice, library), "plain autograd": triplet, "fused": fused_triplet, **{name: functools.partial(twice, peer.call) for name, peer in PEERS.items()}}
+
+
+def step(method: str, case: Case, device: str = "cpu", channels: int = 3) -> Callable[[], None]:
+    """A function that runs forward and backward once."""
+    torch.manual_seed(0)
+    shape = (case.images, channels, case.side, case.side)
+    x = (F.interpolate(torch.rand(*shape[:2], 8, 8), size=shape[2:], mode="bilinear") + torch.rand(shape)) / 2
+    psi = (x * F.interpolate(torch.rand(case.images, 1, 5, 5), size=shape[2:], mode="bilinear")).to(device).requires_grad_()
+    x = x.to(device)
+    positive, negative = torch.randint(case.images, (2, case.images)).to(device)
+    scales = choose_scales(case.side, case.side)
+
+    def run() -> None:
+        psi.grad = None
+        s_pos, s_neg = METHODS[method](psi, x if case.targets == "input" else psi, positive, negative, scales, "exact")
+        (s_pos - s_neg).sum().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def prepared(method: str, case: Case) -> Callable[[], None]:
+    """A small step before it loads the libraries."""
+    step(method, case._replace(images=1), channels=1)()
+    return step(method, case)
+
+
+def added_bytes(method: str, case: Case, device: str) -> int:
+    if device == "cpu":
+        return measuring.in_fresh_process(measuring.added_bytes, functools.partial(prepared, method, case))
+    run = step(method, case, device)
+    run()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def obstacle(name: str, case: Case, device: str) -> str | None:
+    """Why a library cannot be compared with, or None."""
+    if name in PEERS and case.targets != "input":
+        return "compared where targets are input"
+    if name in PEERS and PEERS[name].needs_gpu and device != "cuda":
+        return "it needs a GPU"
+    try:
+        step(name, case._replace(images=1), device)()
+    except ImportError as error:
+        return f"{error}; 'pip install {name.replace('_', '-')}' brings it"
+    except ValueError as error:  # an image size that it refuses
+        return str(error)
+    return None
+
+
+def all_obstacles(cases: list[Case], device: str = "cpu") -> dict[Case, dict[str, str | None]]:
+    return {case: {method: obstacle(method, case, device) for method in METHODS} for case in cases}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    measuring.add_arguments(parser, 7, f"batches of {', '.join(str(quick) for _, quick, _ in SIDES.values())} images")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """How many times faster than two calls of the library every method is, and its share of the library's memory."""
+    torch.set_num_threads(args.threads)
+    pairs = 5 if args.quick else args.pairs
+    title = f"MS-SSIM with a positive and a negative, forward and backward, {args.device}, torch threads: {args.threads}; times faster than two calls of pytorch_msssim, median [quartiles] of {pairs} paired runs"
+    report = measuring.Report(args.json, f"{title}; extra memory as a share of the library's, to be at most {MEMORY_TARGET:g}", "times faster")
+    cases = [Case(sizes[args.quick], side, targets) for side, sizes in SIDES.items() for targets in ("input", "morphed")]
+    obstacles = measuring.in_fresh_process(all_obstacles, cases) if args.device == "cpu" else all_obstacles(cases, args.device)
+    compared = {case: [method for method, reason in reasons.items() if reason is None] for case, reasons in obstacles.items()}
+    peaks = {case: {method: added_bytes(method, case, args.device) for method in methods} for case, methods in compared.items()}
+    for case, methods in compared.items():
+        shape = (case.images, 3, case.side, case.side)
+        times = measuring.in_turn({method: step(method, case, args.device) for method in methods}, pairs)
+        goal = SIDES[case.side][2] if case.targets == "input" else MORPHED_TARGET
+        for method in methods:
+            name = method if method == BASE or method in PEERS else f"{method}, targets={case.targets}"
+            target, note = f"{goal:g}" if method == "fused" else "", PEERS[method].note if method in PEERS else ""
+            report.add(measuring.row(name, shape, times[BASE], times[method], times[method], peaks[case][method] / peaks[case][BASE], target, note))
+        if case.targets == "input":
+            for method, reason in obstacles[case].items():
+                if reason is not None:
+                    report.add(measuring.skipped(method, shape, reason))
+    return 0
