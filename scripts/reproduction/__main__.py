@@ -1,0 +1,44 @@
+"""``scripts/reproduce/*``: the experiments of the poster. Each trains what is not trained yet, and prints its table beside the published one."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from options import make_parser
+
+from cim_plugin.errors import InputError
+
+#: experiment -> (its module here, with add_arguments(parser, name) and run(args, name, words), what it does)
+EXPERIMENTS = {
+    "vlcs": ("vlcs", "VLCS through DomainBed's sweep: four held-out environments, three selection methods"),
+    "waterbirds": ("subgroups", "worst-group accuracy on Waterbirds; other flags go to 'cim-plugin train'"),
+    "celebA": ("subgroups", "worst-group accuracy on CelebA; other flags go to 'cim-plugin train'"),
+    "background_challenge": ("background_challenge", "ImageNet-9 with its own and other backgrounds; other flags go to 'cim-plugin train'"),
+    "colored_mnist": ("colored_mnist", "digits on class-tied colours, tested on others, and DomainBed's ColoredMNIST; other flags go to 'cim-plugin train'"),
+}
+
+
+def main() -> int:
+    """Run one experiment. Exit status: 0; 1 where a run failed; 2 for what is missing or wrong, in one line; 130 on Ctrl-C."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in EXPERIMENTS:
+        print(f"reproduction: error: {name!r} is not an experiment; choose from {', '.join(EXPERIMENTS)}", file=sys.stderr)
+        return 2
+    module, what = EXPERIMENTS[name]
+    experiment = importlib.import_module(module)
+    parser = make_parser(name, what)
+    experiment.add_arguments(parser, name)
+    args, words = parser.parse_known_args(sys.argv[2:])
+    try:
+        return experiment.run(args, name, words)
+    except InputError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped; the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

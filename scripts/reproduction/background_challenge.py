@@ -1,0 +1,150 @@
+"""The Background Challenge (Xiao et al., 2020, arXiv:2006.09994): trained on ImageNet-9, tested with its own, with other and without backgrounds.
+
+Folders: <data>/original/train/<class>/* and <data>/<variant>/val/<class>/*, as the releases of github.com/MadryLab/backgrounds_challenge unpack.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import options
+import torch
+from PIL import Image
+from showing import show
+from trainings import configurations, train
+from variants import FIELD, Variants, as_dataset, make_trainer
+
+from cim_plugin.data.images import SUFFIXES
+from cim_plugin.data.releases import RELEASES, Release
+from cim_plugin.errors import InputError
+from cim_plugin.wilds_runner import defaults
+
+ALGORITHMS = ("ERM", "VIB", "CIM", "CIM_VIB")
+RULES = ("average", "last")
+NEEDED = {"OR": "original", "MS": "mixed_same", "MR": "mixed_rand"}  #: column of the poster -> variant
+GET = (
+    "github.com/MadryLab/backgrounds_challenge has the variants in its release and names the training sets in its README; unpack both so that "
+    "DATA/<variant>/val/<class>/ and DATA/original/train/<class>/ hold images, and pass --data DATA"
+)
+EVERY = 20  #: one of so many training images is for validation
+
+#: of 'cim-plugin train'; the poster says of its training that it is a ResNet-50
+DEFAULTS = {
+    "split_scheme": "official",
+    "val_metric": "acc_avg",
+    "val_metric_decreasing": False,
+    "groupby_fields": [FIELD],
+    "model": "resnet50",
+    "model_kwargs": {"pretrained": False},
+    "transform": "image_base",
+    "target_resolution": [224, 224],
+    "additional_train_transform": "weak",
+    "batch_size": 128,
+    "optimizer": "SGD",
+    "optimizer_kwargs": {"momentum": 0.9},
+    "scheduler": "cosine_schedule_with_warmup",
+    "lr": 0.05,
+    "weight_decay": 1e-4,
+    "n_epochs": 60,
+}
+QUICK = "--model small_cnn --target_resolution 48 --batch_size 16 --optimizer AdamW --lr 1e-3 --n_epochs 1 --loader_kwargs num_workers=0 --cache false".split()
+QUICK_IMAGES = 8  #: of every class, in training and in every variant
+
+
+class Listing(NamedTuple):
+    """The images that a run reads, in the order of their paths."""
+
+    paths: list[Path]
+    labels: list[int]
+    variants: list[int]
+    splits: list[int]
+    classes: list[str]
+    variant_names: list[str]
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--data", type=Path, default=Path("data/imagenet9"), help="folder of the variants, original among them")
+    parser.add_argument("--training_set", default="original", metavar="NAME", help="folder in it whose train/ is trained on; the poster's first row is of in9l")
+    options.add_algorithms(parser, ALGORITHMS)
+    options.add_seeds(parser)
+
+
+def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
+    """Train and print.
+
+    Raises:
+        InputError: variants are missing, or a flag is wrong.
+    """
+    defaults.DATASETS[name] = DEFAULTS
+    listing = list_images(args.data.absolute(), args.training_set, QUICK_IMAGES if args.quick else None)
+    folder = options.folder(args, name)
+    given = [*(QUICK if args.quick else []), *words, "--split_scheme", args.training_set]
+    configs = configurations(name, args.data.absolute(), folder, args.algorithms, [0] if args.quick else args.seeds, given)
+    if train(configs, partial(prepare, listing=listing)):
+        return 1
+    show(folder, RULES, "Background Challenge", columns)
+    return 0
+
+
+def list_images(root: Path, training_set: str, most: int | None) -> Listing:
+    """Every variant that is there, ``most`` images of a class or all.
+
+    Raises:
+        InputError: a needed one is missing, or classes differ.
+    """
+    folders = [root / training_set / "train", *(root / name / "val" for name in NEEDED.values())]
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        raise InputError(f"{', '.join(missing)}: not there; {GET}")
+    others = sorted(folder.parent.name for folder in root.glob("*/val") if folder.parent.name not in (training_set, *NEEDED.values()))
+    listing = Listing([], [], [], [], sorted(path.name for path in folders[0].iterdir() if path.is_dir()), [*NEEDED.values(), *others])
+    for number, image in enumerate(_add(listing, folders[0], most)):
+        listing.splits.append(int(number % EVERY == EVERY - 1))
+        listing.variants.append(0)
+        listing.paths.append(image)
+    for variant, name in enumerate(listing.variant_names):
+        for image in _add(listing, root / name / "val", most):
+            listing.splits.append(2)
+            listing.variants.append(variant)
+            listing.paths.append(image)
+    return listing
+
+
+def _add(listing: Listing, folder: Path, most: int | None) -> list[Path]:
+    """The images of a folder of classes; their labels go to the listing."""
+    found: list[Path] = []
+    for label, name in enumerate(listing.classes):
+        images = sorted(path for path in (folder / name).glob("*") if path.suffix.lower() in SUFFIXES)[:most]
+        if not images:
+            raise InputError(f"{folder / name} holds no images; every variant needs the classes of the training set, {', '.join(listing.classes)}")
+        found += images
+        listing.labels.extend([label] * len(images))
+    unknown = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(listing.classes))
+    if unknown:
+        raise InputError(f"{folder / unknown[0]} is a class that the training set does not have; it has {', '.join(listing.classes)}")
+    return found
+
+
+def prepare(config: dict[str, Any], fabric, listing: Listing):
+    """A trainer of the listed images."""
+    name = config["dataset"]
+    RELEASES[name] = Release(name, "", (), {}, "", GET, image_names="paths")  # where the trainer looks up the file of an image that it cannot read
+    labels, variants, splits = (torch.tensor(values) for values in (listing.labels, listing.variants, listing.splits))
+    wilds = Variants(name, Path(config["root_dir"]), partial(_read, listing.paths), labels, variants, splits, listing.classes, listing.variant_names)
+    wilds.paths = listing.paths
+    return make_trainer(config, fabric, as_dataset(wilds, config, synthetic=False))
+
+
+def _read(paths: list[Path], row: int) -> Image.Image:
+    with Image.open(paths[row]) as image:
+        return image.convert("RGB")
+
+
+def columns(parts: dict[str, float]) -> dict[str, float]:
+    """The poster's columns, then every further variant."""
+    accuracies = {name.removeprefix(f"{FIELD}:"): value for name, value in parts.items()}
+    found = {column: accuracies.pop(name) for column, name in NEEDED.items()}
+    return {**found, "BG-gap": found["MS"] - found["MR"], **accuracies}

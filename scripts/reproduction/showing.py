@@ -1,0 +1,50 @@
+"""What was measured, as 'cim-plugin compare' shows it, and under it the table that the poster prints."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Callable, Iterable, NamedTuple
+
+from cim_plugin.report import reading
+from cim_plugin.report.formats import TEXT
+from cim_plugin.report.runs import Run
+from cim_plugin.report.sheets import Sheet, make_report
+from cim_plugin.report.tables import build
+
+Columns = Callable[[dict[str, float]], dict[str, float]]  #: accuracy per part of the test split -> columns of the table
+
+
+class Page(NamedTuple):
+    """Sheets to be rendered."""
+
+    shown: list[Sheet]
+    left_out: list[str]
+
+    def sheets(self) -> list[Sheet]:
+        return self.shown
+
+
+def show(folder: Path, rules: Iterable[str], published: str | None, columns: Columns | None = None) -> None:
+    """Print the tables of all runs below ``folder``.
+
+    Args:
+        rules: selection rules to show.
+        published: how the title of the poster's table begins; None where it prints none.
+        columns: further columns for runs of 'cim-plugin train'.
+    """
+    found = reading.find([str(folder)])
+    runs = [_with_columns(run, columns) if columns is not None and run.host == "wilds" else run for run in found.runs]
+    report = make_report(found, build(runs, list(rules)), published is not None)
+    sheets = report.sheets()
+    if published is not None:
+        n_measured = len(report.tables)
+        titles = [entry["title"] for entry in report.published["tables"]]
+        sheets = sheets[:n_measured] + [sheet for sheet, title in zip(sheets[n_measured:], titles) if title.startswith(published)]
+    print(TEXT.render(Page(sheets, report.left_out)), end="")
+
+
+def _with_columns(run: Run, columns: Columns) -> Run:
+    further = {rule: columns(chosen["parts"]) if chosen["parts"] else {} for rule, chosen in run.measured.items()}
+    measured = {rule: {**chosen, "values": {**chosen["values"], **further[rule]}} for rule, chosen in run.measured.items()}
+    return dataclasses.replace(run, measured=measured)

@@ -1,0 +1,55 @@
+"""Waterbirds and CelebA: 'cim-plugin train' with WILDS' defaults for the data set, five seeds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import options
+from showing import show
+from trainings import configurations, train
+
+from cim_plugin.data.check import USABLE, examine
+from cim_plugin.data.releases import RELEASES, is_synthetic
+from cim_plugin.errors import InputError
+from cim_plugin.wilds_runner.command import prepare
+
+ALGORITHMS = ("ERM", "groupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB")
+RULES = ("worst_group", "average", "worst_class", "last", "oracle")
+PUBLISHED = {"waterbirds": "Waterbirds", "celebA": "CelebA"}
+
+QUICK = "--model small_cnn --transform image_base --target_resolution 28 --optimizer AdamW --lr 1e-3 --weight_decay 1e-4 --batch_size 32"
+QUICK += " --n_epochs 1 --loader_kwargs num_workers=0 --cache false"
+QUICK_IMAGES = 500  #: of the training split
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--data", type=Path, default=Path("data"), help=f"folder that holds {RELEASES[name].folder}")
+    options.add_algorithms(parser, ALGORITHMS)
+    options.add_seeds(parser)
+
+
+def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
+    """Train and print.
+
+    Raises:
+        InputError: the data set is not there or incomplete, or a flag is wrong.
+    """
+    folder = options.folder(args, name)
+    seeds = [0] if args.quick else args.seeds
+    given = [*quick_flags(name, args.data), *words] if args.quick else words
+    configs = configurations(name, args.data.absolute(), folder, args.algorithms, seeds, given)
+    finding = examine(RELEASES[name], args.data)
+    if finding.state not in USABLE:
+        raise InputError(f"{name} is {finding.state}: {finding.words}")
+    if train(configs, prepare):
+        return 1
+    show(folder, RULES, PUBLISHED[name])
+    return 0
+
+
+def quick_flags(name: str, root: Path) -> list[str]:
+    """Of the real release a few images, of a synthetic one all."""
+    release = RELEASES[name]
+    fraction = 1 if is_synthetic(release.path(root)) else QUICK_IMAGES / release.counts["train"]
+    return [*QUICK.split(), "--frac", f"{fraction:g}"]

@@ -1,0 +1,81 @@
+"""DomainBed's sweep with the plugin's launcher, behind a progress bar; what failed or was stopped is done again by the next call."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cim_plugin import autoload
+from cim_plugin.errors import InputError
+
+ALGORITHMS = ("ERM", "GroupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB")
+RULES = ("training_domain", "leave_one_out", "oracle")
+LOG = "sweep.txt"
+QUICK_STEPS = 2  #: of a job
+QUICK_ALGORITHMS = ("ERM", "CIM_VIB")  #: a job starts an interpreter and dozens of loaders; CIM_VIB has every part of ours
+
+
+def has_domainbed() -> bool:
+    """Whether DomainBed can be imported."""
+    autoload.install()
+    spec = importlib.util.find_spec("domainbed")
+    return spec is not None and spec.origin is not None
+
+
+def sweep(dataset: str, n_environments: int, data_dir: Path, folder: Path, args: argparse.Namespace, hparams: dict[str, Any] | None = None) -> None:
+    """Launch the jobs that are not done: every environment held out, and every pair; with --quick two algorithms and no pairs.
+
+    Args:
+        args: algorithms, n_hparams, n_trials, steps and quick.
+        hparams: overrides of DomainBed's hyperparameters.
+
+    Raises:
+        InputError: a job failed.
+    """
+    if args.quick:
+        algorithms = [name for name in args.algorithms if name in QUICK_ALGORITHMS] or args.algorithms[:1]
+        args = argparse.Namespace(algorithms=algorithms, n_hparams=1, n_trials=1, steps=QUICK_STEPS, quick=True)
+    n_held_out = n_environments if args.quick else n_environments * (n_environments + 1) // 2
+    n_jobs = len(args.algorithms) * n_held_out * args.n_hparams * args.n_trials
+    words = flags(dataset, data_dir, folder, args, hparams or {})
+    folder.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=n_jobs, unit="job", dynamic_ncols=True) as bar, open(folder / LOG, "w") as log:
+        for command in ("delete_incomplete", "launch"):
+            if _call([sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words], log, folder, bar):
+                raise InputError(f"jobs of DomainBed's sweep failed, {folder / LOG} says why; the same command does them again")
+
+
+def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, hparams: dict[str, Any]) -> list[str]:
+    """What the host's sweep is given after its command."""
+    words = ["--datasets", dataset, "--data_dir", str(data_dir), "--output_dir", str(folder), "--algorithms", *args.algorithms]
+    words += ["--n_hparams", str(args.n_hparams), "--n_trials", str(args.n_trials), "--command_launcher", "cim_local", "--skip_confirmation"]
+    words += ["--hparams", json.dumps(hparams)] if hparams else []
+    words += ["--steps", str(args.steps)] if args.steps is not None else []
+    return words + (["--single_test_envs"] if args.quick else [])
+
+
+def _call(command: list[str], log, folder: Path, bar: tqdm) -> int:
+    """Run a command, the bar counting the jobs that are done; its exit status."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        while True:
+            status = process.poll()
+            done = min(bar.total, sum(1 for _ in folder.glob("*/done")))
+            if done != bar.n:
+                bar.update(done - bar.n)
+            if status is not None:
+                return status
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)  # a terminal has sent it already, other senders have not
+        process.wait()
+        raise

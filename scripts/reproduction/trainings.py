@@ -1,0 +1,114 @@
+"""Runs of 'cim-plugin train': their configurations, and training what is not finished, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Callable, Iterable
+
+from options import Parser
+
+from cim_plugin import catalog
+from cim_plugin.errors import InputError
+from cim_plugin.wilds_runner.config import MAY_DIFFER, add_arguments, make_config
+
+RESULTS = "results.json"
+OURS = {"-d", "--dataset", "--algorithm", "--seed", "--root_dir", "--log_dir", "--resume", "--eval_only", "--device", "--devices", "--num_nodes"}
+
+#: by the process that runs are forked from
+IMPORTED_ONCE = ["cim_plugin.wilds_runner.trainer", "lightning_fabric", "tqdm", "wilds.common.data_loaders", "wilds.common.metrics.all_metrics"]
+
+Config = dict[str, Any]
+Prepare = Callable[[Config, Any], Any]  #: (configuration, Fabric) -> Trainer, at the beginning or where the run stood; a function of a module
+
+
+def configurations(name: str, root: Path, folder: Path, algorithms: Iterable[str], seeds: Iterable[int], words: list[str]) -> list[Config]:
+    """One per algorithm and seed, seed by seed.
+
+    Args:
+        words: flags of 'cim-plugin train', of one that stands twice the later counts. A hyperparameter goes to the algorithms that have it.
+
+    Raises:
+        InputError: a value cannot be used.
+    """
+    taken = [word for word in words if word.partition("=")[0] in OURS]
+    if taken:
+        raise InputError(f"{taken[0]} cannot be given: this command chooses its runs and trains one at a time; share --seeds out to use several GPUs")
+    parser = Parser(prog="cim-plugin train")
+    add_arguments(parser)
+    algorithms = list(algorithms)
+    known = {hyperparameter for algorithm in algorithms for hyperparameter in catalog.hyperparameters(algorithm)}
+
+    def configuration(algorithm: str, seed: int) -> Config:
+        own = ["--dataset", name, "--root_dir", str(root), "--algorithm", algorithm, "--seed", str(seed)]
+        args = parser.parse_args([*words, *own, "--log_dir", str(folder / f"{algorithm}-{seed}"), "--resume"])
+        for hyperparameter in known - catalog.hyperparameters(algorithm).keys():
+            setattr(args, hyperparameter, None)
+        return make_config(args)
+
+    return [configuration(algorithm, seed) for seed in seeds for algorithm in algorithms]
+
+
+def is_finished(config: Config) -> bool:
+    """Whether the run is there and done.
+
+    Raises:
+        InputError: a run of another configuration is in its place.
+    """
+    path = Path(config["log_dir"], RESULTS)
+    if not path.exists():
+        return False
+    record = json.loads(path.read_text())
+    before, now = record["config"], json.loads(json.dumps(config))
+    for name in now:
+        if name not in MAY_DIFFER and before.get(name) != now[name]:
+            fix = "repeat its flags or choose another --output_dir"
+            raise InputError(f"{path.parent} holds a run with {name} {before.get(name)!r}, now it is {now[name]!r}; {fix}")
+    return record["status"] == "finished"
+
+
+def train(configs: list[Config], prepare: Prepare) -> int:
+    """Train what is not finished, one run after the other. Exit status 1 where one failed, having said why, else 0.
+
+    A process of its own per run, so that the peak memory in results.json is that of the run.
+    """
+    left = [config for config in configs if not is_finished(config)]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED_ONCE)
+    for number, config in enumerate(left, 1):
+        print(f"run {number} of {len(left)}: {config['algorithm']}, seed {config['seed']}", file=sys.stderr)
+        process = context.Process(target=_train_one, args=(prepare, config))
+        process.start()
+        try:
+            process.join()
+        except KeyboardInterrupt:
+            os.kill(process.pid, signal.SIGINT)  # a terminal has sent it already, other senders have not
+            process.join()
+            raise
+        if process.exitcode:
+            return 1
+    return 0
+
+
+def _train_one(prepare: Prepare, config: Config) -> None:
+    from cim_plugin.wilds_runner.command import make_fabric
+    from cim_plugin.wilds_runner.trainer import NotFinite, Stopped
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # log.txt has it all
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        fabric = make_fabric(config)
+        fabric.launch()
+        trainer = prepare(config, fabric)
+        signal.signal(signal.SIGINT, lambda *_: setattr(trainer, "stop_asked", True))
+        trainer.train()
+        trainer.bar.close()
+    except (Stopped, KeyboardInterrupt):
+        sys.exit(130)
+    except (InputError, NotFinite) as error:
+        print(f"{config['algorithm']}, seed {config['seed']}: error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,118 @@
+"""A data set in the form of the ``wilds`` package whose test split is made of variants, each with an accuracy of its own.
+
+With it a run is one of 'cim-plugin train': its trainer, selection rules, state and results.json, which 'cim-plugin compare' reads.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from wilds.common.grouper import CombinatorialGrouper
+from wilds.common.metrics.all_metrics import Accuracy
+from wilds.datasets.wilds_dataset import WILDSDataset
+
+from cim_plugin.wilds_runner import groupwise
+from cim_plugin.wilds_runner.datasets import Dataset, Split
+from cim_plugin.wilds_runner.loading import seed_of, seeded
+
+FIELD = "variant"
+
+
+class Variants(WILDSDataset):
+    """Images with a label and a variant.
+
+    Args:
+        name: of the data set.
+        folder: where its files are.
+        get_image: row -> PIL image, RGB; a function of a module, or a partial one, where loaders start processes.
+        labels: (N,) int64.
+        variants: (N,) int64; the training split may have one that the test split lacks.
+        splits: (N,) int64: 0 training, 1 validation, 2 test.
+        classes: their names.
+        variant_names: their names.
+        side: of the square images where all have it, None where they are to be resized.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        get_image: Callable[[int], Any],
+        labels: Tensor,
+        variants: Tensor,
+        splits: Tensor,
+        classes: list[str],
+        variant_names: list[str],
+        side: int | None = None,
+    ):
+        self._get_image = get_image
+        self._dataset_name = name
+        self._data_dir = str(folder)
+        self._split_scheme = "official"
+        self._split_array = splits.numpy()
+        self._y_array = labels
+        self._y_size = 1
+        self._n_classes = len(classes)
+        self._metadata_fields = [FIELD, "y"]
+        self._metadata_array = torch.stack([variants, labels], 1)
+        self._metadata_map = {FIELD: variant_names, "y": classes}
+        self._original_resolution = (side, side) if side is not None else None
+        super().__init__(str(folder), False, self._split_scheme)
+        self._grouper = CombinatorialGrouper(self, [FIELD])
+
+    def get_input(self, idx):
+        return self._get_image(idx)
+
+    def eval(self, y_pred, y_true, metadata):
+        """Average accuracy and that of every variant. No worst group: the validation split does not have the variants of the test."""
+        results, text = self.standard_group_eval(Accuracy(), self._grouper, y_pred, y_true, metadata)
+        del results["acc_wg"]
+        return results, text
+
+
+def as_dataset(wilds: Variants, config: dict[str, Any], synthetic: bool) -> Dataset:
+    """What the trainer takes, with variants as groups."""
+    groupwise.install()
+    grouper = CombinatorialGrouper(wilds, config["groupby_fields"])
+    splits = {}
+    with seeded(seed_of(config["seed"], "splits")):
+        for key, words in wilds.split_names.items():
+            subset = wilds.get_subset(key, frac=config["frac"])
+            metadata = subset.metadata_array
+            splits[key] = Split(words, subset, np.asarray(subset.indices), subset.y_array, metadata, grouper.metadata_to_group(metadata))
+    return Dataset(wilds, grouper, splits, wilds.n_classes, synthetic)
+
+
+def make_trainer(config: dict[str, Any], fabric, data: Dataset, cache: np.ndarray | None = None):
+    """A trainer at the beginning, or where the run of ``log_dir`` stood.
+
+    Args:
+        cache: (N, H, W, 3) uint8, all images in memory; None to open or build a file where --cache wants one.
+    """
+    from tqdm import tqdm
+
+    from cim_plugin.wilds_runner import checkpoint
+    from cim_plugin.wilds_runner.command import describe
+    from cim_plugin.wilds_runner.config import MAY_DIFFER
+    from cim_plugin.wilds_runner.image_cache import open_cache
+    from cim_plugin.wilds_runner.logs import LogFiles
+    from cim_plugin.wilds_runner.trainer import Trainer
+    from cim_plugin.wilds_runner.transforms import make_transform
+
+    folder, show = config["log_dir"], sys.stderr.isatty()
+    state = checkpoint.load_state(folder, config, MAY_DIFFER)
+    transform = make_transform(config, data.wilds.original_resolution)
+    trainer = Trainer(config, data, transform, fabric, cache if cache is not None else open_cache(config, data, transform, fabric, show))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=config["n_epochs"] * len(trainer.order), unit="step", disable=not show, dynamic_ncols=True)
+    trainer.start(LogFiles(folder, state["log_sizes"] if state is not None else {}), bar)
+    if state is not None:
+        trainer.load(state)
+    else:
+        describe(trainer)
+    return trainer

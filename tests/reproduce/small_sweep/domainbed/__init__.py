@@ -1,0 +1,1 @@
+"""A host with nothing but a sweep script."""

@@ -1,0 +1,73 @@
+"""Small data sets in the layouts of the real ones, and the commands that read them."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from hosts import forked_host
+from interpreters import HERE
+from PIL import Image
+
+SCRIPTS = HERE.parent / "scripts"
+SMALL_SWEEP = Path(__file__).parent / "small_sweep"  #: a DomainBed of the standard library only, with its sweep script
+VLCS = {"environments": ("Caltech101", "LabelMe", "SUN09", "VOC2007"), "classes": ("bird", "car", "chair", "dog", "person")}
+IN9_CLASSES = ("00_dog", "01_bird", "02_wheeled vehicle")
+VARIANTS = ("original", "mixed_same", "mixed_rand", "only_fg")
+
+
+def reproduce(experiment: str, *words: str, cwd: Path, host: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    """What ``scripts/reproduce/<experiment> words`` does once .venv is set up, in ``cwd``, with ``host`` as DomainBed or without one."""
+    arguments = ["reproduction", experiment, *words]
+    code = f"import runpy, sys; sys.argv = {arguments!r}; runpy.run_path({str(SCRIPTS / 'reproduction')!r}, run_name='__main__')"
+    places = {"XDG_CACHE_HOME": str(cwd / "cache"), "TORCH_HOME": str(cwd / "torch"), "MNIST_HOME": str(cwd / "mnist"), "CUDA_VISIBLE_DEVICES": ""}
+    return forked_host.run(host or cwd, "-c", code, cwd=cwd, timeout=280, **{"DOMAINBED_HOME": str(host or ""), **places, **environment})
+
+
+def write_noise(path: Path, rng: np.random.Generator, side: int = 32) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path, "JPEG")
+
+
+def write_vlcs(root: Path, n_images: int = 6) -> None:
+    rng = np.random.default_rng(0)
+    for environment in VLCS["environments"]:
+        for label in VLCS["classes"]:
+            for number in range(n_images):
+                write_noise(root / "VLCS" / environment / label / f"{number}.jpg", rng)
+
+
+def write_imagenet9(root: Path, n_training: int = 20, n_test: int = 2) -> None:
+    rng = np.random.default_rng(0)
+    for name in IN9_CLASSES:
+        for number in range(n_training):
+            write_noise(root / "original" / "train" / name / f"n{number:03}.JPEG", rng)
+        for variant in VARIANTS:
+            for number in range(n_test):
+                write_noise(root / variant / "val" / name / f"fg_{number}.JPEG", rng)
+
+
+def write_mnist(folder: Path, n_training: int = 120, n_test: int = 60) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Four idx files of noise with an empty border, digits in turn; what was written, by split."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for split, stem, n in (("train", "train", n_training), ("test", "t10k", n_test)):
+        pixels = np.zeros((n, 28, 28), dtype=np.uint8)
+        pixels[:, 4:-4, 4:-4] = rng.integers(0, 256, (n, 20, 20))
+        labels = np.arange(n, dtype=np.uint8) % 10
+        with gzip.open(folder / f"{stem}-images-idx3-ubyte.gz", "wb") as file:
+            file.write(struct.pack(">4i", 2051, n, 28, 28) + pixels.tobytes())
+        with gzip.open(folder / f"{stem}-labels-idx1-ubyte.gz", "wb") as file:
+            file.write(struct.pack(">2i", 2049, n) + labels.tobytes())
+        written[split] = pixels, labels
+    return written
+
+
+def cells(table: str, row: str) -> list[str]:
+    """The cells of the first line of a text table whose second cell is ``row``."""
+    lines = [line.split() for line in table.splitlines()]
+    return next(line for line in lines if line[1:2] == [row])

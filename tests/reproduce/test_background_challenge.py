@@ -1,0 +1,54 @@
+"""The Background Challenge from folders of variants to OR, MS, MR and BG-gap."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from stand_ins import IN9_CLASSES, reproduce, write_imagenet9, write_noise
+
+
+def test_columns_are_the_accuracies_of_the_variants(tmp_path):
+    write_imagenet9(tmp_path / "in9")
+    done = reproduce("background_challenge", "--quick", "--data", "in9", "--algorithms", "ERM", "CIM_VIB", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for algorithm in ("ERM", "CIM_VIB"):
+        folder = tmp_path / "reproduction" / "quick" / "background_challenge" / f"{algorithm}-0"
+        groups = json.loads((folder / "results.json").read_text())["selection"]["average"]["splits"]["test"]["groups"]
+        counts = {name: group["count"] for name, group in groups.items()}
+        assert counts == {f"variant:{name}": 6 for name in ("original", "mixed_same", "mixed_rand", "only_fg")}
+        line = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["average", algorithm]).split()
+        accuracy = {name.removeprefix("variant:"): 100 * group["accuracy"] for name, group in groups.items()}
+        same, other = accuracy["mixed_same"], accuracy["mixed_rand"]
+        assert line[4:9] == [f"{value:.1f}" for value in (accuracy["original"], same, other, same - other, accuracy["only_fg"])]
+    header = next(line.split() for line in done.stdout.splitlines() if line.startswith("selected by"))
+    assert header[4:10] == ["average", "OR", "MS", "MR", "BG-gap", "only_fg"]
+    assert "PUBLISHED, not measured here: Background Challenge" in done.stdout and done.stdout.count("PUBLISHED") == 1
+
+
+def test_image_that_cannot_be_read_is_named(tmp_path):
+    write_imagenet9(tmp_path / "in9")
+    broken = tmp_path / "in9" / "mixed_rand" / "val" / "00_dog" / "fg_1.JPEG"
+    broken.write_bytes(broken.read_bytes()[:300])
+    done = reproduce("background_challenge", "--quick", "--data", "in9", "--algorithms", "ERM", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("ERM, seed 0: error: image ") and f", {broken}, cannot be read (" in done.stderr
+
+
+def test_listing_has_every_image_once_and_holds_training_images_out(tmp_path):
+    from background_challenge import EVERY, list_images
+
+    write_imagenet9(tmp_path, n_training=EVERY)
+    write_noise(tmp_path / "only_bg_t" / "val" / IN9_CLASSES[0] / "0.JPEG", np.random.default_rng(0))
+    with pytest.raises(ValueError, match="holds no images"):
+        list_images(tmp_path, "original", None)
+    for name in IN9_CLASSES[1:]:
+        write_noise(tmp_path / "only_bg_t" / "val" / name / "0.png", np.random.default_rng(0))
+    listing = list_images(tmp_path, "original", None)
+    assert sorted(listing.paths) == sorted([*(tmp_path / "original" / "train").glob("*/*"), *tmp_path.glob("*/val/*/*")])
+    assert listing.variant_names == ["original", "mixed_same", "mixed_rand", "only_bg_t", "only_fg"]
+    for path, label, variant, split in zip(listing.paths, listing.labels, listing.variants, listing.splits):
+        part, name = path.parts[-3:-1]
+        assert IN9_CLASSES[label] == name and listing.variant_names[variant] == path.parts[-4] and (split == 2) == (part == "val")
+    held_out = [label for label, split in zip(listing.labels, listing.splits) if split == 1]
+    assert held_out == [0, 1, 2]

@@ -1,0 +1,62 @@
+"""Waterbirds and CelebA from the command to the table."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from stand_ins import cells, reproduce
+from wilds_runner.small_runs import write_celeba, write_release
+
+
+def test_table_of_all_rules_stands_beside_the_published_one(tmp_path):
+    write_release(tmp_path / "data")
+    done = reproduce("waterbirds", "--quick", "--algorithms", "CIM_VIB", "--vib_beta", "0.01", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "reproduction" / "quick" / "waterbirds" / "CIM_VIB-0" / "results.json").read_text())
+    assert result["status"] == "finished" and result["config"]["hyperparameters"]["vib_beta"] == 0.01 and result["config"]["frac"] == 1
+    for rule in ("worst_group", "average", "worst_class", "last", "oracle"):
+        line = next(line for line in done.stdout.splitlines() if line.startswith(f"{rule} ") and "CIM_VIB" in line)
+        test = result["selection"][rule]["splits"]["test"]
+        assert f"{100 * test['accuracy']:.1f}" in line.split() and f"{100 * test['metrics']['acc_wg']:.1f}" in line.split()
+    assert "waterbirds, cim-plugin train - SYNTHETIC data" in done.stdout
+    assert "PUBLISHED, not measured here: Waterbirds" in done.stdout and done.stdout.count("PUBLISHED") == 1
+
+
+def test_celeba(tmp_path):
+    write_celeba(tmp_path / "data")
+    done = reproduce("celebA", "--quick", "--algorithms", "groupDRO", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert cells(done.stdout, "groupDRO")[2] == "1" and "PUBLISHED, not measured here: CelebA" in done.stdout
+
+
+def test_defaults_are_those_of_the_data_set_and_five_seeds_unless_flags_are_passed_on(tmp_path):
+    from options import SEEDS
+    from subgroups import ALGORITHMS
+    from trainings import configurations
+
+    configs = configurations("celebA", tmp_path, tmp_path, ALGORITHMS, SEEDS, ["--n_epochs", "7"])
+    assert [(config["algorithm"], config["seed"]) for config in configs] == [(algorithm, seed) for seed in range(5) for algorithm in ALGORITHMS]
+    assert {(config["model"], config["lr"], config["batch_size"], config["n_epochs"], config["frac"]) for config in configs} == {("resnet50", 1e-3, 64, 7, 1.0)}
+
+
+def test_hyperparameter_goes_to_the_algorithms_that_have_it(tmp_path):
+    from trainings import configurations
+
+    found = configurations("waterbirds", tmp_path, tmp_path, ["ERM", "VIB", "CIM_VIB"], [0], ["--vib_beta", "0.5", "--cim_lambda", "0"])
+    assert [{name: config["hyperparameters"].get(name) for name in ("vib_beta", "cim_lambda")} for config in found] == [
+        {"vib_beta": None, "cim_lambda": None},
+        {"vib_beta": 0.5, "cim_lambda": None},
+        {"vib_beta": 0.5, "cim_lambda": 0.0},
+    ]
+    with pytest.raises(ValueError, match="ERM has no hyperparameter 'vib_beta'"):
+        configurations("waterbirds", tmp_path, tmp_path, ["ERM"], [0], ["--vib_beta", "0.5"])
+
+
+def test_quick_takes_few_images_of_a_real_release(tmp_path):
+    from subgroups import quick_flags
+
+    folder = write_celeba(tmp_path)
+    assert quick_flags("celebA", tmp_path)[-2:] == ["--frac", "1"]
+    (folder / "RELEASE_v1.0.txt").write_text("")
+    assert quick_flags("celebA", tmp_path)[-2:] == ["--frac", f"{500 / 162770:g}"]

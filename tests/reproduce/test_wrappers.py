@@ -1,0 +1,39 @@
+"""The five commands: what is set up, what is started, and what is said of a wrong word."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from interpreters import run_python
+from stand_ins import SCRIPTS
+
+COMMANDS = ["background_challenge", "celebA", "colored_mnist", "vlcs", "waterbirds"]
+
+
+def test_there_are_five_commands():
+    assert sorted(path.name for path in (SCRIPTS / "reproduce").iterdir()) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_sets_up_and_passes_its_words_on_from_where_it_is_called(command, tmp_path):
+    root = tmp_path / "a checkout"
+    for name, text in {"scripts/setup": "#!/bin/sh\necho set up\n", ".venv/bin/python": '#!/bin/sh\nprintf "%s|" "$PWD" "$@"\n'}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+        (root / name).chmod(0o755)
+    (root / "scripts" / "reproduce").mkdir()
+    shutil.copy(SCRIPTS / "reproduce" / command, root / "scripts" / "reproduce")
+    here = tmp_path / "here"
+    here.mkdir()
+    words = [os.path.relpath(root / "scripts" / "reproduce" / command, here), "--quick", "--data", "two words"]
+    done = subprocess.run(words, cwd=here, capture_output=True, text=True)
+    assert done.stdout == f"set up\n{here}|{root}/scripts/reproduction|{command}|--quick|--data|two words|"
+
+
+def test_unknown_experiment_is_said_in_one_line():
+    done = run_python(str(SCRIPTS / "reproduction"), "cifar")
+    said = "reproduction: error: 'cifar' is not an experiment; choose from vlcs, waterbirds, celebA, background_challenge, colored_mnist\n"
+    assert done.returncode == 2 and done.stderr == said
