@@ -1,0 +1,52 @@
+"""The study's tables: mean ± std over seeds and the paired difference with its 95% interval."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any, Iterable
+
+from scipy import stats
+
+Results = dict[tuple[str, str, int], dict[str, Any]]  #: (task, row, seed) -> results.json
+
+
+def test_value(result: dict[str, Any], rule: str, what: str) -> float:
+    """Test accuracy in percent: ``what`` is "accuracy" or "worst_group", at the evaluation that the rule chooses."""
+    split = result["selection"][rule]["splits"]["test"]
+    return 100 * (split["metrics"]["acc_wg"] if what == "worst_group" else split["accuracy"])
+
+
+def difference(values: dict[int, float], others: dict[int, float]) -> str:
+    """Paired over the seeds that both have: mean difference and half of its 95% interval (t distribution)."""
+    paired = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
+    if not paired:
+        return ""
+    if len(paired) == 1:
+        return f"{paired[0]:+.1f}"
+    half = stats.t.ppf(0.975, len(paired) - 1) * statistics.stdev(paired) / math.sqrt(len(paired))
+    return f"{statistics.mean(paired):+.1f} ± {half:.1f}"
+
+
+def spread(values: Iterable[float]) -> str:
+    values = list(values)
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def table(results: Results, task: str, rows: Iterable[str], against: Iterable[str], rule: str) -> str:
+    """Markdown: a line per row that has results, differences in worst-group accuracy to the rows of ``against``."""
+
+    def of(row: str, what: str) -> dict[int, float]:
+        return {seed: test_value(result, rule, what) for (t, r, seed), result in results.items() if (t, r) == (task, row)}
+
+    heads = ["row", "seeds", "average", "worst group", *(f"worst group - {other}" for other in against), "s/run"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in rows:
+        worst = of(row, "worst_group")
+        if not worst:
+            continue
+        seconds = statistics.mean(result["seconds"]["train"] for (t, r, _), result in results.items() if (t, r) == (task, row))
+        cells = [row, str(len(worst)), spread(of(row, "accuracy").values()), spread(worst.values())]
+        cells += [difference(worst, of(other, "worst_group")) if other != row else "" for other in against]
+        lines.append("| " + " | ".join([*cells, f"{seconds:.0f}"]) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""The offline tasks of the study: images whose background tells the label in training and not in the test."""
+
+from __future__ import annotations
+
+import colorsys
+import gzip
+import os
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cim_plugin.data.digits_on_photos import CROP, SIDE, compose, load_photos
+from cim_plugin.errors import InputError
+
+N_VALIDATION, N_TEST = 2000, 4000
+SATURATION, VALUE = 0.8, 0.7  #: of the ten background colours; a white digit shows on all of them
+
+
+class Images(NamedTuple):
+    """A split."""
+
+    images: Tensor  #: (N, C, 28, 28) uint8
+    labels: Tensor  #: (N,) int64
+    groups: Tensor  #: (N,) int64: what worst-group accuracy is the minimum over
+    environments: Tensor  #: (N,) int64: the nuisance that the label is tied to; only group DRO and the oracle rows look at it in training
+
+
+class Task(NamedTuple):
+    """Training, validation and test; the validation split is drawn as the training split is, so it favours the spurious feature as well."""
+
+    name: str
+    n_classes: int
+    splits: dict[str, Images]
+    group_names: list[str]
+
+
+def mnist(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Real MNIST from its gzipped idx files: "train" and "test" -> strength (N, 1, 28, 28) float32 in [0, 1] and digit (N,) int64."""
+    found = {}
+    for split, stem in (("train", "train"), ("test", "t10k")):
+        pixels = _idx(folder / f"{stem}-images-idx3-ubyte.gz", 16).reshape(-1, 1, SIDE, SIDE)
+        found[split] = torch.from_numpy(pixels).float() / 255, torch.from_numpy(_idx(folder / f"{stem}-labels-idx1-ubyte.gz", 8)).long()
+    return found
+
+
+def _idx(path: Path, header: int) -> np.ndarray:
+    if not path.exists():
+        raise InputError(f"{path} is not there; name the folder of MNIST's four .gz files with --mnist")
+    with gzip.open(path) as file:
+        return np.frombuffer(file.read(), dtype=np.uint8, offset=header).copy()
+
+
+def _shares(digits: dict[str, tuple[Tensor, Tensor]], rng: np.random.Generator, n_training: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Training and validation from MNIST's training images, the test from its test images; no image twice."""
+    rows = rng.permutation(len(digits["train"][1]))
+    parts = {"train": ("train", rows[:n_training]), "val": ("train", rows[n_training : n_training + N_VALIDATION])}
+    parts["test"] = ("test", rng.permutation(len(digits["test"][1]))[:N_TEST])
+    return {split: (digits[source][0][chosen], digits[source][1][chosen]) for split, (source, chosen) in parts.items()}
+
+
+def _to_bytes(images: Tensor) -> Tensor:
+    return (images * 255).round().byte()
+
+
+def colours(digits, rng: np.random.Generator, tied: float) -> Task:
+    """Ten classes on ten background colours: the class' own with probability ``tied``, else any other; in the test all colours alike."""
+    palette = torch.tensor([colorsys.hsv_to_rgb(k / 10, SATURATION, VALUE) for k in range(10)])
+    splits = {}
+    for split, (ink, labels) in _shares(digits, rng, 20_000).items():
+        own = rng.random(len(labels)) < (tied if split != "test" else 0.1)
+        colour = torch.where(torch.from_numpy(own), labels, (labels + torch.from_numpy(rng.integers(1, 10, len(labels)))) % 10)
+        images = ink + (1 - ink) * palette[colour][:, :, None, None]
+        splits[split] = Images(_to_bytes(images), labels, 2 * labels + (colour == labels), colour)
+    return Task(f"colours_{tied:g}".replace("0.", ""), 10, splits, [f"digit:{k}_colour:{c}" for k in range(10) for c in ("other", "own")])
+
+
+def photos(digits, rng: np.random.Generator, tied: float) -> Task:
+    """Digits below 5 or not, on crops of two photographs tied to the label; balanced in the test. The test has its own columns of the photographs."""
+    pictures = load_photos()
+    seen, held_out = np.split(np.arange(pictures.shape[-1]), [2 * pictures.shape[-1] // 3])
+    strips = {"train": seen, "val": seen, "test": held_out}
+    splits = {}
+    for split, (ink, classes) in _shares(digits, rng, 4_000).items():
+        labels = (classes < 5).long()
+        agrees = torch.from_numpy(rng.random(len(labels)) < (tied if split != "test" else 0.5))
+        photo = torch.where(agrees, labels, 1 - labels)
+        top = rng.integers(0, pictures.shape[-2] - CROP + 1, len(labels))
+        left = rng.integers(strips[split][0], strips[split][-1] + 2 - CROP, len(labels))
+        behind = torch.stack([pictures[p, :, y : y + CROP, x : x + CROP] for p, y, x in zip(photo, top, left)])
+        splits[split] = Images(_to_bytes(compose(ink, F.avg_pool2d(behind, 2))), labels, 2 * labels + photo, photo)
+    return Task(f"photos_{tied:g}".replace("0.", ""), 2, splits, [f"below5:{y}_photo:{p}" for y in (0, 1) for p in (0, 1)])
+
+
+def domainbed_colours(digits, rng: np.random.Generator) -> Task:
+    """DomainBed's ColoredMNIST: two classes with a quarter of the labels flipped, red or green digits; environments of +90% and +80%, tested at -90%."""
+    splits = {}
+    for split, (ink, classes) in _shares(digits, rng, 20_000).items():
+        labels = (classes < 5).long() ^ torch.from_numpy(rng.random(len(classes)) < 0.25).long()
+        agreement = np.where(rng.random(len(classes)) < 0.5, 0.9, 0.8) if split != "test" else 0.1
+        colour = torch.where(torch.from_numpy(rng.random(len(classes)) < agreement), labels, 1 - labels)
+        images = torch.zeros(len(ink), 2, SIDE, SIDE)
+        images[torch.arange(len(ink)), colour] = ink[:, 0]
+        splits[split] = Images(_to_bytes(images), labels, torch.zeros_like(labels), colour)
+    return Task("domainbed_colours", 2, splits, ["all"])
+
+
+#: name -> (MNIST's digits, generator) -> task
+TASKS: dict[str, Callable[..., Task]] = {
+    "colours_85": lambda digits, rng: colours(digits, rng, 0.85),
+    "colours_95": lambda digits, rng: colours(digits, rng, 0.95),
+    "photos_95": lambda digits, rng: photos(digits, rng, 0.95),
+    "domainbed_colours": domainbed_colours,
+}
+
+
+def make_task(name: str, seed: int, folder: Path) -> Task:
+    """The task of a seed: which images, which backgrounds."""
+    return TASKS[name](mnist(folder), np.random.default_rng([seed, list(TASKS).index(name)]))
+
+
+def mnist_folder() -> Path:
+    """Where the files of MNIST are looked for: MNIST_HOME, or beside the checkout."""
+    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "MNIST"
+    return Path(os.environ.get("MNIST_HOME", beside))

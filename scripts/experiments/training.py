@@ -1,0 +1,206 @@
+"""One run of the study: a row of the table on a task with a seed, and its result in the form of ``cim-plugin train``."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from cross_fit import describe, out_of_fold_predictions
+from rows import Row
+from steps import RandomMask, change, objective
+from tasks import Images, Task
+from torch import Tensor, nn
+
+from cim_plugin import catalog
+from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
+from cim_plugin.wilds_runner.backbones import SmallCNN
+from cim_plugin.wilds_runner.results import peak_memory, versions
+
+BATCH = 64
+LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-4  #: of AdamW, for every row; the learning rate falls to 0 along a cosine
+N_EVALUATIONS = 10
+REFERENCE_STEPS = 100  #: of the models that pseudo-environments come from
+
+
+class Standardise(nn.Module):
+    """Pixels in [0, 1] -> about [-1, 1]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - 0.5) / 0.5
+
+
+class FromBytes(nn.Module):
+    """uint8 -> [-1, 1]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images / 127.5 - 1
+
+
+class Pseudo(NamedTuple):
+    """Pseudo-environments, see :mod:`cross_fit`: no label of an environment or a group is looked at."""
+
+    train: Tensor  #: (N,) int64
+    val: Tensor  #: (N,) int64
+
+
+def pseudo_environments(task: Task, seed: int) -> Pseudo:
+    """Of the training and the validation split."""
+    train, val = task.splits["train"], task.splits["val"]
+    channels = train.images.shape[1]
+
+    def make_model() -> nn.Module:
+        return nn.Sequential(FromBytes(), SmallCNN(channels), nn.Linear(SmallCNN.n_features, task.n_classes))
+
+    return Pseudo(*out_of_fold_predictions(make_model, train.images, train.labels, val.images, REFERENCE_STEPS, seed))
+
+
+def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None) -> dict[str, Any]:
+    """Train and evaluate; the record is results.json of ``cim-plugin train`` with the curves added.
+
+    Args:
+        mask_mean: for the row with random masks.
+    """
+    start = time.perf_counter()
+    steps = round(steps * row.steps)
+    train = task.splits["train"]
+    environments = pseudo.train if row.environments == "cross_fit" else train.environments
+    classifier = build(task, row, seed, mask_mean)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    groups = _cells(train.labels, train.environments) if row.algorithm == "groupDRO" else None
+    chances = _chances(row, train, environments, groups)
+    rng = np.random.default_rng([seed, 1])
+    every = max(1, steps // N_EVALUATIONS)
+    curve = []
+    for step in range(1, steps + 1):
+        rows = torch.from_numpy(rng.choice(len(train.labels), BATCH, p=chances))
+        classifier.train()
+        of_batch = None if groups is None else groups[rows]
+        loss = objective(classifier, train.images[rows].float() / 255, train.labels[rows], environments[rows], of_batch, row.changes, step / steps)
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"the loss is not finite at step {step}")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % every == 0:
+            cells = {"val": _agreement(task.splits["val"].labels, pseudo.val), "test": None}
+            curve.append({"step": step, **{split: evaluate(classifier, task, split, cells[split]) for split in ("val", "test")}})
+    quality = describe(pseudo.train, train.labels, train.environments)
+    return record(task, row, seed, steps, curve, classifier, quality, time.perf_counter() - start)
+
+
+def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module:
+    """The classifier of a row, from the catalog."""
+    train = task.splits["train"]
+    channels, side = train.images.shape[1], train.images.shape[2]
+    torch.manual_seed(seed)
+    values = {name: entry.default for name, entry in catalog.hyperparameters(row.algorithm).items()} | row.hyperparameters
+    classifier = catalog.build(
+        row.algorithm,
+        values,
+        encoder=nn.Sequential(Standardise(), SmallCNN(channels)),
+        n_features=SmallCNN.n_features,
+        make_head=lambda n: nn.Linear(n, task.n_classes),
+        image_size=(side, side),
+        pixel_space=PixelSpace.raw(channels),
+        n_environments=len(train.environments.unique()),
+        groups_in_training=torch.bincount(_cells(train.labels, train.environments)) > 0,
+    )
+    if "random_mask" in row.changes:
+        classifier.morphing = InputMorphing(PixelSpace.raw(channels))
+        classifier.morphing.network = RandomMask(mask_mean)
+    change(classifier, row.changes)
+    return classifier
+
+
+def _cells(labels: Tensor, environments: Tensor) -> Tensor:
+    return labels * (int(environments.max()) + 1) + environments
+
+
+def _agreement(labels: Tensor, environments: Tensor) -> Tensor:
+    """Class by class, whether the environment is the one that goes with it."""
+    return 2 * labels + (environments != labels)
+
+
+def _chances(row: Row, train: Images, environments: Tensor, groups: Tensor | None) -> np.ndarray | None:
+    """How often every training image is drawn; None: equally."""
+    if row.balanced:
+        cells = _agreement(train.labels, environments)
+    elif groups is not None:
+        cells = groups
+    else:
+        return None
+    chances = (1 / torch.bincount(cells).double())[cells].numpy()
+    return chances / chances.sum()
+
+
+@torch.no_grad()
+def evaluate(classifier: nn.Module, task: Task, split: str, pseudo_groups: Tensor | None) -> dict[str, Any]:
+    """Average and worst-group accuracy, every group's, the worst class', that over pseudo-groups, and the mean of m."""
+    images, labels, groups, _ = task.splits[split]
+    classifier.eval()
+    parts = [part.float() / 255 for part in images.split(1000)]
+    correct = torch.cat([classifier(part).argmax(1) for part in parts]) == labels
+    accuracy = {task.group_names[group]: (correct[groups == group].double().mean().item(), int((groups == group).sum())) for group in groups.unique()}
+    found = {
+        "accuracy": correct.double().mean().item(),
+        "worst_group": min(value for value, _ in accuracy.values()),
+        "worst_class": min(correct[labels == label].double().mean().item() for label in labels.unique()),
+        "groups": accuracy,
+    }
+    if pseudo_groups is not None:
+        found["worst_pseudo_group"] = min(correct[pseudo_groups == group].double().mean().item() for group in pseudo_groups.unique())
+    if classifier.morphing is not None:
+        found["mask_mean"] = classifier.morphing(parts[0]).mask.mean().item()
+    return found
+
+
+#: selection rule -> score of an evaluation; all but the oracle read validation data that is drawn as the training data is. The study's
+#: tables go by the first: like average it needs no labels of groups, and it does not favour the spurious feature
+RULES = {
+    "worst_pseudo_group": lambda point: point["val"]["worst_pseudo_group"],
+    "average": lambda point: point["val"]["accuracy"],
+    "worst_class": lambda point: point["val"]["worst_class"],
+    "worst_group": lambda point: point["val"]["worst_group"],
+    "last": lambda point: point["step"],
+    "oracle": lambda point: point["test"]["worst_group"],
+}
+
+
+def record(task: Task, row: Row, seed: int, steps: int, curve: list[dict], classifier: nn.Module, pseudo: dict[str, float], seconds: float) -> dict[str, Any]:
+    """results.json."""
+    selection = {}
+    for rule, score in RULES.items():
+        chosen = max(curve, key=score)  # the first of equals
+        selection[rule] = {"epoch": curve.index(chosen), "score": score(chosen), "splits": {split: _as_split(chosen[split]) for split in ("val", "test")}}
+    flags = {"n_epochs": len(curve), "batch_size": BATCH, "steps": steps, "environments": row.environments, "balanced": row.balanced, **row.changes}
+    return {
+        "status": "finished",
+        "dataset": task.name,
+        "algorithm": row.algorithm,
+        "seed": seed,
+        "synthetic": True,
+        "selection": selection,
+        "config": {**flags, "hyperparameters": row.hyperparameters},
+        "epochs": len(curve),
+        "pseudo_environments": pseudo,
+        "n_parameters": sum(weight.numel() for weight in classifier.parameters()),
+        "seconds": {"train": round(seconds, 1)},
+        "steps": steps,
+        "peak_memory_bytes": peak_memory(),
+        "device": platform.processor() or platform.machine(),
+        "curve": [{"step": p["step"], **{f"{s}_{k}": round(p[s][k], 4) for s in ("val", "test") for k in ("accuracy", "worst_group")}} for p in curve],
+        "mask_mean": curve[-1]["val"].get("mask_mean"),
+        "versions": versions(),
+    }
+
+
+def _as_split(found: dict[str, Any]) -> dict[str, Any]:
+    groups = {name: {"accuracy": accuracy, "count": count} for name, (accuracy, count) in found["groups"].items()}
+    metrics = {"acc_avg": found["accuracy"], "acc_wg": found["worst_group"]}
+    return {"metrics": metrics, "accuracy": found["accuracy"], "worst_class_accuracy": found["worst_class"], "groups": groups}

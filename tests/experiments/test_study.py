@@ -1,0 +1,226 @@
+"""The study: its data, its pseudo-environments, its steps, its tables, and the command from end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "scripts" / "experiments"
+
+
+def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(EXPERIMENTS), "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def quick(mnist, tmp_path_factory):
+    output = tmp_path_factory.mktemp("study")
+    done = study(mnist, output, "--quick")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return output, done.stdout
+
+
+def test_quick_trains_every_main_row_and_prints_them(quick):
+    from rows import MAIN
+
+    output, text = quick
+    files = list(output.rglob("results.json"))
+    assert len(files) == len(MAIN)
+    assert all(f"| {name} | 1 |" in text for name in MAIN)
+    for file in files:
+        result = json.loads(file.read_text())
+        assert result["status"] == "finished" and result["synthetic"] and result["row"] in MAIN
+        test = result["selection"]["last"]["splits"]["test"]
+        assert test["metrics"]["acc_wg"] == min(group["accuracy"] for group in test["groups"].values())
+
+
+def test_finished_runs_are_not_done_again(mnist, quick):
+    output, text = quick
+    before = {file: file.stat().st_mtime_ns for file in output.rglob("results.json")}
+    again = study(mnist, output, "--quick")
+    assert again.returncode == 0 and again.stdout == text
+    assert {file: file.stat().st_mtime_ns for file in output.rglob("results.json")} == before
+
+
+def test_compare_reads_the_studys_runs(quick, capsys):
+    from cim_plugin import cli
+
+    assert cli.main(["compare", str(quick[0])]) == 0
+    text = capsys.readouterr().out
+    assert "photos_95" in text and "SYNTHETIC" in text and "groupDRO" in text
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--rows", "ERN"], "row 'ERN' is unknown"),
+        (["--rows", "ERM, random mask of CIM's mean"], "takes its mean from 'CIM'"),
+        (["--mnist", "nowhere"], "nowhere/train-images-idx3-ubyte.gz is not there; name the folder of MNIST's four .gz files with --mnist"),
+    ],
+)
+def test_a_mistake_is_said_in_one_line(mnist, tmp_path, words, said):
+    done = study(mnist, tmp_path, "--quick", *words)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photos(mnist):
+    from tasks import make_task
+
+    return make_task("photos_95", 0, mnist)
+
+
+@pytest.mark.parametrize("name, tied", [("colours_85", 0.85), ("colours_95", 0.95), ("photos_95", 0.95), ("domainbed_colours", 0.85 * 0.5 + 0.85 * 0.5)])
+def test_label_and_nuisance_are_tied_in_training_and_validation_only(mnist, name, tied):
+    from tasks import make_task
+
+    splits = make_task(name, 0, mnist).splits
+    for split in ("train", "val"):
+        assert (splits[split].labels == splits[split].environments).double().mean().item() == pytest.approx(tied, abs=0.02)
+    untied = {"colours_85": 0.1, "colours_95": 0.1, "photos_95": 0.5, "domainbed_colours": 0.1}[name]
+    assert (splits["test"].labels == splits["test"].environments).double().mean().item() == pytest.approx(untied, abs=0.03)
+
+
+def test_the_colour_of_an_image_is_that_of_its_environment(mnist):
+    from tasks import make_task
+
+    train = make_task("colours_95", 0, mnist).splits["train"]
+    corner = train.images[:, :, 0, 0]
+    assert all(len(corner[train.environments == colour].unique(dim=0)) == 1 for colour in range(10))
+
+
+def test_another_seed_draws_other_images(mnist, photos):
+    from tasks import make_task
+
+    assert not torch.equal(make_task("photos_95", 1, mnist).splits["train"].images, photos.splits["train"].images)
+
+
+# --- pseudo-environments ----------------------------------------------------------------------------------------------
+
+
+def test_every_image_is_predicted_by_the_model_that_has_not_seen_it():
+    from cross_fit import out_of_fold_predictions
+
+    images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
+    seen: list[set] = []
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(40))
+            seen.append((set(), set()))
+
+        def forward(self, x):
+            seen[-1][not torch.is_grad_enabled()].update(x.flatten().tolist())
+            return torch.stack([x.flatten() * 0 + self.weight.sum() * 0, torch.ones(len(x))], 1)
+
+    predictions, others = out_of_fold_predictions(Model, images, torch.zeros(40, dtype=torch.int64), images[:3] + 100, 30, seed=0)
+    assert predictions.tolist() == [1] * 40 and others.tolist() == [1] * 3
+    folds = [(trained, predicted - {100, 101, 102}) for trained, predicted in seen]
+    assert len(folds) == 2 and all(not trained & predicted for trained, predicted in folds)
+    assert folds[0][1] | folds[1][1] == set(range(40))
+
+
+def test_a_short_reference_finds_the_background(photos):
+    from training import pseudo_environments
+
+    train = photos.splits["train"]
+    pseudo = pseudo_environments(photos, 0)
+    assert (pseudo.train == train.environments).double().mean() > 0.9
+    assert (pseudo.val == photos.splits["val"].environments).double().mean() > 0.9
+
+
+def test_balanced_batches_hold_rare_images_as_often_as_the_others(photos):
+    from rows import Row
+    from training import _chances
+
+    train = photos.splits["train"]
+    drawn = np.random.default_rng(0).choice(len(train.labels), 20_000, p=_chances(Row("ERM", balanced=True), train, train.environments, None))
+    shares = [((train.labels == y) & (train.environments == e))[drawn].double().mean().item() for y in (0, 1) for e in (0, 1)]
+    assert shares == pytest.approx([0.25] * 4, abs=0.02)
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(photos):
+    train = photos.splits["train"]
+    return train.images[:32].float() / 255, train.labels[:32], train.environments[:32]
+
+
+def loss_and_gradient(photos, batch, changes: dict, **more):
+    """Of the same weights and the same draws of triplets: the loss, and the gradient of the transformation network."""
+    from rows import Row
+    from steps import objective
+    from training import build
+
+    classifier = build(photos, Row("CIM", changes=changes, **more), 0, 0.5)
+    torch.manual_seed(0)
+    loss = objective(classifier, *batch, None, changes, 0.25)
+    loss.backward()
+    return loss.item(), classifier.morphing.network.features[0].weight.grad
+
+
+@pytest.mark.parametrize("changes", [{"pairs_per_anchor": 1}, {"sparsity": 0.0}, {"warm_up": 0.25}])
+def test_a_change_that_changes_nothing_gives_the_shipped_loss(photos, batch, changes):
+    loss, gradient = loss_and_gradient(photos, batch, changes)
+    shipped, expected = loss_and_gradient(photos, batch, {})
+    assert loss == pytest.approx(shipped, abs=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_detached_keeps_the_classifiers_gradient_from_the_network(photos, batch):
+    _, gradient = loss_and_gradient(photos, batch, {"detached": True}, hyperparameters={"cim_lambda": 0.0})
+    assert not gradient.any()
+    _, gradient = loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})
+    assert gradient.any()
+
+
+def test_half_of_a_warm_up_is_half_of_the_weight(photos, batch):
+    whole, none = loss_and_gradient(photos, batch, {})[0], loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0]
+    assert loss_and_gradient(photos, batch, {"warm_up": 0.5})[0] == pytest.approx((whole + none) / 2, abs=1e-5)
+
+
+def test_random_masks_follow_from_the_image_and_have_the_mean(batch):
+    from steps import RandomMask
+
+    mask = RandomMask(0.7)
+    images = batch[0]
+    assert torch.equal(mask(images)[:3], mask(images[:3]))
+    assert mask(images).mean().item() == pytest.approx(0.7, abs=0.1) and mask(images).std() > 0.05
+    assert not torch.equal(mask(images)[0], mask(images)[1])
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _reference_interval(ours: list[float], theirs: list[float]) -> tuple[float, float]:
+    return stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+
+
+def test_differences_are_paired_and_carry_their_interval():
+    from tables import difference
+
+    ours, theirs = [80.0, 82.5, 79.0, 85.0], [70.0, 75.5, 71.0, 69.0]
+    low, high = _reference_interval(ours, theirs)
+    text = difference(dict(enumerate(ours)), {**dict(enumerate(theirs)), 9: 0.0})
+    mean, half = (float(word) for word in text.split(" ± "))
+    assert (mean - half, mean + half) == (pytest.approx(low, abs=0.1), pytest.approx(high, abs=0.1))
