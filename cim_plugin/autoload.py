@@ -9,6 +9,9 @@ import sys
 
 #: host module -> "our module:function(host module)", called right after the host module has run
 HOOKS = {
+    "algorithms.initializer": "cim_plugin.hosts.wilds_examples:on_initializer",
+    "configs.algorithm": "cim_plugin.hosts.wilds_examples:on_algorithm_defaults",
+    "configs.supported": "cim_plugin.hosts.wilds_examples:on_supported",
     "domainbed.algorithms": "cim_plugin.hosts.domainbed:on_algorithms",
     "domainbed.command_launchers": "cim_plugin.hosts.domainbed:on_command_launchers",
     "domainbed.datasets": "cim_plugin.hosts.domainbed:on_datasets",

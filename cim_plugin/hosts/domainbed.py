@@ -1,8 +1,8 @@
 """DomainBed as host: our algorithms, their hyperparameters, one data set and one launcher in the tables that its scripts read.
 
 Every ``on_*`` is called by :mod:`cim_plugin.autoload` with the host's module right after that module has run, again after
-a reload. Nothing of the host is replaced but ``_hparams``, which is wrapped, and ``InfiniteDataLoader.__init__``, which
-is checked for our algorithms only.
+a reload. Nothing of the host is replaced but ``_hparams`` and ``get_algorithm_class``, which are wrapped, and
+``InfiniteDataLoader.__init__``, which is checked for our algorithms only.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import functools
 import shlex
 import subprocess
 import sys
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 
 from .. import catalog
-from ..algorithms.morphing import PixelSpace
 from ..errors import InputError
-from . import domainbed_faults
+from . import domainbed_compositions, domainbed_faults
+from .domainbed_images import concatenate, featurizer, pixels, say_scales, warn_without_triplets
 
 #: how a loss term is called in the host's logs
 LOG_NAMES = {"supervised": "L_sup", "contrastive": "L_con", "kl": "KL", "supervised_contrastive": "L_scl"}
@@ -39,24 +38,22 @@ class _RobustAlgorithm:
     def __init__(self, input_shape, num_classes, num_domains, hparams):
         super().__init__(input_shape, num_classes, num_domains, hparams)
         domainbed_faults.check_test_environments(num_domains)
-        channels, height, width = _image_shape(self.name, input_shape)
+        image_size, pixel_space = pixels(self.name, input_shape)
         catalog.check(self.name, hparams)
         encoder = _featurizer(self.host.networks, self.name, input_shape, hparams)
-        normalised = (height, width) == (224, 224) and channels == 3  # the host normalises exactly these
         self.model = catalog.build(
             self.name,
             hparams,
             encoder=encoder,
             n_features=encoder.n_outputs,
             make_head=lambda n_inputs: self.host.networks.Classifier(n_inputs, num_classes, hparams["nonlinear_classifier"]),
-            image_size=(height, width),
-            pixel_space=PixelSpace.imagenet() if normalised else PixelSpace.raw(channels),
+            image_size=image_size,
+            pixel_space=pixel_space,
             n_environments=num_domains,
         )
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
         if self.model.contrast is not None:
-            pixels = "ImageNet-normalised images" if normalised else "pixels in [0, 1]"
-            print(f"{self.name}: MS-SSIM with {self.model.contrast.scales} scales for {height}x{width}; inputs are {pixels}")
+            say_scales(self.name, self.model.contrast, image_size, pixel_space)
 
     def update(self, minibatches, unlabeled=None):
         """One step on the concatenated minibatches, [(images, labels)] per environment; ``unlabeled`` is not used.
@@ -65,9 +62,7 @@ class _RobustAlgorithm:
             The same keys at every step, Python floats: the loss, its terms, and with CIM the number of anchors
             without a triplet.
         """
-        images = torch.cat([x for x, _ in minibatches])
-        labels = torch.cat([y for _, y in minibatches])
-        environments = torch.cat([torch.full_like(y, number) for number, (_, y) in enumerate(minibatches)])
+        images, labels, environments = concatenate(minibatches)
         try:
             losses, _, without_triplet = self.model.loss_terms(images, labels, environments)
         except ValueError as error:
@@ -83,7 +78,7 @@ class _RobustAlgorithm:
         values = torch.stack([value.detach() for value in logged.values()]).tolist()  # the step's one synchronisation
         logged = dict(zip(logged, values))
         if logged.get("no_triplet") == len(labels):
-            warnings.warn(f"{self.name}: none of the {len(labels)} images of this batch has a positive and a negative; L_con is 0", RuntimeWarning)
+            warn_without_triplets(self.name, len(labels))
         return logged
 
     def predict(self, x):
@@ -91,38 +86,13 @@ class _RobustAlgorithm:
         return self.model(x)
 
 
-def _image_shape(name: str, input_shape) -> tuple[int, int, int]:
-    if len(input_shape) != 3:
-        raise InputError(f"{name} works on images (channels, height, width), this data set has inputs of shape {tuple(input_shape)}; choose one of images")
-    return tuple(input_shape)
-
-
 def _featurizer(networks, name: str, input_shape, hparams):
-    """The host's featurizer, with its silent or bare faults said in words."""
-    large, transformer = tuple(input_shape[1:]) == (224, 224), hparams.get("vit")
-    if large and not transformer and hparams.get("resnet18") and hparams.get("resnet50_augmix"):
-        warnings.warn(
-            'resnet18=true has no effect while resnet50_augmix=true, DomainBed\'s default: a ResNet-50 is trained; pass --hparams \'{"resnet18": true, "resnet50_augmix": false}\'',
-            RuntimeWarning,
-        )
-    try:
-        return networks.Featurizer(input_shape, hparams)
-    except NotImplementedError as error:
-        if large and transformer:
-            raise InputError(f"{name}: vit=true needs dinov2=true, DomainBed's only vision transformer; pass both, or vit=false") from error
-        size = f"{input_shape[1]}x{input_shape[2]}"
-        raise InputError(f"{name}: DomainBed has no network for images of {size}; it has them for 28x28, 32x32 and 224x224") from error
-    except Exception as error:
-        if domainbed_faults.is_failed_download(error):
-            raise InputError(
-                f"{name}: the pretrained weights could not be downloaded ({domainbed_faults.last_line(error)}); put the file into {torch.hub.get_dir()}/checkpoints, "
-                "or for timm models into the Hugging Face cache, on a machine with network"
-            ) from error
-        raise
+    """As :func:`~.domainbed_images.featurizer`, of the host's networks."""
+    return featurizer(networks.Featurizer, name, input_shape, hparams)
 
 
 def on_algorithms(module):
-    """Add our classes to the host's namespace and to the end of its list."""
+    """Add our classes to the host's namespace and to the end of its list, and let it find ``CIM+<base>`` by name."""
     for name, (_, what) in catalog.ALGORITHMS.items():
         present = getattr(module, name, None)
         if present is not None and not issubclass(present, _RobustAlgorithm):
@@ -131,6 +101,7 @@ def on_algorithms(module):
         setattr(module, name, type(name, (_RobustAlgorithm, module.Algorithm), own))
         if name not in module.ALGORITHMS:
             module.ALGORITHMS.append(name)
+    module.get_algorithm_class = domainbed_compositions.found_by(module, module.get_algorithm_class)
 
 
 def on_hparams_registry(module):
@@ -143,10 +114,14 @@ def on_hparams_registry(module):
     @functools.wraps(inner)
     def _hparams(algorithm, dataset, random_seed):
         ours = dataset == "DebugDigitsOnPhotos"
-        hparams = inner(algorithm, "Debug28" if ours else dataset, random_seed)  # small images: their learning rate
+        algorithm, base = domainbed_compositions.split(algorithm)
+        composed = algorithm != base
+        hparams = inner(base, "Debug28" if ours else dataset, random_seed)  # small images: their learning rate
         if ours:
             default, drawn = hparams["batch_size"]
             hparams["batch_size"] = (default, min(drawn, LARGEST_BATCH))
+        if composed:
+            hparams = {name: tuple(map(_native, pair)) for name, pair in hparams.items()}
         if algorithm in catalog.ALGORITHMS:
             for name, entry in catalog.hyperparameters(algorithm).items():
                 random_state = np.random.RandomState(module.misc.seed_hash(random_seed, name))
@@ -154,6 +129,11 @@ def on_hparams_registry(module):
         return hparams
 
     module._hparams = _hparams
+
+
+def _native(value):
+    """The host draws NumPy's integers for some of its own, and cannot write them into its results."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def on_datasets(module):

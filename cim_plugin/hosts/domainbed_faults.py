@@ -84,7 +84,7 @@ def last_line(error: BaseException) -> str:
 def _arguments() -> argparse.Namespace | None:
     """The arguments of the train script, when it runs one of our algorithms."""
     args = getattr(_script, "args", None)
-    return args if args is not None and args.algorithm in catalog.ALGORITHMS else None
+    return args if args is not None and (args.algorithm in catalog.ALGORITHMS or args.algorithm.startswith("CIM+")) else None
 
 
 def _no_images(args: argparse.Namespace) -> str:
@@ -92,12 +92,13 @@ def _no_images(args: argparse.Namespace) -> str:
     return f"an environment of {args.dataset} has no images in one of its splits; add images, or choose another --holdout_fraction than {fraction}"
 
 
-def _raised_in(error: BaseException, module: str) -> bool:
+def raised_in(error: BaseException, module: str) -> bool:
+    """Whether a fault passed through a function of this module."""
     return any(frame.f_globals.get("__name__") == module for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _is_of_output(error: BaseException, args: argparse.Namespace) -> bool:
-    if not isinstance(error, OSError) or not isinstance(error.filename, str) or _raised_in(error, "domainbed.datasets"):
+    if not isinstance(error, OSError) or not isinstance(error.filename, str) or raised_in(error, "domainbed.datasets"):
         return False
     file, folder = os.path.abspath(error.filename), os.path.abspath(args.output_dir)
     return os.path.commonpath([file, folder]) in (file, folder)
@@ -128,7 +129,7 @@ _FAULTS: list[tuple[Callable[[Any, argparse.Namespace], bool], Callable[[Any, ar
         lambda e, a: f"--dataset {a.dataset!r} is not a data set of DomainBed; it has {', '.join(sys.modules['domainbed.datasets'].DATASETS)}",
     ),
     (
-        lambda e, a: a.data_dir is None and isinstance(e, (TypeError, ValueError)) and _raised_in(e, "domainbed.datasets"),
+        lambda e, a: a.data_dir is None and isinstance(e, (TypeError, ValueError)) and raised_in(e, "domainbed.datasets"),
         lambda e, a: f"--dataset {a.dataset} needs --data_dir, the folder that holds it",
     ),
     (

@@ -1,0 +1,63 @@
+"""The host's images and the network that reads them, for whatever of ours stands before it."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from ..algorithms.morphing import PixelSpace
+from ..errors import InputError
+from . import domainbed_faults
+from .psi_in_front import Batch
+
+
+def concatenate(minibatches) -> Batch:
+    """[(images, labels)] per environment -> one batch."""
+    images = torch.cat([x for x, _ in minibatches])
+    labels = torch.cat([y for _, y in minibatches])
+    return Batch(images, labels, torch.cat([torch.full_like(y, number) for number, (_, y) in enumerate(minibatches)]))
+
+
+def warn_without_triplets(name: str, n_images: int) -> None:
+    warnings.warn(f"{name}: none of the {n_images} images of this batch has a positive and a negative; L_con is 0", RuntimeWarning, stacklevel=2)
+
+
+def pixels(name: str, input_shape) -> tuple[tuple[int, int], PixelSpace]:
+    """Height and width of the host's images, and how they relate to pixels in [0, 1]."""
+    if len(input_shape) != 3:
+        raise InputError(f"{name} works on images (channels, height, width), this data set has inputs of shape {tuple(input_shape)}; choose one of images")
+    channels, height, width = input_shape
+    normalised = (height, width) == (224, 224) and channels == 3  # the host normalises exactly these
+    return (height, width), PixelSpace.imagenet() if normalised else PixelSpace.raw(channels)
+
+
+def say_scales(name: str, contrast, image_size: tuple[int, int], pixel_space: PixelSpace) -> None:
+    height, width = image_size
+    pixels = "ImageNet-normalised images" if pixel_space.normalised else "pixels in [0, 1]"
+    print(f"{name}: MS-SSIM with {contrast.scales} scales for {height}x{width}; inputs are {pixels}")
+
+
+def featurizer(make, name: str, input_shape, hparams):
+    """The featurizer that the host's ``networks.Featurizer`` makes, with its silent or bare faults said in words."""
+    large, transformer = tuple(input_shape[1:]) == (224, 224), hparams.get("vit")
+    if large and not transformer and hparams.get("resnet18") and hparams.get("resnet50_augmix"):
+        warnings.warn(
+            'resnet18=true has no effect while resnet50_augmix=true, DomainBed\'s default: a ResNet-50 is trained; pass --hparams \'{"resnet18": true, "resnet50_augmix": false}\'',
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    try:
+        return make(input_shape, hparams)
+    except NotImplementedError as error:
+        if large and transformer:
+            raise InputError(f"{name}: vit=true needs dinov2=true, DomainBed's only vision transformer; pass both, or vit=false") from error
+        size = f"{input_shape[1]}x{input_shape[2]}"
+        raise InputError(f"{name}: DomainBed has no network for images of {size}; it has them for 28x28, 32x32 and 224x224") from error
+    except Exception as error:
+        if domainbed_faults.is_failed_download(error):
+            raise InputError(
+                f"{name}: the pretrained weights could not be downloaded ({domainbed_faults.last_line(error)}); put the file into {torch.hub.get_dir()}/checkpoints, "
+                "or for timm models into the Hugging Face cache, on a machine with network"
+            ) from error
+        raise
