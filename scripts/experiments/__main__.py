@@ -21,7 +21,7 @@ from cim_plugin.errors import InputError
 
 RULES = ("worst_pseudo_group", "average", "worst_class", "worst_group", "last", "oracle")
 AGAINST = ("ERM", "ERM, balanced by cross-fit")
-QUICK = {"steps": 20, "seeds": 1, "tasks": ["photos_95"]}
+QUICK = {"steps": 2, "seeds": 1, "tasks": ["photos_95"]}
 
 
 def main() -> int:
