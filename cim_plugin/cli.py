@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 from . import __version__
@@ -29,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. Exit status: the command's own; 2 for a wrong argument, in one line; 130 on Ctrl-C."""
+    """Run one command. Exit status: the command's own; 2 for a wrong argument, in one line; 130 on Ctrl-C; 141 where nobody reads on."""
     argv = sys.argv[1:] if argv is None else argv
     parser = _Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
     parser.add_argument("--version", action="version", version=f"cim-plugin {__version__}")
@@ -49,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"cim-plugin {args.command}: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, e.g. head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer has somewhere to go
+        return 141
 
 
 if __name__ == "__main__":

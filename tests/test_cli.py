@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 
 import pytest
 from interpreters import HERE, SMALL_HOST, run_python
@@ -131,3 +132,22 @@ def test_bench_refuses_wrong_words(words):
     done = run_python(BENCHMARKS, *words)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and done.stderr.splitlines()[-1].startswith("scripts/bench")
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback():
+    """More lines than a pipe holds, of which one is read."""
+    code = """
+import sys, types
+from cim_plugin import cli
+command = types.ModuleType("chatty")
+command.add_arguments = lambda parser: None
+command.run = lambda args: [print("line", number) for number in range(100_000)] and 0
+sys.modules["chatty"] = command
+cli.COMMANDS["chatty"] = ("chatty", "")
+sys.exit(cli.main(["chatty"]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "line 0\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
