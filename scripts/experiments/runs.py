@@ -16,7 +16,7 @@ from cim_plugin.wilds_runner.checkpoint import save_json
 
 def path(folder: Path, task: str, row: str, seed: int, steps: int) -> Path:
     """The file of a run."""
-    name = "".join(letter if letter.isalnum() or letter in "=.λ" else "_" for letter in row)
+    name = "".join(letter if letter.isalnum() or letter in "=." else "_" for letter in row.replace("λ", "lambda"))
     return folder / f"steps_{steps}" / task / name / str(seed) / "results.json"
 
 
