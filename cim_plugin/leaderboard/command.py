@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import functools
 
-from ..errors import InputError
+from ..data.command import run
+
+__all__ = ["add_arguments", "run"]
 
 UNSEEN = "which data chose the epoch, whether the seeds share one configuration, whether other data were used, and the order of the lines"
 
@@ -29,18 +31,6 @@ def _add(actions, name: str, act, what: str) -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     action.set_defaults(act=act)
     return action
-
-
-def run(args: argparse.Namespace) -> int:
-    """Do one action; its exit status.
-
-    Raises:
-        InputError: something that the user gave is wrong, or a package is not installed.
-    """
-    try:
-        return args.act(args)
-    except ModuleNotFoundError as error:
-        raise InputError(f"package {error.name!r} is not installed; pip install 'cim_plugin[wilds]'") from error
 
 
 def _run(args: argparse.Namespace) -> int:
