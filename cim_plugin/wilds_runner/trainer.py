@@ -105,7 +105,7 @@ class Trainer:
         self.classifier = build_model(config, data, transform)
         if config["compile"]:
             compile_modules(self.classifier)
-        optimizer = make_optimizer(config, self.classifier.parameters())
+        optimizer = make_optimizer(config, self.classifier.parameters(), fabric.device.type)
         n_steps = math.ceil(len(self.order) / config["gradient_accumulation_steps"]) * config["n_epochs"]
         self.scheduler = make_scheduler(config, optimizer, n_steps)
         self.model, self.optimizer = fabric.setup(self.classifier, optimizer)

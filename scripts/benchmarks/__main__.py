@@ -6,25 +6,36 @@ import argparse
 import importlib
 import sys
 
-#: benchmark, which is also a module here with add_arguments(parser) and run(args) -> exit status; what it measures
+from cim_plugin.errors import InputError
+
+#: benchmark -> (module here with add_arguments(parser) and run(args) -> exit status, what it measures)
 BENCHMARKS = {
-    "startup": "what the autoload file adds to every start of Python",
-    "similarity": "MS-SSIM of a batch and its gradient, against pytorch_msssim and other libraries",
-    "step": "a training step of CIM and CIM_VIB against ERM's, in time and memory",
-    "scaling": "time per image against batch size, image side and classes",
-    "loader": "images per second of cim-plugin train's loader, decoding and cached",
+    "startup": ("startup", "what the autoload file adds to every start of Python"),
+    "similarity": ("similarity", "MS-SSIM of a batch and its gradient, against pytorch_msssim and other libraries"),
+    "step": ("step", "a training step of CIM and CIM_VIB against ERM's, in time and memory"),
+    "scaling": ("scaling", "time per image against batch size, image side and classes"),
+    "loader": ("loader", "images per second of cim-plugin train's loader, decoding and cached"),
+    "parts": ("parts", "what CIM adds to ERM's step, part by part, and what channels_last saves"),
+    "network": ("network", "other shapes of the transformation network, against the present one"),
+    "optimizer": ("optimizer", "fused optimizers against torch's default"),
+    "profile": ("operations", "where a CIM step at 224 spends its time, with and without the fused triplet"),
+    "accuracy": ("accuracy", "whether the speed-ups cost accuracy: the same trainings with and without them"),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the plugin on this machine.")
     benchmarks = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
-    for name, what in BENCHMARKS.items():
+    for name, (module, what) in BENCHMARKS.items():
         benchmark = benchmarks.add_parser(name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         if sys.argv[1:2] == [name]:
-            importlib.import_module(name).add_arguments(benchmark)
+            importlib.import_module(module).add_arguments(benchmark)
     args = parser.parse_args()
-    return importlib.import_module(args.benchmark).run(args)
+    try:
+        return importlib.import_module(BENCHMARKS[args.benchmark][0]).run(args)
+    except InputError as error:
+        print(f"scripts/bench {args.benchmark}: error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

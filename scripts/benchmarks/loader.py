@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import statistics
 import tempfile
 from types import SimpleNamespace
 
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         times = measuring.in_turn({name: functools.partial(whole_pass, batches) for name, batches in loaders.items()}, pairs)
     default = times[next(iter(loaders))]
     for name, own in times.items():
-        rate = n / statistics.median(cpu for _, cpu in own)
+        rate = n / measuring.cpu_median(own)
         row = measuring.row(name, (n, 3, SIDE, SIDE), default, own, own, target=f"{TARGET:g}" if "cached" in name else "", note=f"{rate:.0f} images per CPU second")
         report.add({**row, "images_per_second": rate, "largest_difference": difference})
     return 0

@@ -45,6 +45,10 @@ def in_turn(runs: dict[Any, Callable[[], Any]], pairs: int) -> dict[Any, Times]:
     return {name: all_rounds[1:] for name, all_rounds in times.items()}
 
 
+def cpu_median(times: Times) -> float:
+    return statistics.median(cpu for _, cpu in times)
+
+
 def added_bytes(prepare: Callable[[], Callable[[], Any]]) -> int:
     """What a run adds to the peak of this process's resident memory. Call it by :func:`in_fresh_process`."""
     run = prepare()
@@ -70,6 +74,7 @@ def row(name: str, shape: Sequence[int], over: Times, under: Times, own: Times, 
         "cpu_ratio": statistics.median(cpu),
         "cpu_spread": statistics.quantiles(cpu, n=4)[::2],
         "milliseconds": 1000 * statistics.median(wall for wall, _ in own),
+        "cpu_milliseconds": 1000 * cpu_median(own),
         "memory_ratio": memory_ratio,
         "target": target,
         "note": note,
@@ -78,20 +83,26 @@ def row(name: str, shape: Sequence[int], over: Times, under: Times, own: Times, 
 
 def skipped(name: str, shape: Sequence[int], reason: str) -> dict[str, Any]:
     """The row of what could not be run."""
-    return {**dict.fromkeys(["ratio", "spread", "cpu_ratio", "cpu_spread", "milliseconds", "memory_ratio"]), "name": name, "shape": list(shape), "target": "", "note": f"skipped: {reason}"}
+    return {**dict.fromkeys(["ratio", "spread", "cpu_ratio", "cpu_spread", "milliseconds", "cpu_milliseconds", "memory_ratio"]), "name": name, "shape": list(shape), "target": "", "note": f"skipped: {reason}"}
 
 
-class Report:
-    """Rows as they come: a table under its title, or JSON lines."""
+class Table:
+    """Rows as they come: lines under the machine, a title and a heading, or JSON objects."""
 
-    def __init__(self, as_json: bool, title: str, ratio: str, memory: str = "memory"):
-        self.as_json = as_json
+    def __init__(self, as_json: bool, title: str, heading: str, text: Callable[[dict[str, Any]], str]):
+        self.as_json, self.text = as_json, text
         if not as_json:
-            print(f"{machine.describe()}\n{title}")
-            print(f"{'':34} {'shape':>20} {ratio + ', wall':>22} {'CPU':>20} {'ms':>9} {memory:>8}  target", flush=True)
+            print(f"{machine.describe()}\n{title}\n{heading}", flush=True)
 
     def add(self, row: dict[str, Any]) -> None:
-        print(json.dumps({**row, "machine": machine.describe()}) if self.as_json else _text(row), flush=True)
+        print(json.dumps({**row, "machine": machine.describe()}) if self.as_json else self.text(row), flush=True)
+
+
+class Report(Table):
+    """The rows of :func:`row` and :func:`skipped`."""
+
+    def __init__(self, as_json: bool, title: str, ratio: str, memory: str = "memory"):
+        super().__init__(as_json, title, f"{'':34} {'shape':>20} {ratio + ', wall':>22} {'CPU':>20} {'ms':>9} {memory:>8}  target", _text)
 
 
 def _text(row: dict[str, Any]) -> str:

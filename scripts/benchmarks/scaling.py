@@ -106,19 +106,15 @@ def run(args: argparse.Namespace) -> int:
             scale = series.shape(value)[0] / series.shape(first)[0] if series.size(value) != series.size(first) else 1.0
             own = [(wall / scale, cpu / scale) for wall, cpu in times[name][value]]
             report.add(measuring.row(name, series.shape(value), own, times[name][first], times[name][value]))
-        exponent = fitted_exponent([(series.size(value), cpu_median(times[name][value])) for value in values])
-        growth = fitted_exponent([(series.size(value), cpu_median(times[name][value])) for value in values[-2:]])
+        exponent = fitted_exponent([(series.size(value), measuring.cpu_median(times[name][value])) for value in values])
+        growth = fitted_exponent([(series.size(value), measuring.cpu_median(times[name][value])) for value in values[-2:]])
         summary = measuring.skipped(f"  exponent of '{name}'", (), "")
         report.add({**summary, "exponent": exponent, "last_exponent": growth, "target": f"{series.limit:g}", "note": f"{exponent:.2f} over all sizes, {growth:.2f} between the last two; at most {series.limit:g} is wanted"})
     for value in times[CHOICE]:
-        share = cpu_median(times[CHOICE][value]) / cpu_median(times[BATCH][value])
+        share = measuring.cpu_median(times[CHOICE][value]) / measuring.cpu_median(times[BATCH][value])
         summary = measuring.skipped(f"  share of '{CHOICE}'", (value,), "")
         report.add({**summary, "share": share, "note": f"{100 * share:.1f}% of a CIM step of {value} images"})
     return 0
-
-
-def cpu_median(times: measuring.Times) -> float:
-    return statistics.median(cpu for _, cpu in times)
 
 
 def fitted_exponent(points: list[tuple[int, float]]) -> float:

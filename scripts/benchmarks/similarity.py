@@ -157,6 +157,8 @@ def run(args: argparse.Namespace) -> int:
     title = f"MS-SSIM with a positive and a negative, forward and backward, {args.device}, torch threads: {args.threads}; times faster than two calls of pytorch_msssim, median [quartiles] of {pairs} paired runs"
     report = measuring.Report(args.json, f"{title}; extra memory as a share of the library's, to be at most {MEMORY_TARGET:g}", "times faster")
     cases = [Case(sizes[args.quick], side, targets) for side, sizes in SIDES.items() for targets in ("input", "morphed")]
+    for name in PEERS:
+        obstacle(name, Case(1, 28, "input"), args.device)  # imports it: once, not in every process that is forked from this one
     obstacles = measuring.in_fresh_process(all_obstacles, cases) if args.device == "cpu" else all_obstacles(cases, args.device)
     compared = {case: [method for method, reason in reasons.items() if reason is None] for case, reasons in obstacles.items()}
     peaks = {case: {method: added_bytes(method, case, args.device) for method in methods} for case, methods in compared.items()}

@@ -79,10 +79,10 @@ def no_domainbed() -> str | None:
     return None
 
 
-def make_step(case: Case, algorithm: str, device: str) -> Callable[[], None]:
-    """A function that does one optimizer step on fixed random images."""
+def make_step(case: Case, algorithm: str, device: str, layout: torch.memory_format = torch.channels_last) -> Callable[[], None]:
+    """A function that does one optimizer step on fixed random images; the layout is that of the weights, outside DomainBed."""
     torch.manual_seed(0)
-    run = (_domainbed_step if case == COLORED_MNIST else _plain_step)(case, algorithm, device)
+    run = _domainbed_step(case, algorithm, device) if case == COLORED_MNIST else _plain_step(case, algorithm, device, layout)
 
     def step() -> None:
         run()
@@ -92,7 +92,7 @@ def make_step(case: Case, algorithm: str, device: str) -> Callable[[], None]:
     return step
 
 
-def _plain_step(case: Case, algorithm: str, device: str) -> Callable[[], None]:
+def _plain_step(case: Case, algorithm: str, device: str, layout: torch.memory_format) -> Callable[[], None]:
     backbone, n_features = make_encoder(case.model, {}, None)
     model = catalog.build(
         algorithm,
@@ -103,8 +103,8 @@ def _plain_step(case: Case, algorithm: str, device: str) -> Callable[[], None]:
         image_size=(case.side, case.side),
         pixel_space=PixelSpace.raw(3),
         n_environments=None,
-    ).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    ).to(device, memory_format=layout)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=device == "cuda")
     images = torch.rand(case.batch_size, 3, case.side, case.side, device=device)
     labels = torch.arange(case.batch_size, device=device) % 2
 

@@ -87,6 +87,20 @@ def test_optimizers_get_their_arguments(words, kind, expected, configure):
 
 
 @pytest.mark.parametrize(
+    "words, device, fused",
+    [
+        ("--optimizer SGD", "cpu", False),
+        ("--optimizer SGD", "cuda", True),
+        ("--optimizer AdamW", "cpu", True),
+        ("--optimizer AdamW --optimizer_kwargs foreach=true", "cpu", False),
+    ],
+)
+def test_optimizers_are_fused_where_that_pays(words, device, fused, configure):
+    optimizer = make_optimizer(configure(*words.split()), [nn.Parameter(torch.zeros(1))], device)
+    assert bool(optimizer.defaults["fused"]) is fused
+
+
+@pytest.mark.parametrize(
     "words, message",
     [
         ("--optimizer_kwargs momentun=0.9", "--optimizer SGD cannot be made with --optimizer_kwargs {'momentum': 0.9, 'momentun': 0.9}: "),

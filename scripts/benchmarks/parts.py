@@ -1,0 +1,74 @@
+"""What CIM adds to ERM's step, part by part, each run alone; and the same steps with contiguous weights.
+
+ERM never computes the gradient of the encoder's first convolution to its input; CIM does, and it costs what that
+convolution takes more where its input has a gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Callable
+
+import measuring
+import network
+import torch
+from scaling import triplet_step
+from step import Case, make_step
+from torch import nn
+
+from cim_plugin.wilds_runner.backbones import make_encoder
+
+ERM = "ERM step"
+FIRST = "first convolution"
+FIRST_TO_INPUT = "first convolution, to its input too"
+
+
+def make_parts(case: Case) -> dict[str, Callable[[], None]]:
+    """Name -> one forward and backward of it; of a step also the optimizer's step."""
+    shape = (case.batch_size, 3, case.side, case.side)
+    present = network.Network(network.NETWORKS[network.PRESENT]).to(memory_format=torch.channels_last)
+    encoder = make_encoder(case.model, {}, None)[0].to(memory_format=torch.channels_last)
+    convolution = next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
+    return {
+        ERM: make_step(case, "ERM", "cpu"),
+        "CIM step": make_step(case, "CIM", "cpu"),
+        "ERM step, contiguous": make_step(case, "ERM", "cpu", torch.contiguous_format),
+        "CIM step, contiguous": make_step(case, "CIM", "cpu", torch.contiguous_format),
+        FIRST: _convolve(convolution, torch.rand(shape)),
+        FIRST_TO_INPUT: _convolve(convolution, torch.rand(shape).requires_grad_()),
+        "fused triplet": triplet_step(case.batch_size, case.side),
+        "transformation network": network.step(present, torch.rand(shape)),
+    }
+
+
+def _convolve(convolution: nn.Conv2d, images: torch.Tensor) -> Callable[[], None]:
+    gradient = torch.rand_like(convolution(images))
+
+    def run() -> None:
+        convolution.zero_grad()
+        images.grad = None
+        convolution(images).backward(gradient)
+
+    return run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    measuring.add_arguments(parser, 9, "2 images at 96")
+    parser.add_argument("--model", default="resnet18", help="encoder, by the names of cim-plugin train")
+
+
+def run(args: argparse.Namespace) -> int:
+    """A row per part; one thread, on a CPU."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    pairs, images, side = (5, 2, 96) if args.quick else (args.pairs, 8, 224)
+    title = f"steps of {args.model} and what CIM adds to them, alone, forward and backward, channels_last where nothing is said, one thread"
+    title += f"; as a ratio to ERM's step, median [quartiles] of {pairs} paired runs"
+    report = measuring.Report(args.json, title, "ratio to ERM")
+    times = measuring.in_turn(make_parts(Case(args.model, images, side, "")), pairs)
+    for name, own in times.items():
+        note = f"{1000 * measuring.cpu_median(own):.1f} CPU ms"
+        if name == FIRST_TO_INPUT:
+            note += f", {1000 * (measuring.cpu_median(own) - measuring.cpu_median(times[FIRST])):.1f} of them for its input"
+        report.add(measuring.row(name, (images, 3, side, side), own, times[ERM], own, note=note))
+    return 0
