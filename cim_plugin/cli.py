@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 
 from . import __version__
-from .errors import InputError
+from .errors import exit_status
 
 #: command -> (module with add_arguments(parser) and run(args) -> exit status, what it does)
 COMMANDS = {
@@ -42,17 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-    try:
-        return importlib.import_module(COMMANDS[args.command][0]).run(args)
-    except InputError as error:
-        print(f"cim-plugin {args.command}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"cim-plugin {args.command}: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader, e.g. head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer has somewhere to go
-        return 141
+    module = COMMANDS[args.command][0]
+    return exit_status(f"cim-plugin {args.command}", lambda: importlib.import_module(module).run(args))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,10 @@
-"""The one exception that people see as a single line."""
+"""How a command ends: the one exception that people see as a single line, and the exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Callable
 
 
 class InputError(ValueError):
@@ -6,3 +12,25 @@ class InputError(ValueError):
 
     Command lines print it and exit with status 2; in a library call it is an ordinary ValueError.
     """
+
+
+def exit_status(name: str, command: Callable[[], int], stopped: str = "stopped") -> int:
+    """Run a command: its own exit status; 2 for a wrong input, in one line; 130 on Ctrl-C; 141 where nobody reads on.
+
+    Args:
+        name: of the command, before what is said.
+        stopped: what is said on Ctrl-C.
+    """
+    try:
+        status = command()
+        sys.stdout.flush()
+        return status
+    except InputError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: {stopped}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, e.g. head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer has somewhere to go
+        return 141

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from cim_plugin.errors import InputError
+from cim_plugin.errors import exit_status
 
 #: benchmark -> (module here with add_arguments(parser) and run(args) -> exit status, what it measures)
 BENCHMARKS = {
@@ -31,11 +31,8 @@ def main() -> int:
         if sys.argv[1:2] == [name]:
             importlib.import_module(module).add_arguments(benchmark)
     args = parser.parse_args()
-    try:
-        return importlib.import_module(BENCHMARKS[args.benchmark][0]).run(args)
-    except InputError as error:
-        print(f"scripts/bench {args.benchmark}: error: {error}", file=sys.stderr)
-        return 2
+    module = BENCHMARKS[args.benchmark][0]
+    return exit_status(f"scripts/bench {args.benchmark}", lambda: importlib.import_module(module).run(args))
 
 
 if __name__ == "__main__":

@@ -6,21 +6,24 @@ Every finished run is a file under --output_dir; running the command again goes 
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
 import os
 import sys
 from pathlib import Path
 
+import search
 from rows import MAIN, ROWS
-from runs import path, read, train_one
-from tables import Results, table
+from runs import Run, chosen_draws, read, train_one
+from tables import hyperparameters, table
 from tasks import TASKS, mnist_folder
 from tqdm import tqdm
 
-from cim_plugin.errors import InputError
+from cim_plugin.errors import InputError, exit_status
 
 RULES = ("worst_pseudo_group", "average", "worst_class", "worst_group", "last", "oracle")
-AGAINST = ("ERM", "ERM, balanced by cross-fit")
+AGAINST = ("ERM", "ERM, balanced")
+FIRST_SEED = 10  #: of the tables; variants are tried out, and hyperparameters chosen, on seeds below
 QUICK = {"steps": 2, "seeds": 1, "tasks": ["photos_95"]}
 
 
@@ -28,8 +31,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/study", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to train on")
     parser.add_argument("--rows", nargs="+", default=list(MAIN), help="rows by name; 'main', 'ablations', or names")
-    parser.add_argument("--seeds", type=int, default=5, help="runs per row, with seeds 0, 1, ...")
+    parser.add_argument("--against", nargs="+", default=list(AGAINST), help="rows by name, whose paired differences the tables show")
+    parser.add_argument("--seeds", type=int, default=5, help=f"runs per row, with seeds {FIRST_SEED}, {FIRST_SEED + 1}, ...")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of every run")
+    parser.add_argument(
+        "--search", type=int, default=1, help="draws of hyperparameters per row and task, on a seed of its own; the best by --rule is trained with all seeds. 1: defaults"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
     parser.add_argument("--mnist", type=Path, default=mnist_folder(), help="folder of MNIST's four .gz files")
     parser.add_argument("--output_dir", type=Path, default=Path("docs/study"), help="a file per finished run")
@@ -40,21 +47,17 @@ def main() -> int:
     if args.quick:
         vars(args).update(QUICK)
         args.output_dir = args.output_dir / "quick"
-    try:
-        rows = chosen_rows(args.rows)
-        if not args.tables:
-            train(args, rows)
-    except InputError as error:
-        print(f"study: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("study: stopped; finished runs are kept, the same command goes on", file=sys.stderr)
-        return 130
-    print_tables(read(args.output_dir, args.steps), args.tasks, rows, args.rule)
+    return exit_status("study", lambda: run(args), "stopped; finished runs are kept, the same command goes on")
+
+
+def run(args: argparse.Namespace) -> int:
+    rows, args.against = known_rows(args.rows), known_rows(args.against)
+    runs = study(args, list(dict.fromkeys([*rows, *args.against] if args.tables else rows)))
+    print_tables(args, rows, runs)
     return 0
 
 
-def chosen_rows(words: list[str]) -> list[str]:
+def known_rows(words: list[str]) -> list[str]:
     groups = {"main": list(MAIN), "ablations": [name for name in ROWS if name not in MAIN]}
     rows = [name for word in words for name in groups.get(word, [word])]
     for name in rows:
@@ -63,23 +66,39 @@ def chosen_rows(words: list[str]) -> list[str]:
     return rows
 
 
-def train(args: argparse.Namespace, rows: list[str]) -> None:
+def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
+    """Search where that is asked for, then train; what is done already is not done again. The runs of the tables."""
+    cells = [(task, row) for task in args.tasks for row in rows]
+    draws = {}
+    if args.search > 1:
+        searched = [Run(task, row, search.SEED, args.steps, number) for number in range(args.search) for task, row in cells]
+        train(args, searched)
+        draws = chosen_draws(args.output_dir, searched, args.rule)
+    runs = [Run(*cell, seed, args.steps, draws.get(cell, 0)) for seed in range(FIRST_SEED, FIRST_SEED + args.seeds) for cell in cells]
+    train(args, runs)
+    return runs
+
+
+def train(args: argparse.Namespace, runs: list[Run]) -> None:
     """Train what is not done, on all cores."""
-    runs = [(task, seed, row) for seed in range(args.seeds) for task in args.tasks for row in rows]
-    left = [(*run, args.steps, args.mnist, args.output_dir) for run in runs if not path(args.output_dir, run[0], run[2], run[1], args.steps).exists()]
-    if not left:
+    left = [run for run in runs if not run.file(args.output_dir).exists()]
+    if not left or args.tables:
         return
     os.environ["OMP_NUM_THREADS"] = "1"
+    work = functools.partial(train_one, mnist=args.mnist, folder=args.output_dir)
     with multiprocessing.get_context("spawn").Pool(min(args.jobs, len(left))) as pool, tqdm(total=len(left), unit="run", dynamic_ncols=True) as bar:
-        for name in pool.imap_unordered(train_one, left):
+        for name in pool.imap_unordered(work, left):
             bar.set_postfix_str(name)
             bar.update()
 
 
-def print_tables(results: Results, tasks: list[str], rows: list[str], rule: str) -> None:
-    for task in tasks:
-        print(f"\n### {task}\n\nTest accuracy in %, mean ± std over seeds, selected by {rule}; differences are paired, with their 95% interval.\n")
-        print(table(results, task, rows, AGAINST, rule))
+def print_tables(args: argparse.Namespace, rows: list[str], runs: list[Run]) -> None:
+    results = read(args.output_dir, runs)
+    for task in args.tasks:
+        print(f"\n### {task}\n\nTest accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% interval.\n")
+        print(table(results, task, rows, args.against, args.rule))
+        if args.search > 1:
+            print(f"\nThe best of {args.search} draws by {args.rule} on validation data, seed {search.SEED}:\n\n{hyperparameters(results, task)}")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def out_of_fold_predictions(
             F.cross_entropy(model(images[batch]), labels[batch]).backward()
             optimizer.step()
         rows = torch.nonzero(fold == held_out).flatten()
+        model.eval()
         with torch.no_grad():
             predictions[rows] = torch.cat([model(images[part]).argmax(1) for part in rows.split(1000)])
             of_others = of_others + torch.cat([model(part).softmax(1) for part in others.split(1000)])

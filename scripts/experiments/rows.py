@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MORPHED = {"cim_targets": "morphed", "cim_pairs": "cross_environment"}
-STRONG = {**MORPHED, "cim_mask": "per_channel", "cim_lambda": 10.0}
+BALANCED = {"environments": "cross_fit", "balanced": True}
+#: the variant that the study ends with, see docs/study.md
+CUT_OUT = {"composites": True, "sparsity": 0.5, "fine_mask": True, "mask_bias": 2.0, "warm_up": 0.3}
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Row:
     balanced: bool = False
     changes: dict[str, Any] = field(default_factory=dict)
     steps: float = 1.0  #: times the number of steps of all rows
+    learning_rate: float = 3e-3  #: of AdamW
     kind: str = "method"  #: method, control, or oracle: looks at labels of groups or environments
 
 
@@ -33,37 +36,50 @@ MAIN: dict[str, Row] = {
     "SCL_E2E": Row("SCL_E2E"),
     "CIM": Row("CIM"),
     "CIM_VIB": Row("CIM_VIB"),
-    "CIM, morphed, cross-fit pairs": Row("CIM", MORPHED, "cross_fit"),
-    "CIM, morphed, cross-fit pairs, balanced": Row("CIM", MORPHED, "cross_fit", balanced=True),
-    "CIM, morphed, cross-fit pairs, balanced, per channel, λ=10": Row("CIM", STRONG, "cross_fit", balanced=True),
     "CIM, λ=0": Row("CIM", {"cim_lambda": 0.0}, kind="control"),
     "CIM, reversed sign": Row("CIM", {"cim_reading": "similarity"}, kind="control"),
     "ERM, twice the steps": Row("ERM", steps=2.0, kind="control"),
     "ERM, random mask of CIM's mean": Row("ERM", changes={"random_mask": "CIM"}, kind="control"),
-    "ERM, balanced by cross-fit": Row("ERM", environments="cross_fit", balanced=True, kind="control"),
-    "CIM, λ=0, balanced by cross-fit": Row("CIM", {"cim_lambda": 0.0}, "cross_fit", balanced=True, kind="control"),
-    "CIM, λ=0, per channel, balanced by cross-fit": Row("CIM", {"cim_lambda": 0.0, "cim_mask": "per_channel"}, "cross_fit", balanced=True, kind="control"),
+    "CIM, morphed, cross-fit pairs": Row("CIM", MORPHED, "cross_fit"),
+    "ERM, balanced": Row("ERM", **BALANCED, kind="control"),
+    "CIM, λ=0, balanced": Row("CIM", {"cim_lambda": 0.0}, **BALANCED, kind="control"),
+    "CIM, morphed, cross-fit pairs, balanced": Row("CIM", MORPHED, **BALANCED),
+    "CIM, composites": Row("CIM", MORPHED, "cross_fit", changes=CUT_OUT),
+    "ERM, random composites": Row("ERM", changes={"random_composites": 0.7}, kind="control"),
+    "CIM, composites, balanced": Row("CIM", MORPHED, **BALANCED, changes=CUT_OUT),
+    "CIM, composites, λ=0, balanced": Row("CIM", {**MORPHED, "cim_lambda": 0.0}, **BALANCED, changes=CUT_OUT, kind="control"),
+    "ERM, random composites, balanced": Row("ERM", **BALANCED, changes={"random_composites": 0.7}, kind="control"),
+    "ERM, twice the steps, balanced": Row("ERM", **BALANCED, steps=2.0, kind="control"),
     "groupDRO": Row("groupDRO", kind="oracle"),
     "ERM, balanced by true environments": Row("ERM", environments="true", balanced=True, kind="oracle"),
-    "CIM, morphed, true pairs, balanced, per channel, λ=10": Row("CIM", STRONG, "true", balanced=True, kind="oracle"),
+    "CIM, composites, balanced by true environments": Row("CIM", MORPHED, "true", balanced=True, changes=CUT_OUT, kind="oracle"),
 }
 
-BALANCED = {"environments": "cross_fit", "balanced": True}
+
+def _ablation(hyperparameters: dict[str, Any] | None = None, without: str = "", **changes: Any) -> Row:
+    """"CIM, composites, balanced" with something changed."""
+    kept = {name: value for name, value in CUT_OUT.items() if name != without}
+    return Row("CIM", {**MORPHED, **(hyperparameters or {})}, **BALANCED, changes={**kept, **changes})
+
 
 ABLATIONS: dict[str, Row] = {
-    **{f"λ={value:g}": Row("CIM", {**MORPHED, "cim_lambda": value}, **BALANCED) for value in (0.1, 10.0)},
-    "one mask per channel": Row("CIM", {**MORPHED, "cim_mask": "per_channel"}, **BALANCED),
-    "raw targets": Row("CIM", {"cim_pairs": "cross_environment"}, **BALANCED),
-    "random pairs": Row("CIM", {"cim_targets": "morphed"}, **BALANCED),
-    "exact floor": Row("CIM", {**MORPHED, "cim_floor": "exact"}, **BALANCED),
-    "detached: the network sees L_con only": Row("CIM", MORPHED, **BALANCED, changes={"detached": True}),
-    "free mask": Row("CIM", MORPHED, **BALANCED, changes={"free_mask": True}),
-    "starts near identity": Row("CIM", MORPHED, **BALANCED, changes={"mask_bias": 3.0}),
-    "margin 0.2": Row("CIM", MORPHED, **BALANCED, changes={"margin": 0.2}),
-    "four pairs per anchor": Row("CIM", MORPHED, **BALANCED, changes={"pairs_per_anchor": 4}),
-    "one scale": Row("CIM", MORPHED, **BALANCED, changes={"scales": 1}),
-    "warm-up of λ": Row("CIM", MORPHED, **BALANCED, changes={"warm_up": 0.5}),
-    "sparse mask": Row("CIM", MORPHED, **BALANCED, changes={"sparsity": 0.1}),
+    **{f"λ={value:g}": _ablation({"cim_lambda": value}) for value in (0.1, 10.0)},
+    "reversed sign": _ablation({"cim_reading": "similarity"}),
+    "no composites": _ablation(without="composites"),
+    "no sparsity": _ablation(without="sparsity"),
+    "no sparsity, λ=10": _ablation({"cim_lambda": 10.0}, without="sparsity"),
+    "mask at a quarter": _ablation(without="fine_mask"),
+    "does not start near identity": _ablation(without="mask_bias"),
+    "no warm-up": _ablation(without="warm_up"),
+    "one mask per channel": _ablation({"cim_mask": "per_channel"}),
+    "raw targets": _ablation({"cim_targets": "input"}),
+    "random pairs": _ablation({"cim_pairs": "random"}),
+    "exact floor": _ablation({"cim_floor": "exact"}),
+    "free mask": _ablation(free_mask=True),
+    "margin 0.2": _ablation(margin=0.2),
+    "four pairs per anchor": _ablation(pairs_per_anchor=4),
+    "one scale": _ablation(scales=1),
+    "the network sees L_con only": Row("CIM", MORPHED, **BALANCED, changes={"detached": True}),
 }
 
 ROWS = {**MAIN, **{f"ablation: {name}": row for name, row in ABLATIONS.items()}}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import search
 from rows import ROWS
 from tables import Results
 
@@ -14,26 +15,35 @@ from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner.checkpoint import save_json
 
 
-def path(folder: Path, task: str, row: str, seed: int, steps: int) -> Path:
-    """The file of a run."""
-    name = "".join(letter if letter.isalnum() or letter in "=." else "_" for letter in row.replace("λ", "lambda"))
-    return folder / f"steps_{steps}" / task / name / str(seed) / "results.json"
+class Run(NamedTuple):
+    """One training."""
+
+    task: str
+    row: str
+    seed: int
+    steps: int
+    draw: int = 0  #: of the hyperparameters, see :mod:`search`; 0 is the default
+
+    def file(self, folder: Path) -> Path:
+        """Where its result is kept."""
+        name = "".join(letter if letter.isalnum() or letter in "=." else "_" for letter in self.row.replace("λ", "lambda"))
+        kind = f"steps_{self.steps}" if self.draw == 0 else f"steps_{self.steps}_draw_{self.draw}"
+        return folder / kind / self.task / name / str(self.seed) / "results.json"
 
 
-def train_one(run: tuple[str, int, str, int, Path, Path]) -> str:
+def train_one(run: Run, mnist: Path, folder: Path) -> str:
     """Train a row and keep its result."""
     import training
 
-    task_name, seed, name, steps, mnist, folder = run
-    row, mean = ROWS[name], None
+    row, mean = search.draw(ROWS[run.row], run.draw), None
     if "random_mask" in row.changes:
-        model = path(folder, task_name, row.changes["random_mask"], seed, steps)
+        model = run._replace(row=row.changes["random_mask"], draw=0).file(folder)
         if not model.exists():
-            raise InputError(f"row {name!r} takes its mean from {row.changes['random_mask']!r} on {task_name} with seed {seed}; train that first")
+            raise InputError(f"row {run.row!r} takes its mean from {row.changes['random_mask']!r} on {run.task} with seed {run.seed}; train that first")
         mean = json.loads(model.read_text())["mask_mean"]
-    task, pseudo = prepared(task_name, seed, mnist)
-    save_json(str(path(folder, task_name, name, seed, steps)), {"row": name, **training.run(task, row, seed, steps, pseudo, mean)})
-    return f"{task_name}, seed {seed}: {name}"
+    task, pseudo = prepared(run.task, run.seed, mnist)
+    save_json(str(run.file(folder)), {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo, mean)})
+    return f"{run.task}, seed {run.seed}: {run.row}"
 
 
 @functools.lru_cache(maxsize=2)
@@ -48,7 +58,16 @@ def prepared(task_name: str, seed: int, mnist: Path) -> tuple[Any, Any]:
     return task, training.pseudo_environments(task, seed)
 
 
-def read(folder: Path, steps: int) -> Results:
-    """All finished runs of so many steps."""
-    results = [json.loads(file.read_text()) for file in sorted((folder / f"steps_{steps}").glob("*/*/*/results.json"))]
-    return {(result["dataset"], result["row"], result["seed"]): result for result in results}
+def read(folder: Path, runs: list[Run]) -> Results:
+    """The results of those runs that are done."""
+    done = [(run, run.file(folder)) for run in runs]
+    return {(run.task, run.row, run.seed): json.loads(file.read_text()) for run, file in done if file.exists()}
+
+
+def chosen_draws(folder: Path, searched: list[Run], rule: str) -> dict[tuple[str, str], int]:
+    """(task, row) -> the draw with the best validation score at the evaluation that the rule chooses; the first of equals."""
+    scores: dict[tuple[str, str], dict[int, float]] = {}
+    for run in searched:
+        if run.file(folder).exists():
+            scores.setdefault((run.task, run.row), {})[run.draw] = json.loads(run.file(folder).read_text())["selection"][rule]["score"]
+    return {cell: max(sorted(of_draws), key=of_draws.__getitem__) for cell, of_draws in scores.items()}

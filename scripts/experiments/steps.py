@@ -20,8 +20,11 @@ CHANGES = {
     "margin": "L_con is relu(margin + d(psi, x+) - d(psi, x-))",
     "pairs_per_anchor": "L_con is the mean over so many draws",
     "scales": "of MS-SSIM",
-    "warm_up": "λ rises linearly over this share of the steps",
+    "warm_up": "λ and the weight of sparsity rise linearly over this share of the steps",
     "sparsity": "weight of the mean of m in the loss",
+    "fine_mask": "m at half the resolution of the image, not at a quarter",
+    "composites": "the cross-entropy of m∘x + (1 - m)∘x', with the label of x, is added; x' is another image of the batch",
+    "random_composites": "the same with smooth noise of this mean as m, and no transformation network",
     "random_mask": "m is smooth noise, the same for an image whenever it is seen, with the mean of m of that row's run",
 }
 
@@ -58,6 +61,8 @@ def change(classifier: RobustClassifier, changes: dict[str, Any]) -> None:
         network.__class__ = FreeNetwork
     if "mask_bias" in changes:
         nn.init.constant_(classifier.morphing.network.features[-1].bias, changes["mask_bias"])
+    if changes.get("fine_mask"):
+        classifier.morphing.network.features[2].stride = (1, 1)
     if "scales" in changes:
         classifier.contrast = dataclasses.replace(classifier.contrast, scales=changes["scales"])
 
@@ -70,14 +75,33 @@ def objective(
     Args:
         progress: share of the steps that are done, in [0, 1].
     """
-    if not set(changes) & {"detached", "margin", "pairs_per_anchor", "warm_up", "sparsity"}:
+    if "random_composites" in changes:
+        composites = composite(_noise(images, changes["random_composites"]), images)
+        return F.cross_entropy(classifier(torch.cat([images, composites])), labels.repeat(2))
+    if not set(changes) & {"detached", "margin", "pairs_per_anchor", "warm_up", "sparsity", "composites"}:
         return classifier.total(classifier.loss_terms(images, labels, environments).losses, groups)
     morphed = classifier.morphing(images)
-    losses = {"contrastive": _contrastive(classifier, morphed, labels, environments, changes)}
-    logits = classifier.head(classifier.encoder(morphed.images.detach() if changes.get("detached") else morphed.images))
-    losses["supervised"] = F.cross_entropy(logits, labels, reduction="none")
-    losses["contrastive"] = losses["contrastive"] * min(1.0, progress / changes["warm_up"]) if "warm_up" in changes else losses["contrastive"]
-    return classifier.total(losses) + changes.get("sparsity", 0.0) * morphed.mask.mean()
+    ramp = min(1.0, progress / changes["warm_up"]) if "warm_up" in changes else 1.0
+    seen = morphed.images.detach() if changes.get("detached") else morphed.images
+    if changes.get("composites"):
+        seen = torch.cat([seen, composite(morphed.mask, images)])  # PixelSpace is raw here: images are pixels
+    logits = classifier.head(classifier.encoder(seen))
+    losses = {
+        "supervised": F.cross_entropy(logits, labels.repeat(len(seen) // len(labels)), reduction="none"),
+        "contrastive": ramp * _contrastive(classifier, morphed, labels, environments, changes),
+    }
+    return classifier.total(losses) + ramp * changes.get("sparsity", 0.0) * morphed.mask.mean()
+
+
+def composite(mask: Tensor, pixels: Tensor) -> Tensor:
+    """m∘x + (1 - m)∘x', where x' is drawn from the batch without replacement: (N, C, H, W)."""
+    return torch.lerp(pixels[torch.randperm(len(pixels))], pixels, mask)
+
+
+def _noise(images: Tensor, mean: float) -> Tensor:
+    """Smooth random masks (N, 1, H, W), mostly near 0 or 1."""
+    cells = torch.randn(len(images), 1, 4, 4) * 3 + 3.1 * torch.logit(torch.tensor(mean)) / 1.5
+    return torch.sigmoid(F.interpolate(cells, size=images.shape[-2:], mode="bilinear", align_corners=False))
 
 
 def _contrastive(classifier: RobustClassifier, morphed: Morphed, labels: Tensor, environments: Tensor | None, changes: dict[str, Any]) -> Tensor:

@@ -39,7 +39,7 @@ def table(results: Results, task: str, rows: Iterable[str], against: Iterable[st
     def of(row: str, what: str) -> dict[int, float]:
         return {seed: test_value(result, rule, what) for (t, r, seed), result in results.items() if (t, r) == (task, row)}
 
-    heads = ["row", "seeds", "average", "worst group", *(f"worst group - {other}" for other in against), "s/run"]
+    heads = ["row", "seeds", "average", "worst group", *(f"worst group - {other}" for other in against), "m on figure, ground", "s/run"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         worst = of(row, "worst_group")
@@ -48,5 +48,20 @@ def table(results: Results, task: str, rows: Iterable[str], against: Iterable[st
         seconds = statistics.mean(result["seconds"]["train"] for (t, r, _), result in results.items() if (t, r) == (task, row))
         cells = [row, str(len(worst)), spread(of(row, "accuracy").values()), spread(worst.values())]
         cells += [difference(worst, of(other, "worst_group")) if other != row else "" for other in against]
+        cells.append(masks([result for (t, r, _), result in results.items() if (t, r) == (task, row)]))
         lines.append("| " + " | ".join([*cells, f"{seconds:.0f}"]) + " |")
     return "\n".join(lines)
+
+
+def masks(results: list[dict[str, Any]]) -> str:
+    """The mean of m where the digit is and where it is not, at the end of training; "" for a row without masks."""
+    if "mask_on_figure" not in results[0]:
+        return ""
+    return ", ".join(f"{statistics.mean(result[name] for result in results):.2f}" for name in ("mask_on_figure", "mask_on_ground"))
+
+
+def hyperparameters(results: Results, task: str) -> str:
+    """Markdown: a line per row, what it was trained with."""
+    found = {row: result["config"] for (t, row, _), result in results.items() if t == task}
+    values = {row: {"learning rate": config["lr"], **config["hyperparameters"]} for row, config in found.items()}
+    return "\n".join(f"- {row}: " + ", ".join(f"{n} {v:.2g}" if isinstance(v, float) else f"{n} {v}" for n, v in of_row.items()) for row, of_row in values.items())

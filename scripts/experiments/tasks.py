@@ -16,7 +16,7 @@ from torch import Tensor
 from cim_plugin.data.digits_on_photos import CROP, SIDE, compose, load_photos
 from cim_plugin.errors import InputError
 
-N_VALIDATION, N_TEST = 2000, 4000
+N_VALIDATION, N_TEST = 4000, 4000
 SATURATION, VALUE = 0.8, 0.7  #: of the ten background colours; a white digit shows on all of them
 
 
@@ -27,6 +27,7 @@ class Images(NamedTuple):
     labels: Tensor  #: (N,) int64
     groups: Tensor  #: (N,) int64: what worst-group accuracy is the minimum over
     environments: Tensor  #: (N,) int64: the nuisance that the label is tied to; only group DRO and the oracle rows look at it in training
+    figure: Tensor  #: (N, 28, 28) bool: where the digit is; only looked at to describe masks
 
 
 class Task(NamedTuple):
@@ -74,7 +75,7 @@ def colours(digits, rng: np.random.Generator, tied: float) -> Task:
         own = rng.random(len(labels)) < (tied if split != "test" else 0.1)
         colour = torch.where(torch.from_numpy(own), labels, (labels + torch.from_numpy(rng.integers(1, 10, len(labels)))) % 10)
         images = ink + (1 - ink) * palette[colour][:, :, None, None]
-        splits[split] = Images(_to_bytes(images), labels, 2 * labels + (colour == labels), colour)
+        splits[split] = Images(_to_bytes(images), labels, 2 * labels + (colour == labels), colour, ink[:, 0] > 0.5)
     return Task(f"colours_{tied:g}".replace("0.", ""), 10, splits, [f"digit:{k}_colour:{c}" for k in range(10) for c in ("other", "own")])
 
 
@@ -91,7 +92,7 @@ def photos(digits, rng: np.random.Generator, tied: float) -> Task:
         top = rng.integers(0, pictures.shape[-2] - CROP + 1, len(labels))
         left = rng.integers(strips[split][0], strips[split][-1] + 2 - CROP, len(labels))
         behind = torch.stack([pictures[p, :, y : y + CROP, x : x + CROP] for p, y, x in zip(photo, top, left)])
-        splits[split] = Images(_to_bytes(compose(ink, F.avg_pool2d(behind, 2))), labels, 2 * labels + photo, photo)
+        splits[split] = Images(_to_bytes(compose(ink, F.avg_pool2d(behind, 2))), labels, 2 * labels + photo, photo, ink[:, 0] > 0.5)
     return Task(f"photos_{tied:g}".replace("0.", ""), 2, splits, [f"below5:{y}_photo:{p}" for y in (0, 1) for p in (0, 1)])
 
 
@@ -104,7 +105,7 @@ def domainbed_colours(digits, rng: np.random.Generator) -> Task:
         colour = torch.where(torch.from_numpy(rng.random(len(classes)) < agreement), labels, 1 - labels)
         images = torch.zeros(len(ink), 2, SIDE, SIDE)
         images[torch.arange(len(ink)), colour] = ink[:, 0]
-        splits[split] = Images(_to_bytes(images), labels, torch.zeros_like(labels), colour)
+        splits[split] = Images(_to_bytes(images), labels, torch.zeros_like(labels), colour, ink[:, 0] > 0.5)
     return Task("domainbed_colours", 2, splits, ["all"])
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from cross_fit import describe, out_of_fold_predictions
+from encoder import StudyEncoder
 from rows import Row
 from steps import RandomMask, change, objective
 from tasks import Images, Task
@@ -17,11 +18,10 @@ from torch import Tensor, nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
-from cim_plugin.wilds_runner.backbones import SmallCNN
 from cim_plugin.wilds_runner.results import peak_memory, versions
 
 BATCH = 64
-LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-4  #: of AdamW, for every row; the learning rate falls to 0 along a cosine
+WEIGHT_DECAY = 1e-4  #: of AdamW; the learning rate falls to 0 along a cosine
 N_EVALUATIONS = 10
 REFERENCE_STEPS = 100  #: of the models that pseudo-environments come from
 
@@ -53,7 +53,7 @@ def pseudo_environments(task: Task, seed: int) -> Pseudo:
     channels = train.images.shape[1]
 
     def make_model() -> nn.Module:
-        return nn.Sequential(FromBytes(), SmallCNN(channels), nn.Linear(SmallCNN.n_features, task.n_classes))
+        return nn.Sequential(FromBytes(), StudyEncoder(channels), nn.Linear(StudyEncoder.n_features, task.n_classes))
 
     return Pseudo(*out_of_fold_predictions(make_model, train.images, train.labels, val.images, REFERENCE_STEPS, seed))
 
@@ -69,7 +69,7 @@ def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
     train = task.splits["train"]
     environments = pseudo.train if row.environments == "cross_fit" else train.environments
     classifier = build(task, row, seed, mask_mean)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=row.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     groups = _cells(train.labels, train.environments) if row.algorithm == "groupDRO" else None
     chances = _chances(row, train, environments, groups)
@@ -103,8 +103,8 @@ def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module
     classifier = catalog.build(
         row.algorithm,
         values,
-        encoder=nn.Sequential(Standardise(), SmallCNN(channels)),
-        n_features=SmallCNN.n_features,
+        encoder=nn.Sequential(Standardise(), StudyEncoder(channels)),
+        n_features=StudyEncoder.n_features,
         make_head=lambda n: nn.Linear(n, task.n_classes),
         image_size=(side, side),
         pixel_space=PixelSpace.raw(channels),
@@ -142,7 +142,7 @@ def _chances(row: Row, train: Images, environments: Tensor, groups: Tensor | Non
 @torch.no_grad()
 def evaluate(classifier: nn.Module, task: Task, split: str, pseudo_groups: Tensor | None) -> dict[str, Any]:
     """Average and worst-group accuracy, every group's, the worst class', that over pseudo-groups, and the mean of m."""
-    images, labels, groups, _ = task.splits[split]
+    images, labels, groups, _, figure = task.splits[split]
     classifier.eval()
     parts = [part.float() / 255 for part in images.split(1000)]
     correct = torch.cat([classifier(part).argmax(1) for part in parts]) == labels
@@ -156,7 +156,8 @@ def evaluate(classifier: nn.Module, task: Task, split: str, pseudo_groups: Tenso
     if pseudo_groups is not None:
         found["worst_pseudo_group"] = min(correct[pseudo_groups == group].double().mean().item() for group in pseudo_groups.unique())
     if classifier.morphing is not None:
-        found["mask_mean"] = classifier.morphing(parts[0]).mask.mean().item()
+        mask, on_figure = classifier.morphing(parts[0]).mask.mean(1), figure[: len(parts[0])]
+        found |= {"mask_mean": mask.mean().item(), "mask_on_figure": mask[on_figure].mean().item(), "mask_on_ground": mask[~on_figure].mean().item()}
     return found
 
 
@@ -178,7 +179,7 @@ def record(task: Task, row: Row, seed: int, steps: int, curve: list[dict], class
     for rule, score in RULES.items():
         chosen = max(curve, key=score)  # the first of equals
         selection[rule] = {"epoch": curve.index(chosen), "score": score(chosen), "splits": {split: _as_split(chosen[split]) for split in ("val", "test")}}
-    flags = {"n_epochs": len(curve), "batch_size": BATCH, "steps": steps, "environments": row.environments, "balanced": row.balanced, **row.changes}
+    flags = {"n_epochs": len(curve), "batch_size": BATCH, "steps": steps, "lr": row.learning_rate, "environments": row.environments, "balanced": row.balanced, **row.changes}
     return {
         "status": "finished",
         "dataset": task.name,
@@ -195,7 +196,7 @@ def record(task: Task, row: Row, seed: int, steps: int, curve: list[dict], class
         "peak_memory_bytes": peak_memory(),
         "device": platform.processor() or platform.machine(),
         "curve": [{"step": p["step"], **{f"{s}_{k}": round(p[s][k], 4) for s in ("val", "test") for k in ("accuracy", "worst_group")}} for p in curve],
-        "mask_mean": curve[-1]["val"].get("mask_mean"),
+        **{name: value for name, value in curve[-1]["val"].items() if name.startswith("mask")},
         "versions": versions(),
     }
 

@@ -7,7 +7,7 @@ import sys
 
 from options import make_parser
 
-from cim_plugin.errors import InputError
+from cim_plugin.errors import exit_status
 
 #: experiment -> (its module here, with add_arguments(parser, name) and run(args, name, words), what it does)
 EXPERIMENTS = {
@@ -20,7 +20,7 @@ EXPERIMENTS = {
 
 
 def main() -> int:
-    """Run one experiment. Exit status: 0; 1 where a run failed; 2 for what is missing or wrong, in one line; 130 on Ctrl-C."""
+    """Run one experiment. Exit status: 0; 1 where a run failed; and those of ``exit_status``."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in EXPERIMENTS:
         print(f"reproduction: error: {name!r} is not an experiment; choose from {', '.join(EXPERIMENTS)}", file=sys.stderr)
@@ -30,14 +30,7 @@ def main() -> int:
     parser = make_parser(name, what)
     experiment.add_arguments(parser, name)
     args, words = parser.parse_known_args(sys.argv[2:])
-    try:
-        return experiment.run(args, name, words)
-    except InputError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped; the same command goes on", file=sys.stderr)
-        return 130
+    return exit_status(parser.prog, lambda: experiment.run(args, name, words), "stopped; the same command goes on")
 
 
 if __name__ == "__main__":

@@ -209,6 +209,78 @@ def test_random_masks_follow_from_the_image_and_have_the_mean(batch):
     assert not torch.equal(mask(images)[0], mask(images)[1])
 
 
+def test_a_composite_is_one_image_before_another(batch):
+    from steps import composite
+
+    images = batch[0]
+    mask = torch.zeros(len(images), 1, 28, 28)
+    mask[..., :14] = 1
+    torch.manual_seed(0)
+    partner = torch.randperm(len(images))
+    torch.manual_seed(0)
+    mixed = composite(mask, images)
+    assert torch.equal(mixed[..., :14], images[..., :14]) and torch.equal(mixed[..., 14:], images[partner][..., 14:])
+
+
+def test_composites_teach_the_network_what_the_label_needs(photos, batch):
+    """With m = 0 a composite is another image under this one's label; the gradient of the network is not that without composites."""
+    _, gradient = loss_and_gradient(photos, batch, {"composites": True}, hyperparameters={"cim_lambda": 0.0})
+    _, without = loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})
+    assert torch.isfinite(gradient).all() and not torch.allclose(gradient, without)
+
+
+def test_random_composites_have_their_mean_and_differ_from_image_to_image(batch):
+    from steps import _noise
+
+    torch.manual_seed(0)
+    masks = _noise(batch[0].repeat(20, 1, 1, 1), 0.7)
+    assert masks.mean().item() == pytest.approx(0.7, abs=0.05) and not torch.equal(masks[0], masks[1])
+
+
+def test_a_fine_mask_is_made_at_half_the_resolution(photos, batch):
+    from rows import Row
+    from training import build
+
+    sizes = [build(photos, Row("CIM", changes=changes), 0, 0.5).morphing.network.features(batch[0]).shape[-1] for changes in ({}, {"fine_mask": True})]
+    assert sizes == [7, 14]
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
+
+
+def test_draws_share_the_learning_rate_and_leave_what_makes_a_row():
+    from rows import ROWS
+    from search import draw
+
+    assert all(draw(row, 0) == row for row in ROWS.values())
+    for number in (1, 2, 3):
+        drawn = {name: draw(row, number) for name, row in ROWS.items()}
+        assert len({row.learning_rate for row in drawn.values()}) == 1 and 1e-3 <= drawn["ERM"].learning_rate <= 1e-2
+        assert drawn["CIM, λ=0"].hyperparameters == ROWS["CIM, λ=0"].hyperparameters
+        assert 1e-2 <= drawn["CIM"].hyperparameters["cim_lambda"] <= 10
+    assert draw(ROWS["VIB"], 1).hyperparameters != draw(ROWS["VIB"], 2).hyperparameters
+
+
+def test_the_draw_with_the_best_validation_score_is_chosen(tmp_path):
+    from runs import Run, chosen_draws
+
+    searched = [Run("photos_95", row, 0, 5, number) for row in ("ERM", "CIM") for number in range(3)]
+    for run, score in zip(searched, (0.2, 0.9, 0.5, 0.7, 0.7, 0.1)):
+        run.file(tmp_path).parent.mkdir(parents=True)
+        run.file(tmp_path).write_text(json.dumps({"selection": {"average": {"score": score}}}))
+    assert chosen_draws(tmp_path, searched, "average") == {("photos_95", "ERM"): 1, ("photos_95", "CIM"): 0}
+
+
+def test_a_search_trains_the_chosen_draw(mnist, tmp_path):
+    done = study(mnist, tmp_path, "--quick", "--rows", "ERM", "--search", "2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = sorted(str(file.relative_to(tmp_path / "quick")) for file in tmp_path.rglob("results.json"))
+    scores = [json.loads((tmp_path / "quick" / file).read_text())["selection"]["worst_pseudo_group"]["score"] for file in files if "/0/" in file]
+    winner = "steps_2" if scores[0] >= scores[1] else "steps_2_draw_1"
+    assert files == sorted(["steps_2/photos_95/ERM/0/results.json", "steps_2_draw_1/photos_95/ERM/0/results.json", f"{winner}/photos_95/ERM/10/results.json"])
+    assert "| ERM | 1 |" in done.stdout
+
+
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
