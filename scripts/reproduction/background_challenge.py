@@ -6,6 +6,9 @@ Folders: <data>/original/train/<class>/* and <data>/<variant>/val/<class>/*, as 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +24,15 @@ from cim_plugin.data.images import SUFFIXES
 from cim_plugin.data.releases import RELEASES, Release
 from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import defaults
+from cim_plugin.wilds_runner.image_cache import open_cache
+from cim_plugin.wilds_runner.transforms import Transform
 
 ALGORITHMS = ("ERM", "VIB", "CIM", "CIM_VIB")
 RULES = ("average", "last")
 NEEDED = {"OR": "original", "MS": "mixed_same", "MR": "mixed_rand"}  #: column of the poster -> variant
 GET = (
-    "github.com/MadryLab/backgrounds_challenge has the variants in its release and names the training sets in its README; unpack both so that "
-    "DATA/<variant>/val/<class>/ and DATA/original/train/<class>/ hold images, and pass --data DATA"
+    "github.com/MadryLab/backgrounds_challenge has the variants in its release and names the training sets in its README; unpack the release so that "
+    "DATA/<variant>/val/<class>/ hold images, of a training set only its train/, so that DATA/original/train/<class>/ hold images, and pass --data DATA"
 )
 EVERY = 20  #: one of so many training images is for validation
 
@@ -90,7 +95,7 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
 
 
 def list_images(root: Path, training_set: str, most: int | None) -> Listing:
-    """Every variant that is there, ``most`` images of a class or all.
+    """Every variant that is there, ``most`` images of a class or all. A folder without images, as the release's fg_mask of .npy files, is none.
 
     Raises:
         InputError: a needed one is missing, or classes differ.
@@ -99,8 +104,8 @@ def list_images(root: Path, training_set: str, most: int | None) -> Listing:
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         raise InputError(f"{', '.join(missing)}: not there; {GET}")
-    others = sorted(folder.parent.name for folder in root.glob("*/val") if folder.parent.name not in (training_set, *NEEDED.values()))
-    listing = Listing([], [], [], [], sorted(path.name for path in folders[0].iterdir() if path.is_dir()), [*NEEDED.values(), *others])
+    others = {folder.parent.name for folder in root.glob("*/val") if _images(folder, "*")} - {training_set, *NEEDED.values()}
+    listing = Listing([], [], [], [], sorted(path.name for path in folders[0].iterdir() if path.is_dir()), [*NEEDED.values(), *sorted(others)])
     for number, image in enumerate(_add(listing, folders[0], most)):
         listing.splits.append(int(number % EVERY == EVERY - 1))
         listing.variants.append(0)
@@ -110,14 +115,27 @@ def list_images(root: Path, training_set: str, most: int | None) -> Listing:
             listing.splits.append(2)
             listing.variants.append(variant)
             listing.paths.append(image)
+    _warn_of_other_images(listing)
     return listing
+
+
+def _warn_of_other_images(listing: Listing) -> None:
+    """The archives of training sets have a val/ as well, not cleaned by hand; unpacked over the release's it spoils a column."""
+    counts = Counter(variant for variant, split in zip(listing.variants, listing.splits) if split == 2)
+    if len({counts[variant] for variant in range(len(NEEDED))}) > 1:
+        found = ", ".join(f"{name} {counts[variant]:,}" for variant, name in enumerate(NEEDED.values()))
+        print(f"warning: the release has as many test images in each, here are {found}; val/ of a training archive is not the test", file=sys.stderr)
+
+
+def _images(folder: Path, name: str) -> list[Path]:
+    return sorted(path for path in folder.glob(f"{name}/*") if path.suffix.lower() in SUFFIXES)
 
 
 def _add(listing: Listing, folder: Path, most: int | None) -> list[Path]:
     """The images of a folder of classes; their labels go to the listing."""
     found: list[Path] = []
     for label, name in enumerate(listing.classes):
-        images = sorted(path for path in (folder / name).glob("*") if path.suffix.lower() in SUFFIXES)[:most]
+        images = _images(folder, name)[:most]
         if not images:
             raise InputError(f"{folder / name} holds no images; every variant needs the classes of the training set, {', '.join(listing.classes)}")
         found += images
@@ -135,7 +153,14 @@ def prepare(config: dict[str, Any], fabric, listing: Listing):
     labels, variants, splits = (torch.tensor(values) for values in (listing.labels, listing.variants, listing.splits))
     wilds = Variants(name, Path(config["root_dir"]), partial(_read, listing.paths), labels, variants, splits, listing.classes, listing.variant_names)
     wilds.paths = listing.paths
-    return make_trainer(config, fabric, as_dataset(wilds, config, synthetic=False))
+    data = as_dataset(wilds, config, synthetic=False)
+
+    def cache(transform: Transform):
+        """Its file goes by the files of --data; here also by which of them are read, as another training set reads others."""
+        listed = hashlib.sha256("\n".join(map(str, listing.paths)).encode()).hexdigest()[:16]
+        return open_cache({**config, "dataset": f"{name}-{listed}"}, data, transform, fabric, sys.stderr.isatty())
+
+    return make_trainer(config, fabric, data, cache)
 
 
 def _read(paths: list[Path], row: int) -> Image.Image:

@@ -22,6 +22,7 @@ from trainings import configurations, train
 from variants import FIELD, Variants, as_dataset, make_trainer
 
 from cim_plugin.data.digits_on_photos import SIDE, load_digits
+from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import defaults
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     Raises:
         InputError: files of MNIST are missing, a flag is wrong, or a job of DomainBed's sweep failed.
     """
+    if not is_mnist(args.data) and args.data != mnist_folder():
+        raise InputError(f"--data {args.data} has no file of MNIST, e.g. train-images-idx3-ubyte.gz; without --data scikit-learn's digits can stand in")
     folder = options.folder(args, name)
     most = QUICK_DIGITS if args.quick else None
     digits = read_digits(args.data, most)
@@ -121,7 +124,7 @@ def prepare(config: dict[str, Any], fabric, source: Path, most: int | None):
     images, labels, backgrounds, splits = colour(read_digits(source, most), np.random.default_rng(config["seed"]))
     names = [str(digit) for digit in range(N_CLASSES)]
     wilds = Variants(config["dataset"], Path(__file__).parent, partial(_image, images), labels, backgrounds, splits, names, list(BACKGROUNDS), SIDE)
-    return make_trainer(config, fabric, as_dataset(wilds, config, synthetic=False), images)
+    return make_trainer(config, fabric, as_dataset(wilds, config, synthetic=False), lambda transform: images if transform.size == (SIDE, SIDE) else None)
 
 
 def _image(images: np.ndarray, row: int) -> Image.Image:

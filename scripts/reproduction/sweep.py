@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import importlib.util
 import json
 import signal
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -39,7 +41,7 @@ def sweep(dataset: str, n_environments: int, data_dir: Path, folder: Path, args:
         hparams: overrides of DomainBed's hyperparameters.
 
     Raises:
-        InputError: a job failed.
+        InputError: the folder holds jobs of another setting, another sweep is at it, or a job failed.
     """
     if args.quick:
         algorithms = [name for name in args.algorithms if name in QUICK_ALGORITHMS] or args.algorithms[:1]
@@ -47,11 +49,33 @@ def sweep(dataset: str, n_environments: int, data_dir: Path, folder: Path, args:
     n_held_out = n_environments if args.quick else n_environments * (n_environments + 1) // 2
     n_jobs = len(args.algorithms) * n_held_out * args.n_hparams * args.n_trials
     words = flags(dataset, data_dir, folder, args, hparams or {})
+    _check_same(folder, {"data_dir": str(data_dir), "steps": args.steps, "hparams": json.dumps(hparams) if hparams else None})
     folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=n_jobs, unit="job", dynamic_ncols=True) as bar, open(folder / LOG, "w") as log:
+    with contextlib.ExitStack() as stack:
+        locks = [_lock(stack.enter_context(open(folder / f"{name}.lock", "w"))) for name in args.algorithms]
+        log, bar = stack.enter_context(open(folder / LOG, "w")), stack.enter_context(tqdm(total=n_jobs, unit="job", dynamic_ncols=True))
         for command in ("delete_incomplete", "launch"):
-            if _call([sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words], log, folder, bar):
+            if _call([sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words], log, locks, folder, bar):
                 raise InputError(f"jobs of DomainBed's sweep failed, {folder / LOG} says why; the same command does them again")
+
+
+def _lock(file: TextIO) -> int:
+    """The number of the file, locked until this process and the sweep that it is handed to have ended: a sweep goes on where only this process is killed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"{file.name} is locked: a sweep of that algorithm is running in this folder; wait until it ends, or end it") from error
+    return file.fileno()
+
+
+def _check_same(folder: Path, setting: dict[str, Any]) -> None:
+    """DomainBed names a job's folder by its arguments: another setting would start all of them anew, beside those of the first and in one table with them."""
+    for path in folder.glob("*/done"):
+        with open(path.with_name("results.jsonl")) as file:
+            before = json.loads(file.readline())["args"]
+        for name, value in setting.items():
+            if before.get(name) != value:
+                raise InputError(f"{folder} holds jobs with {name} {before.get(name)!r}, now it is {value!r}; repeat the flags or choose another --output_dir")
 
 
 def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, hparams: dict[str, Any]) -> list[str]:
@@ -63,9 +87,9 @@ def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, 
     return words + (["--single_test_envs"] if args.quick else [])
 
 
-def _call(command: list[str], log, folder: Path, bar: tqdm) -> int:
+def _call(command: list[str], log: TextIO, locks: list[int], folder: Path, bar: tqdm) -> int:
     """Run a command, the bar counting the jobs that are done; its exit status."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=locks)
     try:
         while True:
             status = process.poll()

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
@@ -89,6 +90,9 @@ def train(configs: list[Config], prepare: Prepare) -> int:
             os.kill(process.pid, signal.SIGINT)  # a terminal has sent it already, other senders have not
             process.join()
             raise
+        if process.exitcode < 0:
+            name = signal.Signals(-process.exitcode).name
+            print(f"{config['algorithm']}, seed {config['seed']}: error: ended by {name}, as where memory is short; the same command goes on", file=sys.stderr)
         if process.exitcode:
             return 1
     return 0
@@ -100,6 +104,7 @@ def _train_one(prepare: Prepare, config: Config) -> None:
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # log.txt has it all
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         fabric = make_fabric(config)
         fabric.launch()
@@ -112,3 +117,9 @@ def _train_one(prepare: Prepare, config: Config) -> None:
     except (InputError, NotFinite) as error:
         print(f"{config['algorithm']}, seed {config['seed']}: error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _stop_with_parent() -> None:
+    """Save and stop where the command was killed: the same command takes up the run, and must not find another process writing it."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGINT)

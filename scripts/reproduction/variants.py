@@ -19,6 +19,7 @@ from wilds.datasets.wilds_dataset import WILDSDataset
 from cim_plugin.wilds_runner import groupwise
 from cim_plugin.wilds_runner.datasets import Dataset, Split
 from cim_plugin.wilds_runner.loading import seed_of, seeded
+from cim_plugin.wilds_runner.transforms import Transform, make_transform
 
 FIELD = "variant"
 
@@ -88,26 +89,26 @@ def as_dataset(wilds: Variants, config: dict[str, Any], synthetic: bool) -> Data
     return Dataset(wilds, grouper, splits, wilds.n_classes, synthetic)
 
 
-def make_trainer(config: dict[str, Any], fabric, data: Dataset, cache: np.ndarray | None = None):
+def make_trainer(config: dict[str, Any], fabric, data: Dataset, cache: Callable[[Transform], np.ndarray | None]):
     """A trainer at the beginning, or where the run of ``log_dir`` stood.
 
     Args:
-        cache: (N, H, W, 3) uint8, all images in memory; None to open or build a file where --cache wants one.
+        cache: all images as the transform resizes them, (N, H, W, 3) uint8, or None to read them one by one.
     """
     from tqdm import tqdm
 
     from cim_plugin.wilds_runner import checkpoint
     from cim_plugin.wilds_runner.command import describe
     from cim_plugin.wilds_runner.config import MAY_DIFFER
-    from cim_plugin.wilds_runner.image_cache import open_cache
     from cim_plugin.wilds_runner.logs import LogFiles
     from cim_plugin.wilds_runner.trainer import Trainer
-    from cim_plugin.wilds_runner.transforms import make_transform
 
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
     folder, show = config["log_dir"], sys.stderr.isatty()
     state = checkpoint.load_state(folder, config, MAY_DIFFER)
     transform = make_transform(config, data.wilds.original_resolution)
-    trainer = Trainer(config, data, transform, fabric, cache if cache is not None else open_cache(config, data, transform, fabric, show))
+    trainer = Trainer(config, data, transform, fabric, cache(transform))
     Path(folder).mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=config["n_epochs"] * len(trainer.order), unit="step", disable=not show, dynamic_ncols=True)
     trainer.start(LogFiles(folder, state["log_sizes"] if state is not None else {}), bar)

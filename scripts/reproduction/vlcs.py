@@ -81,6 +81,6 @@ def _few_images(root: Path, few: Path) -> Path:
         target = RELEASE.path(few) / folder.parent.name / folder.name
         target.mkdir(parents=True, exist_ok=True)
         for image in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[:QUICK_IMAGES]:
-            if not (target / image.name).exists():
-                os.symlink(image.absolute(), target / image.name)
+            (target / image.name).unlink(missing_ok=True)  # of an earlier --data
+            os.symlink(image.absolute(), target / image.name)
     return few

@@ -41,8 +41,11 @@ def write_vlcs(root: Path, n_images: int = 6) -> None:
 
 
 def write_imagenet9(root: Path, n_training: int = 20, n_test: int = 2) -> None:
+    """As the release unpacks, whose fg_mask holds arrays, and the training set of the variant "original"."""
     rng = np.random.default_rng(0)
     for name in IN9_CLASSES:
+        (root / "fg_mask" / "val" / name).mkdir(parents=True, exist_ok=True)
+        np.save(root / "fg_mask" / "val" / name / "0.npy", np.zeros((2, 2), dtype=bool))
         for number in range(n_training):
             write_noise(root / "original" / "train" / name / f"n{number:03}.JPEG", rng)
         for variant in VARIANTS:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from stand_ins import IN9_CLASSES, reproduce, write_imagenet9, write_noise
 
 
@@ -45,10 +46,46 @@ def test_listing_has_every_image_once_and_holds_training_images_out(tmp_path):
     for name in IN9_CLASSES[1:]:
         write_noise(tmp_path / "only_bg_t" / "val" / name / "0.png", np.random.default_rng(0))
     listing = list_images(tmp_path, "original", None)
-    assert sorted(listing.paths) == sorted([*(tmp_path / "original" / "train").glob("*/*"), *tmp_path.glob("*/val/*/*")])
+    assert sorted(listing.paths) == sorted([*(tmp_path / "original" / "train").glob("*/*"), *tmp_path.glob("*/val/*/*.JPEG"), *tmp_path.glob("*/val/*/*.png")])
     assert listing.variant_names == ["original", "mixed_same", "mixed_rand", "only_bg_t", "only_fg"]
     for path, label, variant, split in zip(listing.paths, listing.labels, listing.variants, listing.splits):
         part, name = path.parts[-3:-1]
         assert IN9_CLASSES[label] == name and listing.variant_names[variant] == path.parts[-4] and (split == 2) == (part == "val")
     held_out = [label for label, split in zip(listing.labels, listing.splits) if split == 1]
     assert held_out == [0, 1, 2]
+
+
+def test_validation_images_of_a_training_archive_beside_the_test_are_warned_of(tmp_path, capsys):
+    from background_challenge import list_images
+
+    write_imagenet9(tmp_path, n_training=1)
+    list_images(tmp_path, "original", None)
+    assert not capsys.readouterr().err
+    write_noise(tmp_path / "original" / "val" / IN9_CLASSES[0] / "uncleaned.JPEG", np.random.default_rng(0))
+    list_images(tmp_path, "original", None)
+    assert "here are original 7, mixed_same 6, mixed_rand 6; val/ of a training archive is not the test" in capsys.readouterr().err
+
+
+def test_another_training_set_of_the_same_folder_has_a_cache_of_its_own(tmp_path, monkeypatch):
+    from background_challenge import DEFAULTS, QUICK, list_images, prepare
+    from trainings import configurations
+
+    from cim_plugin.data.releases import RELEASES
+    from cim_plugin.wilds_runner import defaults
+    from cim_plugin.wilds_runner.command import make_fabric
+
+    write_imagenet9(tmp_path / "in9")
+    rng = np.random.default_rng(1)
+    for name in IN9_CLASSES:
+        for number in range(20):
+            write_noise(tmp_path / "in9" / "mixed_rand" / "train" / name / f"n{number:03}.JPEG", rng)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(defaults.DATASETS, "background_challenge", DEFAULTS)
+    monkeypatch.setitem(RELEASES, "background_challenge", None)
+    for training_set in ("original", "mixed_rand"):
+        words = [*QUICK, "--cache", "true", "--target_resolution", "32", "--split_scheme", training_set]
+        (config,) = configurations("background_challenge", tmp_path / "in9", tmp_path / training_set, ["ERM"], [0], words)
+        listing = list_images(tmp_path / "in9", training_set, None)
+        trainer = prepare(config, make_fabric(config), listing)
+        with Image.open(tmp_path / "in9" / training_set / "train" / IN9_CLASSES[0] / "n000.JPEG") as image:
+            assert (trainer.loaders["train"].loader.dataset.cache[0] == np.asarray(image)).all()

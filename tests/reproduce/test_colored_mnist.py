@@ -42,6 +42,21 @@ def test_scikit_learns_digits_stand_in_and_the_table_says_so(tmp_path):
     assert "DomainBed's ColoredMNIST was left out: it needs MNIST." in done.stdout
 
 
+def test_images_are_enlarged_where_a_model_wants_that(tmp_path, monkeypatch):
+    from colored_mnist import DEFAULTS, prepare
+    from trainings import configurations
+
+    from cim_plugin.wilds_runner import defaults
+    from cim_plugin.wilds_runner.command import make_fabric
+
+    write_mnist(tmp_path)
+    monkeypatch.setitem(defaults.DATASETS, "colored_mnist", DEFAULTS)
+    (config,) = configurations("colored_mnist", tmp_path, tmp_path / "run", ["CIM"], [0], ["--target_resolution", "40"])
+    trainer = prepare(config, make_fabric(config), tmp_path, None)
+    (batch,) = trainer.loaders["val"]([[(0, 0)]])
+    assert batch.images.shape == (1, 3, 40, 40)
+
+
 @pytest.fixture
 def digits(tmp_path):
     from colored_mnist import read_digits

@@ -57,6 +57,12 @@ def test_colored_mnist_needs_all_four_files(tmp_path):
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz").touch()
     assert "train-images-idx3-ubyte.gz is not there" in refusal("colored_mnist", cwd=tmp_path)
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_text("<html>not found</html>")
+    assert "train-images-idx3-ubyte.gz cannot be read (Not a gzipped file" in refusal("colored_mnist", cwd=tmp_path)
+
+
+def test_a_folder_that_is_named_has_to_hold_mnist(tmp_path):
+    assert "--data nowhere has no file of MNIST" in refusal("colored_mnist", "--data", "nowhere", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def test_every_environment_and_pair_is_held_out_and_a_failed_job_is_done_again(t
     assert done.returncode == 2 and f"{folder}/sweep.txt says why; the same command does them again" in done.stderr
     done = reproduce("vlcs", *words, cwd=tmp_path, host=SMALL_SWEEP)
     assert done.returncode == 0, done.stderr
+    other = reproduce("vlcs", *words[:-1], "8", cwd=tmp_path, host=SMALL_SWEEP)
+    assert other.returncode == 2 and f"{folder} holds jobs with steps 7, now it is 8; repeat the flags or choose another --output_dir" in other.stderr
+    with open(folder / "CIM.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other = reproduce("vlcs", *words, cwd=tmp_path, host=SMALL_SWEEP)
+    assert other.returncode == 2 and f"{folder}/CIM.lock is locked: a sweep of that algorithm is running" in other.stderr
     found = jobs(folder)
     assert len(found) == 2 * 10 * 2 and {len(job["test_envs"]) for job in found} == {1, 2}
     assert {(job["dataset"], job["steps"], job["hparams"]) for job in found} == {("VLCS", 7, '{"resnet50_augmix": false, "freeze_bn": true}')}
@@ -59,6 +66,11 @@ def test_quick_links_a_few_images_and_trains_two_algorithms_for_two_steps(tmp_pa
             images = sorted((folder / "data" / "VLCS" / environment / label).iterdir())
             assert [image.name for image in images] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
             assert images[0].read_bytes() == (tmp_path / "data" / "VLCS" / environment / label / "0.jpg").read_bytes()
+
+    (tmp_path / "data").rename(tmp_path / "moved")
+    done = reproduce("vlcs", "--quick", "--data", "moved", cwd=tmp_path, host=SMALL_SWEEP)
+    assert done.returncode == 0, done.stderr
+    assert all(image.exists() for image in (folder / "data").glob("VLCS/*/*/*"))
 
 
 @pytest.mark.host
