@@ -70,6 +70,30 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
         "cim_targets": _choice("input", ("morphed",), "psi(x) is compared with x+ and x-, or with psi(x+) and psi(x-)"),
         "cim_reading": _choice("distance", ("similarity",), "how the poster's MS(·,·) is read; 'similarity' reverses the sign of L_con"),
         "cim_mask": _choice("shared", ("per_channel",), "one mask for all channels, or one per channel"),
+        "cim_mask_stride": Hyperparameter(
+            4,
+            lambda r: 4,
+            "fixed",
+            lambda value: value in (2, 4) and isinstance(value, int),
+            "2 or 4",
+            "pixels per value of m, before it is interpolated; 2 for small images and fine masks",
+        ),
+        "cim_composites": Hyperparameter(
+            False,
+            lambda r: False,
+            "fixed",
+            lambda value: isinstance(value, bool),
+            "true or false",
+            "half of the cross-entropy is that of m∘x + (1 - m)∘x': x cut out by m before another image of the batch",
+        ),
+        "cim_sparsity": Hyperparameter(
+            0.0,
+            lambda r: 0.0,
+            "fixed",
+            lambda value: _is_number(value) and value >= 0,
+            "a finite number of at least 0",
+            "weight of the mean of m in the loss, reached after 300 steps",
+        ),
         "cim_floor": _choice("smooth", ("exact",), "MS-SSIM where a term is negative: bounded gradient, or the exact rule without one"),
         "cim_similarity": _choice("ms_ssim", ("pytorch_msssim",), "our MS-SSIM, or the reference library's (images above 160 pixels, exact floor)"),
     },
@@ -206,6 +230,9 @@ def build(
         modules["group_weights"] = GroupWeights(groups_in_training, values["group_dro_step_size"])
     if "morphing" in parts:
         weights["contrastive"] = values["cim_lambda"]
+        if values["cim_sparsity"]:
+            weights["sparsity"] = values["cim_sparsity"]
+        modules["composites"] = values["cim_composites"]
         modules["morphing"] = build_psi(algorithm, values, pixel_space)
         modules["contrast"] = build_contrast(algorithm, values, image_size, n_environments)
     return RobustClassifier(encoder, head, weights, **modules)
@@ -220,7 +247,7 @@ def build_psi(algorithm: str, values: Mapping[str, Any], pixel_space: PixelSpace
     from .algorithms.morphing import InputMorphing
 
     try:
-        return InputMorphing(pixel_space, values["cim_mask"] == "per_channel")
+        return InputMorphing(pixel_space, values["cim_mask"] == "per_channel", values["cim_mask_stride"])
     except ValueError as error:  # algorithms/ says what is wrong with numbers; here it is the user's choice
         raise InputError(f"{algorithm}: {error}") from error
 

@@ -27,6 +27,9 @@ DRAWS = {
     "cim_targets": {"input"},
     "cim_reading": {"distance"},
     "cim_mask": {"shared"},
+    "cim_mask_stride": {4},
+    "cim_composites": {False},
+    "cim_sparsity": {0.0},
     "cim_floor": {"smooth"},
     "cim_similarity": {"ms_ssim"},
     "vib_beta": (1e-5, 1e-1),
@@ -71,7 +74,7 @@ def test_draws_are_native_json_values_that_the_check_accepts(name):
     entry, promised = ENTRIES[name], DRAWS[name]
     draws = [entry.draw(np.random.RandomState(seed)) for seed in range(200)]
     for value in draws:
-        assert type(value) in (int, float, str) and type(value) is type(entry.default)
+        assert type(value) in (bool, int, float, str) and type(value) is type(entry.default)
         assert json.loads(json.dumps(value)) == value
         entry.check(name, value)
     if isinstance(promised, set):
@@ -85,7 +88,7 @@ def test_draws_are_native_json_values_that_the_check_accepts(name):
 
 # --- refused values --------------------------------------------------------------------------------------------------
 
-CIM_NAMES = "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask, cim_floor, cim_similarity"
+CIM_NAMES = "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask, cim_mask_stride, cim_composites, cim_sparsity, cim_floor, cim_similarity"
 
 UNKNOWN = [
     ("CIM", {"cim_lamda": 2}, "CIM has no hyperparameter 'cim_lamda' (given 2); did you mean 'cim_lambda'?"),
@@ -106,6 +109,9 @@ REFUSED = [
     ("CIM", "cim_targets", ["psi"], "'input' or 'morphed' (default 'input')"),
     ("CIM", "cim_reading", [""], "'distance' or 'similarity' (default 'distance')"),
     ("CIM", "cim_mask", ["rgb", True], "'shared' or 'per_channel' (default 'shared')"),
+    ("CIM", "cim_mask_stride", [1, 3, 2.0, "4", None], "2 or 4 (default 4)"),
+    ("CIM", "cim_composites", [1, "yes", None], "true or false (default False)"),
+    ("CIM", "cim_sparsity", [-0.1, math.nan, True], "a finite number of at least 0 (default 0.0)"),
     ("CIM", "cim_floor", ["relu"], "'smooth' or 'exact' (default 'smooth')"),
     ("CIM_VIB", "cim_similarity", ["ssim", "MS_SSIM"], "'ms_ssim' or 'pytorch_msssim' (default 'ms_ssim')"),
 ]
@@ -169,6 +175,7 @@ VARIANTS = [
     *((algorithm, {}) for algorithm in ALGORITHMS),
     *(("CIM", changes) for changes in (CROSS, {"cim_targets": "morphed"}, {"cim_reading": "similarity"})),
     *(("CIM", changes) for changes in ({"cim_mask": "per_channel"}, {"cim_floor": "exact"}, {"cim_lambda": 0})),
+    *((algorithm, {"cim_composites": True, "cim_sparsity": 0.5, "cim_mask_stride": 2}) for algorithm in ("CIM", "CIM_VIB")),
 ]
 
 
@@ -195,6 +202,9 @@ def test_every_value_reaches_its_part():
     contrast = model.contrast
     assert (contrast.scales, contrast.pairs, contrast.targets, contrast.reading, contrast.floor) == (2, "cross_environment", "morphed", "similarity", "exact")
     assert model.morphing(torch.rand(1, 3, 28, 28)).mask.shape[1] == 3
+    assert not model.composites and model.morphing.network.features(torch.rand(1, 3, 28, 28)).shape[-1] == 7
+    other = _build("CIM", cim_composites=True, cim_sparsity=0.5, cim_mask_stride=2)
+    assert other.composites and other.weights["sparsity"] == 0.5 and other.morphing.network.features(torch.rand(1, 3, 28, 28)).shape[-1] == 14
     assert (model.bottleneck.mean.in_features, model.bottleneck.mean.out_features, model.head.in_features) == (32, 5, 5)
 
 

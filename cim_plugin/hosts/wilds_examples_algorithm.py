@@ -22,7 +22,7 @@ from ..algorithms.morphing import PixelSpace
 from ..errors import InputError
 from .wilds_examples import hyperparameters
 
-LOG_NAMES = {"supervised": "L_sup", "contrastive": "L_con", "kl": "KL", "supervised_contrastive": "L_scl"}
+LOG_NAMES = {"supervised": "L_sup", "contrastive": "L_con", "sparsity": "mask_mean", "kl": "KL", "supervised_contrastive": "L_scl"}
 IMAGES = ("image_base", "image_resize", "image_resize_and_center_crop")  #: transforms that end in ImageNet's normalisation
 
 

@@ -9,13 +9,15 @@ import argparse
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 from pathlib import Path
 
 import search
+from figures import draw_curves
 from rows import MAIN, ROWS
-from runs import Run, chosen_draws, read, train_one
-from tables import hyperparameters, table
+from runs import Run, chosen_draws, needed, read, train_one
+from tables import Results, hyperparameters, table
 from tasks import TASKS, mnist_folder
 from tqdm import tqdm
 
@@ -42,6 +44,7 @@ def main() -> int:
     parser.add_argument("--output_dir", type=Path, default=Path("docs/study"), help="a file per finished run")
     parser.add_argument("--rule", choices=RULES, default=RULES[0], help="selection rule of the tables; all are kept")
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
+    parser.add_argument("--curves", type=Path, help="a folder for a picture of each task's curves")
     parser.add_argument("--quick", action="store_true", help="a few steps of every main row on one task: shows that everything runs")
     args = parser.parse_args()
     if args.quick:
@@ -53,7 +56,10 @@ def main() -> int:
 def run(args: argparse.Namespace) -> int:
     rows, args.against = known_rows(args.rows), known_rows(args.against)
     runs = study(args, list(dict.fromkeys([*rows, *args.against] if args.tables else rows)))
-    print_tables(args, rows, runs)
+    results = read(args.output_dir, runs)
+    print_tables(args, rows, results)
+    for task in args.tasks if args.curves else ():
+        draw_curves(results, task, rows, args.curves / f"{task}.png")
     return 0
 
 
@@ -80,20 +86,24 @@ def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
 
 
 def train(args: argparse.Namespace, runs: list[Run]) -> None:
-    """Train what is not done, on all cores."""
-    left = [run for run in runs if not run.file(args.output_dir).exists()]
-    if not left or args.tables:
-        return
+    """Train what is not done, on all cores; first what other runs need."""
+    for part in (needed(runs), runs):
+        left = [run for run in dict.fromkeys(part) if not run.file(args.output_dir).exists()]
+        if left and not args.tables:
+            _train(args, left)
+
+
+def _train(args: argparse.Namespace, left: list[Run]) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     work = functools.partial(train_one, mnist=args.mnist, folder=args.output_dir)
-    with multiprocessing.get_context("spawn").Pool(min(args.jobs, len(left))) as pool, tqdm(total=len(left), unit="run", dynamic_ncols=True) as bar:
+    pool = multiprocessing.get_context("spawn").Pool(min(args.jobs, len(left)), signal.signal, (signal.SIGINT, signal.SIG_IGN))  # of Ctrl-C this process tells
+    with pool, tqdm(total=len(left), unit="run", dynamic_ncols=True) as bar:
         for name in pool.imap_unordered(work, left):
             bar.set_postfix_str(name)
             bar.update()
 
 
-def print_tables(args: argparse.Namespace, rows: list[str], runs: list[Run]) -> None:
-    results = read(args.output_dir, runs)
+def print_tables(args: argparse.Namespace, rows: list[str], results: Results) -> None:
     for task in args.tasks:
         print(f"\n### {task}\n\nTest accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% interval.\n")
         print(table(results, task, rows, args.against, args.rule))

@@ -11,7 +11,6 @@ import search
 from rows import ROWS
 from tables import Results
 
-from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner.checkpoint import save_json
 
 
@@ -31,16 +30,19 @@ class Run(NamedTuple):
         return folder / kind / self.task / name / str(self.seed) / "results.json"
 
 
+def needed(runs: list[Run]) -> list[Run]:
+    """Those from which others take the mean of m, with default hyperparameters; to be done before the others."""
+    return [run._replace(row=ROWS[run.row].changes["random_mask"], draw=0) for run in runs if "random_mask" in ROWS[run.row].changes]
+
+
 def train_one(run: Run, mnist: Path, folder: Path) -> str:
     """Train a row and keep its result."""
     import training
 
     row, mean = search.draw(ROWS[run.row], run.draw), None
     if "random_mask" in row.changes:
-        model = run._replace(row=row.changes["random_mask"], draw=0).file(folder)
-        if not model.exists():
-            raise InputError(f"row {run.row!r} takes its mean from {row.changes['random_mask']!r} on {run.task} with seed {run.seed}; train that first")
-        mean = json.loads(model.read_text())["mask_mean"]
+        (model,) = needed([run])
+        mean = json.loads(model.file(folder).read_text())["mask_mean"]
     task, pseudo = prepared(run.task, run.seed, mnist)
     save_json(str(run.file(folder)), {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo, mean)})
     return f"{run.task}, seed {run.seed}: {run.row}"

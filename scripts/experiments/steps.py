@@ -9,23 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cim_plugin.algorithms.classifier import RobustClassifier
-from cim_plugin.algorithms.morphing import Morphed, TransformationNetwork
+from cim_plugin.algorithms.classifier import SPARSITY_WARM_UP, RobustClassifier
+from cim_plugin.algorithms.contrastive import TripletContrast
+from cim_plugin.algorithms.morphing import TransformationNetwork
 
 #: name -> what it does
 CHANGES = {
     "detached": "the classifier's gradient does not reach the transformation network",
     "free_mask": "m is softplus, unbounded above, instead of a sigmoid",
-    "mask_bias": "added to the last bias of the network at the start: 3 makes m start at 0.95",
+    "mask_bias": "added to the last bias of the network at the start: 2 makes m start at 0.88",
     "margin": "L_con is relu(margin + d(psi, x+) - d(psi, x-))",
     "pairs_per_anchor": "L_con is the mean over so many draws",
     "scales": "of MS-SSIM",
-    "warm_up": "λ and the weight of sparsity rise linearly over this share of the steps",
-    "sparsity": "weight of the mean of m in the loss",
-    "fine_mask": "m at half the resolution of the image, not at a quarter",
-    "composites": "the cross-entropy of m∘x + (1 - m)∘x', with the label of x, is added; x' is another image of the batch",
-    "random_composites": "the same with smooth noise of this mean as m, and no transformation network",
+    "warm_up": "λ rises linearly over this share of the steps",
+    "sparse_at_once": "the weight of sparsity is there from the first step",
     "random_mask": "m is smooth noise, the same for an image whenever it is seen, with the mean of m of that row's run",
+    "random_composites": "half of the cross-entropy is that of composites by smooth noise of this mean as m; no transformation network",
 }
 
 
@@ -51,60 +50,56 @@ class RandomMask(nn.Module):
         return torch.sigmoid(F.interpolate(noise, (height, width), mode="bilinear", align_corners=False) + self.bias)
 
 
+class ChangedContrast:
+    """L_con with a margin, or as the mean over several draws of pairs."""
+
+    def __init__(self, contrast: TripletContrast, margin: float | None, draws: int):
+        self.contrast, self.margin, self.draws = contrast, margin, draws
+
+    def __call__(self, *args) -> tuple[Tensor, Tensor]:
+        values, valid = zip(*(self.contrast(*args) for _ in range(self.draws)))
+        if self.margin is not None:
+            values = [torch.where(v, F.relu(value + self.margin), 0) for value, v in zip(values, valid)]
+        return torch.stack(list(values)).mean(0), valid[0]
+
+
 def change(classifier: RobustClassifier, changes: dict[str, Any]) -> None:
-    """Make the changes that are made once, before training."""
+    """Make the changes; λ's warm-up is :func:`objective`'s."""
     unknown = set(changes) - set(CHANGES)
     if unknown:
         raise KeyError(f"unknown changes {unknown}")
     if changes.get("free_mask"):
-        network = classifier.morphing.network
-        network.__class__ = FreeNetwork
+        classifier.morphing.network.__class__ = FreeNetwork
     if "mask_bias" in changes:
         nn.init.constant_(classifier.morphing.network.features[-1].bias, changes["mask_bias"])
-    if changes.get("fine_mask"):
-        classifier.morphing.network.features[2].stride = (1, 1)
     if "scales" in changes:
         classifier.contrast = dataclasses.replace(classifier.contrast, scales=changes["scales"])
+    if {"margin", "pairs_per_anchor"} & set(changes):
+        classifier.contrast = ChangedContrast(classifier.contrast, changes.get("margin"), changes.get("pairs_per_anchor", 1))
+    if changes.get("detached"):
+        classifier.encoder.register_forward_pre_hook(lambda module, inputs: (inputs[0].detach(),))
+    if changes.get("sparse_at_once"):
+        classifier.sparsity_step.fill_(SPARSITY_WARM_UP)
 
 
 def objective(
     classifier: RobustClassifier, images: Tensor, labels: Tensor, environments: Tensor | None, groups: Tensor | None, changes: dict[str, Any], progress: float
 ) -> Tensor:
-    """The training loss of a batch, (): the shipped one, or the changed one.
+    """The training loss of a batch, ().
 
     Args:
         progress: share of the steps that are done, in [0, 1].
     """
     if "random_composites" in changes:
-        composites = composite(_noise(images, changes["random_composites"]), images)
+        composites = torch.lerp(images[torch.randperm(len(images))], images, smooth_noise(images, changes["random_composites"]))
         return F.cross_entropy(classifier(torch.cat([images, composites])), labels.repeat(2))
-    if not set(changes) & {"detached", "margin", "pairs_per_anchor", "warm_up", "sparsity", "composites"}:
-        return classifier.total(classifier.loss_terms(images, labels, environments).losses, groups)
-    morphed = classifier.morphing(images)
-    ramp = min(1.0, progress / changes["warm_up"]) if "warm_up" in changes else 1.0
-    seen = morphed.images.detach() if changes.get("detached") else morphed.images
-    if changes.get("composites"):
-        seen = torch.cat([seen, composite(morphed.mask, images)])  # PixelSpace is raw here: images are pixels
-    logits = classifier.head(classifier.encoder(seen))
-    losses = {
-        "supervised": F.cross_entropy(logits, labels.repeat(len(seen) // len(labels)), reduction="none"),
-        "contrastive": ramp * _contrastive(classifier, morphed, labels, environments, changes),
-    }
-    return classifier.total(losses) + ramp * changes.get("sparsity", 0.0) * morphed.mask.mean()
+    losses = classifier.loss_terms(images, labels, environments).losses
+    if "warm_up" in changes:
+        losses["contrastive"] = losses["contrastive"] * min(1.0, progress / changes["warm_up"])
+    return classifier.total(losses, groups)
 
 
-def composite(mask: Tensor, pixels: Tensor) -> Tensor:
-    """m∘x + (1 - m)∘x', where x' is drawn from the batch without replacement: (N, C, H, W)."""
-    return torch.lerp(pixels[torch.randperm(len(pixels))], pixels, mask)
-
-
-def _noise(images: Tensor, mean: float) -> Tensor:
-    """Smooth random masks (N, 1, H, W), mostly near 0 or 1."""
+def smooth_noise(images: Tensor, mean: float) -> Tensor:
+    """Masks (N, 1, H, W) with that mean, mostly near 0 or 1."""
     cells = torch.randn(len(images), 1, 4, 4) * 3 + 3.1 * torch.logit(torch.tensor(mean)) / 1.5
     return torch.sigmoid(F.interpolate(cells, size=images.shape[-2:], mode="bilinear", align_corners=False))
-
-
-def _contrastive(classifier: RobustClassifier, morphed: Morphed, labels: Tensor, environments: Tensor | None, changes: dict[str, Any]) -> Tensor:
-    draws = [classifier.contrast(morphed.psi, morphed.pixels, labels, environments) for _ in range(changes.get("pairs_per_anchor", 1))]
-    values = torch.stack([torch.where(valid, F.relu(value + changes["margin"]), 0) if "margin" in changes else value for value, valid in draws])
-    return values.mean(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import gzip
 import os
+import zlib
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -50,9 +51,12 @@ def mnist(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 def _idx(path: Path, header: int) -> np.ndarray:
     if not path.exists():
-        raise InputError(f"{path} is not there; name the folder of MNIST's four .gz files with --mnist")
-    with gzip.open(path) as file:
-        return np.frombuffer(file.read(), dtype=np.uint8, offset=header).copy()
+        raise InputError(f"{path} is not there; name the folder of MNIST's four .gz files")
+    try:
+        with gzip.open(path) as file:
+            return np.frombuffer(file.read(), dtype=np.uint8, offset=header).copy()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}); replace the file") from error
 
 
 def _shares(digits: dict[str, tuple[Tensor, Tensor]], rng: np.random.Generator, n_training: int) -> dict[str, tuple[Tensor, Tensor]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cim_plugin.algorithms.bottleneck import GaussianBottleneck
+from cim_plugin.algorithms.classifier import _composites
 from cim_plugin.algorithms.contrastive import TripletContrast, supervised_contrastive_loss
 from cim_plugin.algorithms.group_dro import GroupWeights
 from cim_plugin.algorithms.shard import WHOLE, Shard
@@ -110,6 +111,16 @@ def test_the_bottleneck_draws_what_one_process_would(n_processes):
     torch.testing.assert_close(torch.cat([part[0] for part in parts]), z, rtol=0, atol=1e-12)
     torch.testing.assert_close(torch.cat([part[1] for part in parts]), kl, rtol=0, atol=1e-12)
     assert not torch.equal(parts[0][0], parts[1][0])
+
+
+@pytest.mark.parametrize("n_processes", N_PROCESSES)
+def test_what_is_behind_a_composite_comes_from_the_whole_batch(n_processes):
+    images, masks = torch.rand(12, 3, 5, 5, dtype=torch.float64), torch.rand(12, 1, 5, 5, dtype=torch.float64)
+
+    def compute(images, masks, shard):
+        return _composites(images, masks, shard)
+
+    torch.testing.assert_close(torch.cat(simulated(compute, n_processes, images, masks)), whole(compute, images, masks), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_processes", N_PROCESSES)

@@ -55,6 +55,12 @@ def test_finished_runs_are_not_done_again(mnist, quick):
     assert {file: file.stat().st_mtime_ns for file in output.rglob("results.json")} == before
 
 
+def test_a_row_that_needs_another_ones_mask_has_it_trained_first(mnist, tmp_path):
+    done = study(mnist, tmp_path, "--quick", "--rows", "ERM, random mask of CIM's mean")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(file.parts[-3] for file in tmp_path.rglob("results.json")) == ["CIM", "ERM__random_mask_of_CIM_s_mean"]
+
+
 def test_compare_reads_the_studys_runs(quick, capsys):
     from cim_plugin import cli
 
@@ -67,8 +73,7 @@ def test_compare_reads_the_studys_runs(quick, capsys):
     "words, said",
     [
         (["--rows", "ERN"], "row 'ERN' is unknown"),
-        (["--rows", "ERM, random mask of CIM's mean"], "takes its mean from 'CIM'"),
-        (["--mnist", "nowhere"], "nowhere/train-images-idx3-ubyte.gz is not there; name the folder of MNIST's four .gz files with --mnist"),
+        (["--mnist", "nowhere"], "nowhere/train-images-idx3-ubyte.gz is not there; name the folder of MNIST's four .gz files"),
     ],
 )
 def test_a_mistake_is_said_in_one_line(mnist, tmp_path, words, said):
@@ -179,7 +184,7 @@ def loss_and_gradient(photos, batch, changes: dict, **more):
     return loss.item(), classifier.morphing.network.features[0].weight.grad
 
 
-@pytest.mark.parametrize("changes", [{"pairs_per_anchor": 1}, {"sparsity": 0.0}, {"warm_up": 0.25}])
+@pytest.mark.parametrize("changes", [{"pairs_per_anchor": 1}, {"warm_up": 0.25}, {"scales": 2}])
 def test_a_change_that_changes_nothing_gives_the_shipped_loss(photos, batch, changes):
     loss, gradient = loss_and_gradient(photos, batch, changes)
     shipped, expected = loss_and_gradient(photos, batch, {})
@@ -209,40 +214,26 @@ def test_random_masks_follow_from_the_image_and_have_the_mean(batch):
     assert not torch.equal(mask(images)[0], mask(images)[1])
 
 
-def test_a_composite_is_one_image_before_another(batch):
-    from steps import composite
-
-    images = batch[0]
-    mask = torch.zeros(len(images), 1, 28, 28)
-    mask[..., :14] = 1
-    torch.manual_seed(0)
-    partner = torch.randperm(len(images))
-    torch.manual_seed(0)
-    mixed = composite(mask, images)
-    assert torch.equal(mixed[..., :14], images[..., :14]) and torch.equal(mixed[..., 14:], images[partner][..., 14:])
+def test_a_margin_ends_where_it_is_kept(photos, batch):
+    """relu(2 + L_con) is never cut off, relu(-2 + L_con) always."""
+    plain = loss_and_gradient(photos, batch, {})[0]
+    assert loss_and_gradient(photos, batch, {"margin": 2.0})[0] == pytest.approx(plain + 2, abs=1e-5)
+    none = loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0]
+    assert loss_and_gradient(photos, batch, {"margin": -2.0})[0] == pytest.approx(none, abs=1e-6)
 
 
-def test_composites_teach_the_network_what_the_label_needs(photos, batch):
-    """With m = 0 a composite is another image under this one's label; the gradient of the network is not that without composites."""
-    _, gradient = loss_and_gradient(photos, batch, {"composites": True}, hyperparameters={"cim_lambda": 0.0})
-    _, without = loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})
-    assert torch.isfinite(gradient).all() and not torch.allclose(gradient, without)
+def test_sparsity_at_once_is_the_whole_weight(photos, batch):
+    sparse = {"hyperparameters": {"cim_sparsity": 100.0, "cim_lambda": 0.0}}
+    slow, at_once = (loss_and_gradient(photos, batch, changes, **sparse)[0] for changes in ({}, {"sparse_at_once": True}))
+    assert at_once - slow > 10
 
 
 def test_random_composites_have_their_mean_and_differ_from_image_to_image(batch):
-    from steps import _noise
+    from steps import smooth_noise
 
     torch.manual_seed(0)
-    masks = _noise(batch[0].repeat(20, 1, 1, 1), 0.7)
+    masks = smooth_noise(batch[0].repeat(20, 1, 1, 1), 0.7)
     assert masks.mean().item() == pytest.approx(0.7, abs=0.05) and not torch.equal(masks[0], masks[1])
-
-
-def test_a_fine_mask_is_made_at_half_the_resolution(photos, batch):
-    from rows import Row
-    from training import build
-
-    sizes = [build(photos, Row("CIM", changes=changes), 0, 0.5).morphing.network.features(batch[0]).shape[-1] for changes in ({}, {"fine_mask": True})]
-    assert sizes == [7, 14]
 
 
 # --- search -----------------------------------------------------------------------------------------------------------

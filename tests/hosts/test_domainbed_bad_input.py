@@ -51,6 +51,9 @@ CHOICES = {
     "cim_targets": ("output", "'input' or 'morphed'"),
     "cim_reading": ("inverse", "'distance' or 'similarity'"),
     "cim_mask": (3, "'shared' or 'per_channel'"),
+    "cim_mask_stride": (3, "2 or 4"),
+    "cim_composites": (1, "true or false"),
+    "cim_sparsity": (-0.5, "a finite number of at least 0"),
     "cim_floor": ("relu", "'smooth' or 'exact'"),
     "cim_similarity": (["ms_ssim"], "'ms_ssim' or 'pytorch_msssim'"),
 }

@@ -289,6 +289,12 @@ def test_base_that_psi_cannot_be_put_before_is_refused_with_the_reason(body, ext
     assert kind == "InputError" and message.startswith("CIM+Base: ") and words in message
 
 
+@pytest.mark.parametrize("values", ["cim_composites=True", "cim_sparsity=0.5"])
+def test_what_only_our_own_classifier_can_do_is_refused(values, host):
+    kind, message = ask(host, ADDED.replace("SHAPE", "pass").replace(", EXTRA", "").replace('"CIM+Base"', f'"CIM+Base", {values}'))
+    assert kind == "InputError" and message.startswith("CIM+Base: cim_composites and cim_sparsity belong to the classifier's loss, which is Base's here")
+
+
 def test_the_hosts_networks_are_as_they_were_afterwards(host):
     code = """
     before = algorithms.networks.Featurizer
