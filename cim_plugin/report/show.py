@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .show_examples import Example
     from .show_runs import Learnt
 
-RULES = ("best", "worst_group", "average", "worst_class", "last", "oracle")
+RULES = ("best", "worst_group", "average", "worst_class", "worst_pseudo_group", "last", "oracle")
 SUFFIXES = (".png", ".svg", ".html")
 PICTURE = "m.png"
 

@@ -46,7 +46,7 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Lea
         model=model.eval(),
         labels=part.labels,
         groups=part.groups,
-        environments=_environments(config, data, part.metadata),
+        environments=_environments(config, data, split),
         unit="group",
         group_names=[" ".join(data.grouper.group_str(group).split()) for group in range(data.grouper.n_groups)],
         class_names=_class_names(data),
@@ -110,12 +110,16 @@ def _load(model: torch.nn.Module, file: str, config: dict[str, Any]) -> None:
         raise InputError(f"{file} is not a model of {config['algorithm']} with --model {config['model']}, as {RESULTS} beside it says") from error
 
 
-def _environments(config: dict[str, Any], data, metadata: Tensor) -> Tensor:
-    """(N,) int64: the combination of the group fields other than the label, as the trainer has it for the training split."""
+def _environments(config: dict[str, Any], data, split: str) -> Tensor:
+    """(N,) int64, as the trainer has them for the training split: pseudo-environments, or the combination of the group fields other than the label."""
     from wilds.common.grouper import CombinatorialGrouper
 
+    from ..wilds_runner import cross_fit
+
+    if config.get("cross_fit") and split in cross_fit.SPLITS and config["hyperparameters"].get("cim_pairs") == "cross_environment":
+        return cross_fit.read(config["log_dir"], data)[split]
     fields = [field for field in config["groupby_fields"] if field != "y"]
-    return CombinatorialGrouper(data.wilds, fields or None).metadata_to_group(metadata)
+    return CombinatorialGrouper(data.wilds, fields or None).metadata_to_group(data.splits[split].metadata)
 
 
 def _class_names(data) -> list[str]:

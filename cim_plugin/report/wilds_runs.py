@@ -18,6 +18,7 @@ RULES = {
     "worst_group": "worst-group accuracy on validation data (needs group labels of validation data)",
     "average": "average accuracy on validation data (needs no group labels)",
     "worst_class": "worst-class accuracy on validation data (needs no group labels)",
+    "worst_pseudo_group": "worst accuracy over the pseudo-groups of --cross_fit on validation data (needs no group labels)",
     "last": "the last epoch",
     "best": "--val_metric on validation data",
     "oracle": "TEST data: not a selection that may be reported",
@@ -137,7 +138,9 @@ def select(runs: list[Run], rule: str) -> tuple[list[Selected], list[str]]:
             marks.append(f"seed {run.seed} is there twice: {used[run.seed].folder} counts, {run.folder} does not ({same} numbers)")
             continue
         used[run.seed] = run
-        if chosen is None:
+        if chosen is None and rule == "worst_pseudo_group" and not run.flags.get("cross_fit"):
+            marks.append(f"seed {run.seed} has no pseudo-groups, it was trained without --cross_fit: {run.folder}")
+        elif chosen is None:
             marks.append(f"seed {run.seed} failed: {rule} chose no epoch (its score was never a number) in {run.folder}")
         elif not chosen["values"]:
             marks.append(f"seed {run.seed} has no evaluation of the {SPLIT} split in {run.folder}")

@@ -192,14 +192,15 @@ def _resume_command() -> str:
 
 def print_summary(trainer) -> None:
     """What every rule chose, one line each."""
-    print(f"\n{'rule':12} {'epoch':>5} {'val avg':>8} {'val worst':>9} {'test avg':>8} {'test worst':>10}")
+    width = max(12, *map(len, trainer.chosen))
+    print(f"\n{'rule':{width}} {'epoch':>5} {'val avg':>8} {'val worst':>9} {'test avg':>8} {'test worst':>10}")
     for rule, choice in trainer.chosen.items():
         cells = []
         for key in ("val", "test"):
             outcome = trainer.outcomes[rule].get(key)
             worst = outcome.worst_group_metric if outcome is not None else None
             cells += [f"{100 * outcome.accuracy:.1f}" if outcome is not None else "-", f"{100 * worst:.1f}" if worst is not None else "-"]
-        print(f"{rule:12} {choice.epoch:5} {cells[0]:>8} {cells[1]:>9} {cells[2]:>8} {cells[3]:>10}" + ("   selected on TEST data" if rule == "oracle" else ""))
+        print(f"{rule:{width}} {choice.epoch:5} {cells[0]:>8} {cells[1]:>9} {cells[2]:>8} {cells[3]:>10}" + ("   selected on TEST data" if rule == "oracle" else ""))
     print(f"everything is in {trainer.config['log_dir']}")
 
 

@@ -75,7 +75,7 @@ def _fraction(text: str) -> float:
 _FLAG = {"type": parse_bool, "const": True, "nargs": "?"}
 _PAIRS = {"nargs": "*", "action": KeyValues, "metavar": "KEY=VALUE"}
 
-#: group of flags -> flag -> argparse's keywords. A default of None is set by dataset, algorithm, model or scheduler.
+#: group of flags -> flag -> argparse's keywords. No default: it is set by dataset, algorithm, model or scheduler. A default of None: off.
 FLAGS: dict[str, dict[str, dict[str, Any]]] = {
     "data": {
         "dataset": {"required": True, "help": f"one of {', '.join(defaults.DATASETS)}"},
@@ -107,6 +107,13 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "n_groups_per_batch": {"type": _whole(1), "help": "with train_loader group"},
         "batch_size": {"type": _whole(1), "help": "images per step, over all processes"},
         "gradient_accumulation_steps": {"type": _whole(1), "default": 1, "help": "batches whose gradients are summed before a step"},
+        "cross_fit": {
+            "type": _whole(1),
+            "default": None,
+            "metavar": "STEPS",
+            "help": "pseudo-environments without labels of groups: two reference models of so many steps (100 in our study) on half of the training images each "
+            "predict the other half; batches are balanced by them, and 'cross_environment' pairs go by them",
+        },
     },
     "model": {
         "model": {"help": "small_cnn, a torchvision model, or a timm model (timm/NAME where both have the name)"},
@@ -178,8 +185,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _described(keywords: dict[str, Any]) -> dict[str, Any]:
     if keywords.get("required"):
         return keywords
-    default = keywords.get("default")
-    text = "set by dataset, algorithm and model" if default in (None, {}, []) else default
+    default = keywords.get("default", {})
+    text = "off" if default is None else "set by dataset, algorithm and model" if default in ({}, []) else default
     return {**keywords, "help": f"{keywords['help']} (default: {text})"}
 
 
@@ -228,6 +235,8 @@ def _hyperparameters(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_together(config: dict[str, Any]) -> None:
+    if config["cross_fit"] is not None:
+        _check_cross_fit(config)
     if catalog.needs_uniform_groups(config["algorithm"]) and not config["uniform_over_groups"]:
         raise InputError(f"{config['algorithm']} needs --uniform_over_groups true: its weights assume that the groups are sampled equally often")
     if config["scheduler"] == "ReduceLROnPlateau" and not config["scheduler_metric_name"]:
@@ -236,3 +245,13 @@ def _check_together(config: dict[str, Any]) -> None:
         raise InputError(f"--transform {config['transform']} needs --resize_scale")
     if config["resume"] and config["eval_only"]:
         raise InputError("--resume and --eval_only exclude each other")
+
+
+def _check_cross_fit(config: dict[str, Any]) -> None:
+    """Two cannot both decide which images a batch holds."""
+    ours = f"--cross_fit {config['cross_fit']} balances batches by pseudo-environments"
+    if catalog.needs_uniform_groups(config["algorithm"]):
+        raise InputError(f"{ours}, {config['algorithm']} needs them balanced by groups; leave one out")
+    for name, unwanted in (("uniform_over_groups", True), ("train_loader", "group")):
+        if config[name] == unwanted:
+            raise InputError(f"{ours}, --{name} {str(unwanted).lower()} by groups; leave one out")

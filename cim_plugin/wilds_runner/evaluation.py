@@ -19,10 +19,11 @@ class Outcome(NamedTuple):
     class_accuracy: list[float | None]  #: per class; None for a class that the split does not hold
     group_accuracy: list[float | None]  #: per group of --groupby_fields
     group_count: list[int]
+    worst_pseudo_group_accuracy: float | None = None  #: over the pseudo-groups of --cross_fit, None without them
 
     @property
     def worst_class_accuracy(self) -> float:
-        return min(value for value in self.class_accuracy if value is not None)
+        return _worst(self.class_accuracy)
 
     @property
     def worst_group_metric(self) -> float | None:
@@ -33,8 +34,12 @@ class Outcome(NamedTuple):
 WORST_GROUP = ("acc_wg", "acc_worst_region")  #: what the evaluators call worst-group accuracy
 
 
-def evaluate(data: Dataset, split: Split, predictions: Tensor, rows: Tensor | None = None) -> Outcome:
-    """Evaluate predicted labels (N,) int64, for the rows (N,) of the split, by default all in order."""
+def evaluate(data: Dataset, split: Split, predictions: Tensor, rows: Tensor | None = None, pseudo_groups: Tensor | None = None) -> Outcome:
+    """Evaluate predicted labels (N,) int64, for the rows (N,) of the split, by default all in order.
+
+    Args:
+        pseudo_groups: (N,) int64, of the same images, see :func:`~.cross_fit.pseudo_groups`.
+    """
     labels, metadata, groups = split.labels, split.metadata, split.groups
     if rows is not None:
         labels, metadata, groups = labels[rows], metadata[rows], groups[rows]
@@ -48,7 +53,12 @@ def evaluate(data: Dataset, split: Split, predictions: Tensor, rows: Tensor | No
         _accuracy_by(correct, labels, data.n_classes)[0],
         group_accuracy,
         group_count,
+        None if pseudo_groups is None else _worst(_accuracy_by(correct, pseudo_groups, int(pseudo_groups.max()) + 1)[0]),
     )
+
+
+def _worst(accuracies: list[float | None]) -> float:
+    return min(value for value in accuracies if value is not None)
 
 
 def _accuracy_by(correct: Tensor, kind: Tensor, n_kinds: int) -> tuple[list[float | None], list[int]]:

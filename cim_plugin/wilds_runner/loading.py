@@ -13,7 +13,7 @@ from typing import Any, Iterator, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, WeightedRandomSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data.images import strict_decoding
@@ -184,6 +184,15 @@ class TrainingOrder:
         except ValueError as error:
             raise InputError(f"--train_loader {config['train_loader']}: {error}") from error
 
+    def balance(self, groups: Tensor) -> None:
+        """From now on draw every group equally often, with replacement, in as many batches as before.
+
+        Args:
+            groups: (N,) int64 of the split's images; for standard batches.
+        """
+        chances = (1 / torch.bincount(groups).double())[groups]
+        self.sampler = BatchSampler(WeightedRandomSampler(chances, len(groups)), self.sampler.batch_size, drop_last=False)
+
     def __len__(self) -> int:
         return len(self.sampler)
 
@@ -205,7 +214,7 @@ def evaluation_order(n: int, batch_size: int, rank: int = 0, n_processes: int = 
     return [[(row, 0) for row in rows[start : start + size]] for start in range(0, len(rows), size)]
 
 
-def make_loader(config: dict[str, Any], data: Dataset, key: str, transform: Transform, cache: np.ndarray | None) -> Loader:
+def make_loader(config: dict[str, Any], data: Dataset, key: str, transform: Transform, cache: np.ndarray | None, augment: bool = True) -> Loader:
     """The loader of a split; only training images are augmented."""
-    images = Images(data.wilds, data.splits[key].indices, transform, augment=key == "train", cache=cache)
+    images = Images(data.wilds, data.splits[key].indices, transform, augment=augment and key == "train", cache=cache)
     return Loader(images, config["loader_kwargs"])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import __version__
 from . import checkpoint
+from .cross_fit import shares_that_agree
 from .evaluation import as_record
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def summary(trainer: Trainer) -> dict[str, Any]:
         },
         "config": config,
         "n_parameters": sum(p.numel() for p in trainer.classifier.parameters()),
+        "agreeing_pseudo_environments": None if trainer.pseudo is None else shares_that_agree(trainer.data.splits, trainer.pseudo),
         "mssim_scales": getattr(trainer.classifier.contrast, "scales", None),
         "seconds": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
         "steps": trainer.epoch * len(trainer.order),

@@ -36,6 +36,11 @@ RULES: dict[str, Rule] = {
     "worst_group": Rule(lambda o, epoch: o["val"].worst_group_metric, "worst-group accuracy on validation data", "group labels of validation data"),
     "average": Rule(lambda o, epoch: o["val"].accuracy, "average accuracy on validation data", "no group labels"),
     "worst_class": Rule(lambda o, epoch: o["val"].worst_class_accuracy, "worst-class accuracy on validation data", "no group labels"),
+    "worst_pseudo_group": Rule(
+        lambda o, epoch: o["val"].worst_pseudo_group_accuracy,
+        "worst accuracy over (label, whether the pseudo-environment agrees) on validation data, with --cross_fit",
+        "no group labels",
+    ),
     "last": Rule(lambda o, epoch: float(epoch), "the last epoch", "nothing"),
     "oracle": Rule(lambda o, epoch: _test(o), "worst-group accuracy on TEST data (average where there are no groups)", "test labels: not a selection that may be reported"),
 }

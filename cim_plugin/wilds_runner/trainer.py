@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from typing import Any
+from typing import Any, Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,26 +17,22 @@ from ..algorithms.classifier import RobustClassifier
 from ..algorithms.morphing import PixelSpace
 from ..algorithms.shard import Shard
 from ..errors import InputError
-from . import checkpoint, results, selection
+from . import checkpoint, cross_fit, results, selection
 from .backbones import make_encoder
 from .datasets import Dataset
 from .evaluation import Outcome, evaluate
 from .loading import Batch, Loader, TrainingOrder, evaluation_order, make_loader, seed_of, seeded, to_pixels
 from .logs import Averages, LogFiles
-from .optimization import WARMUPS, make_optimizer, make_scheduler
+from .optimization import WARMUPS, NotFinite, make_optimizer, make_scheduler
 from .transforms import Transform
 
 SAVE_SECONDS = 600  #: a long epoch is saved this often between its steps
 AFTER_NOT_FINITE = "the last good state is kept. Try a smaller --lr or --max_grad_norm 1, with another --log_dir"
-LOG_NAMES = {"contrastive": "L_con", "kl": "KL", "supervised_contrastive": "L_scl"}
+LOG_NAMES = {"contrastive": "L_con", "sparsity": "mask_mean", "kl": "KL", "supervised_contrastive": "L_scl"}
 
 
 class Stopped(Exception):
     """The run was asked to stop and has saved its state."""
-
-
-class NotFinite(Exception):
-    """The loss or a weight is NaN or infinite; the message says at which step."""
 
 
 def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> RobustClassifier:
@@ -52,7 +48,7 @@ def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> 
             make_head=lambda n_inputs: nn.Linear(n_inputs, data.n_classes),
             image_size=transform.training_size,
             pixel_space=PixelSpace.raw(3),
-            n_environments=len(_environments(config, data).unique()),
+            n_environments=data.n_classes if config.get("cross_fit") else len(_environments(config, data).unique()),  # older runs are shown, too
             groups_in_training=torch.bincount(train, minlength=data.grouper.n_groups) > 0,
         ).to(memory_format=torch.channels_last)  # convolutions are faster, on a CPU as on a GPU
 
@@ -99,8 +95,10 @@ class Trainer:
         self.rules = selection.rules(config["val_metric"], config["val_metric_decreasing"])
         self.splits = _evaluated_splits(config, data)
         self.order = TrainingOrder(config, data.splits["train"], data.grouper)
+        self.transform, self.cache = transform, cache
         self.loaders: dict[str, Loader] = {key: make_loader(config, data, key, transform, cache) for key in ("train", *self.splits)}
         self.environments = _environments(config, data)
+        self.pseudo: dict[str, Tensor] | None = None  #: with --cross_fit, once they are known: split -> (N,) int64 pseudo-environments
 
         self.classifier = build_model(config, data, transform)
         if config["compile"]:
@@ -134,9 +132,43 @@ class Trainer:
             NotFinite: the loss is NaN or infinite; the last good state is kept.
             InputError: an image cannot be read or a file cannot be written.
         """
+        if self.config["cross_fit"] is not None and self.pseudo is None:
+            self._cross_fit()
         while self.epoch < self.config["n_epochs"]:
             self._train_epoch()
             self._finish_epoch()
+
+    def _cross_fit(self) -> None:
+        """Find the pseudo-environments. The state comes after the file: one that counts on the file finds it."""
+        with self.clock.measure("cross_fit"):
+            pseudo = self._by_first_process(self._pseudo_environments)
+        if self.fabric.global_rank == 0:
+            cross_fit.write(self.config["log_dir"], self.data, pseudo)
+        self._go_by(pseudo)
+        shares = ", ".join(f"{100 * share:.1f}% of {key}" for key, share in cross_fit.shares_that_agree(self.data.splits, pseudo).items())
+        self.logs.write(f"\nCross-fit: the pseudo-environment agrees with the label for {shares}\n")
+        self._save(self.state())
+
+    def _pseudo_environments(self) -> dict[str, Tensor]:
+        plain = make_loader(self.config, self.data, "train", self.transform, self.cache, augment=False)
+        loaders = {"train": plain, "val": self.loaders["val"]}
+        return cross_fit.predict_out_of_fold(
+            self.config, self.data.splits, loaders, self._reference_model, self.fabric, not self.bar.disable, lambda: self._stop_if_asked(self.state)
+        )
+
+    def _reference_model(self, fold: int) -> RobustClassifier:
+        config = {**self.config, "algorithm": "ERM", "hyperparameters": {}, "seed": seed_of(self.config["seed"], "cross_fit", "model", fold)}
+        return build_model(config, self.data, self.transform)
+
+    def _go_by(self, pseudo: dict[str, Tensor]) -> None:
+        """Batches, triplets and selection go by the pseudo-environments from now on."""
+        self.pseudo, self.environments = pseudo, pseudo["train"]
+        self.order.balance(self._pseudo_groups("train"))
+
+    def _pseudo_groups(self, key: str) -> Tensor | None:
+        if self.pseudo is None or key not in self.pseudo:
+            return None
+        return cross_fit.pseudo_groups(self.data.splits[key].labels, self.pseudo[key])
 
     def _train_epoch(self) -> None:
         batches = self.order.epoch(self.epoch, self.fabric.global_rank, self.fabric.world_size)
@@ -257,7 +289,7 @@ class Trainer:
         rows, predictions, losses = self._gather_lists(rows, found, losses)
         if not torch.equal(rows, torch.arange(len(split.labels))):
             raise RuntimeError(f"split {key} was not read exactly once")
-        return predictions, losses, evaluate(self.data, split, predictions)
+        return predictions, losses, evaluate(self.data, split, predictions, pseudo_groups=self._pseudo_groups(key))
 
     def _step_epoch_scheduler(self, outcomes: dict[str, Outcome]) -> None:
         name = self.config["scheduler"]
@@ -302,6 +334,7 @@ class Trainer:
             "config": self.config,
             "epoch": self.epoch,
             "batch": self.batch,
+            "cross_fit": self.pseudo is not None,  # cross_fit.csv is there
             "model": self.classifier.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
@@ -322,6 +355,8 @@ class Trainer:
             self.scheduler.load_state_dict(state["scheduler"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.epoch, self.batch = state["epoch"], state["batch"]
+        if state.get("cross_fit"):
+            self._go_by(cross_fit.read(self.config["log_dir"], self.data))
         self.chosen = {name: selection.Chosen(*choice) for name, choice in state["chosen"].items()}
         self.outcomes = {name: {key: Outcome(**outcome) for key, outcome in of_rule.items()} for name, of_rule in state["outcomes"].items()}
         self.seen = [tuple(pair) for pair in state["seen"]]
@@ -342,6 +377,19 @@ class Trainer:
         self.fabric.barrier()
 
     # --- processes ----------------------------------------------------------------------------------------------------
+
+    def _by_first_process(self, compute: Callable[[], Any]) -> Any:
+        """What the first process computes, in all of them; they also fail together."""
+        found = None
+        if self.fabric.global_rank == 0:
+            try:
+                found = compute()
+            except (InputError, NotFinite) as error:
+                found = error
+        found = self.fabric.broadcast(found)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def _gather(self, values: Tensor) -> Tensor:
         if self.fabric.world_size == 1:

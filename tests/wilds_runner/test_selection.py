@@ -70,7 +70,7 @@ def test_rules_that_do_not_apply_are_absent():
     without_groups = {"val": outcome(None, acc_avg=0.7)}
     assert set(chosen_epochs([without_groups], "acc_avg")) == {"best", "average", "worst_class", "last"}
     table = rules("acc_avg", False)
-    assert [name for name, rule in table.items() if not rule.applies(without_groups)] == ["worst_group", "oracle"]
+    assert [name for name, rule in table.items() if not rule.applies(without_groups)] == ["worst_group", "worst_pseudo_group", "oracle"]
 
 
 def test_the_worst_region_of_fmow_is_its_worst_group():

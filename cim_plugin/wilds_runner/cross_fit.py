@@ -1,0 +1,174 @@
+"""Pseudo-environments without labels of environments or groups: what short reference models take an image for.
+
+A model that has been trained for few steps goes by what is easiest. On images that it has not seen its prediction tells the
+nuisance that the label is tied to; where it is wrong, the image is one of the few in which label and nuisance disagree
+(Liu et al., 2021, arXiv:2107.09044, find them by their training error; out of fold no image is memorised).
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import os
+from typing import Any, Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..errors import InputError
+from .checkpoint import write_whole
+from .datasets import Dataset, Split
+from .loading import Loader, seed_of, to_pixels
+from .optimization import NotFinite, make_optimizer
+
+FOLDS = 2
+SPLITS = ("train", "val")
+FILE = "cross_fit.csv"
+HEADER = "split,row,label,pseudo_environment"
+
+
+def pseudo_groups(labels: Tensor, environments: Tensor) -> Tensor:
+    """The cell of every image, (N,) int64: 2·label where the pseudo-environment is the label's, 2·label + 1 where it is another one."""
+    return 2 * labels + (environments != labels)
+
+
+def shares_that_agree(splits: Mapping[str, Split], pseudo: Mapping[str, Tensor]) -> dict[str, float]:
+    """Split -> the share of its images, in [0, 1], whose pseudo-environment is that of their label."""
+    return {key: (values == splits[key].labels).double().mean().item() for key, values in pseudo.items()}
+
+
+# --- the reference models ---------------------------------------------------------------------------------------------
+
+
+def predict_out_of_fold(
+    config: dict[str, Any],
+    splits: Mapping[str, Split],
+    loaders: Mapping[str, Loader],
+    make_model: Callable[[int], nn.Module],
+    fabric,
+    show: bool = False,
+    after_batch: Callable[[], None] = lambda: None,
+) -> dict[str, Tensor]:
+    """The class that a model takes every training image for which was trained on the other half, and validation images that of all models together.
+
+    A validation image gets the class with the largest probability, averaged over the models. Of group labels none are used, of
+    validation data no labels at all.
+
+    Args:
+        config: the run's; the models are trained with its optimizer, batch size and clipping for "cross_fit" steps, without a schedule.
+        splits: "train" and "val".
+        loaders: theirs, without augmentation.
+        make_model: number of the fold that is left out -> a fresh model, pixels (N, 3, H, W) in [0, 1] -> logits (N, K).
+        fabric: says device and precision; one process works, whatever their number.
+        show: show a progress bar.
+        after_batch: called after every batch; what it raises ends the work.
+
+    Returns:
+        "train" and "val" -> (N,) int64 in [0, K).
+
+    Raises:
+        NotFinite: the logits of a model are NaN or infinite.
+        InputError: an image cannot be read.
+    """
+    labels, size = splits["train"].labels, config["batch_size"]
+    fold = torch.randperm(len(labels), generator=_generator(config, "folds")) % FOLDS
+    members = [torch.nonzero(fold == number).flatten() for number in range(FOLDS)]
+    of_val = torch.arange(len(splits["val"].labels))
+    total = FOLDS * (config["cross_fit"] + math.ceil(len(of_val) / size)) + sum(math.ceil(len(rows) / size) for rows in members)
+    found, probabilities = torch.empty_like(labels), 0
+    with tqdm(total=total, unit="batch", desc="reference models", disable=not show, leave=False, dynamic_ncols=True) as bar:
+
+        def done() -> None:
+            bar.update()
+            after_batch()
+
+        for held_out in range(FOLDS):
+            model = make_model(held_out).to(fabric.device)
+            _fit(model, loaders["train"], torch.nonzero(fold != held_out).flatten(), labels, held_out, config, fabric, done)
+            found[members[held_out]] = _predict(model, loaders["train"], members[held_out], size, fabric, lambda logits: logits.argmax(1), done)
+            probabilities = probabilities + _predict(model, loaders["val"], of_val, size, fabric, lambda logits: logits.softmax(1), done)
+    return {"train": found, "val": probabilities.argmax(1)}
+
+
+def _generator(config: dict[str, Any], *words: Any) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(config["seed"], "cross_fit", *words))
+
+
+def _fit(model: nn.Module, loader: Loader, rows: Tensor, labels: Tensor, held_out: int, config: dict[str, Any], fabric, done) -> None:
+    """Train on batches that are drawn from the rows with replacement."""
+    optimizer = make_optimizer(config, model.parameters(), fabric.device.type)
+    precision = copy.deepcopy(fabric.strategy.precision)  # a loss scale of its own: the run's starts as without references
+    draws = rows[torch.randint(len(rows), (config["cross_fit"], config["batch_size"]), generator=_generator(config, "batches", held_out))].tolist()
+    model.train()
+    for step, batch in enumerate(loader([[(row, 0) for row in of_batch] for of_batch in draws])):
+        torch.manual_seed(seed_of(config["seed"], "cross_fit", "step", held_out, step))  # of dropout
+        with precision.forward_context():
+            logits = model(to_pixels(batch.images, fabric.device))
+        precision.backward(F.cross_entropy(logits.float(), labels[batch.rows].to(fabric.device)), model)
+        if config["max_grad_norm"] is not None:
+            precision.unscale_gradients(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), config["max_grad_norm"])
+        precision.optimizer_step(optimizer)
+        optimizer.zero_grad()
+        done()
+
+
+@torch.no_grad()
+def _predict(model: nn.Module, loader: Loader, rows: Tensor, size: int, fabric, outcome: Callable[[Tensor], Tensor], done) -> Tensor:
+    """``outcome`` of the logits of every row, on the CPU; no more than a batch of logits is kept."""
+    model.eval()
+    parts = []
+    for batch in loader([[(row, 0) for row in part.tolist()] for part in rows.split(size)]):
+        with fabric.autocast():
+            logits = model(to_pixels(batch.images, fabric.device)).float()
+        if not logits.isfinite().all():
+            raise NotFinite("the logits of a reference model of --cross_fit are not finite; try a smaller --lr or --max_grad_norm 1, with another --log_dir")
+        parts.append(outcome(logits).cpu())
+        done()
+    return torch.cat(parts)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+_FIX = "restore the file that the run wrote, or begin again with another --log_dir"
+
+
+def write(folder: str, data: Dataset, pseudo: Mapping[str, Tensor]) -> None:
+    """cross_fit.csv of a run: a line per image of the training and the validation split, in order."""
+    lines = [f"{start}{value}" for start, value in zip(_starts(data), itertools.chain.from_iterable(pseudo[key].tolist() for key in SPLITS))]
+    text = "\n".join([HEADER, *lines, ""])
+    write_whole(os.path.join(folder, FILE), lambda file: file.write(text.encode()))
+
+
+def read(folder: str, data: Dataset) -> dict[str, Tensor]:
+    """What :func:`write` wrote: "train" and "val" -> (N,) int64 in [0, K).
+
+    Raises:
+        InputError: the file is missing or damaged, or of other data.
+    """
+    path = os.path.join(folder, FILE)
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); {_FIX}") from error
+    starts = _starts(data)
+    if len(lines) != len(starts) + 1:
+        raise InputError(f"{path} has {len(lines)} lines where {len(starts) + 1} belong; {_FIX}")
+    if lines[0] != HEADER:
+        raise InputError(f"{path}, line 1: {lines[0]!r} where {HEADER!r} belongs; {_FIX}")
+    values = []
+    for number, (line, start) in enumerate(zip(lines[1:], starts), 2):
+        value = line.removeprefix(start)
+        if not (line.startswith(start) and value.isdecimal() and int(value) < data.n_classes):
+            raise InputError(f"{path}, line {number}: {line!r} where {start!r} and a class from 0 to {data.n_classes - 1} belong; {_FIX}")
+        values.append(int(value))
+    return dict(zip(SPLITS, torch.tensor(values).split([len(data.splits[key].labels) for key in SPLITS])))
+
+
+def _starts(data: Dataset) -> list[str]:
+    """All of every line but the pseudo-environment."""
+    return [f"{key},{row},{label}," for key in SPLITS for row, label in enumerate(data.splits[key].labels.tolist())]
