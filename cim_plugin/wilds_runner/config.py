@@ -179,15 +179,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             group.add_argument(*words, **_described(keywords))
     group = parser.add_argument_group("hyperparameters of the algorithm")
     for name, entry in catalog.all_hyperparameters().items():
-        group.add_argument(f"--{name}", type=type(entry.default), help=f"{entry.help}: {entry.values} (default: {entry.default})".replace("%", "%%"))
+        keywords = _FLAG if isinstance(entry.default, bool) else {"type": type(entry.default)}
+        said = f"{entry.help}: {entry.values} (default: {entry.default})".replace("%", "%%")
+        group.add_argument(f"--{name}", **keywords, help=said + _SAID)
+
+
+_SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the help has the default already
 
 
 def _described(keywords: dict[str, Any]) -> dict[str, Any]:
     if keywords.get("required"):
-        return keywords
+        return {**keywords, "help": keywords["help"] + _SAID}
     default = keywords.get("default", {})
     text = "off" if default is None else "set by dataset, algorithm and model" if default in ({}, []) else default
-    return {**keywords, "help": f"{keywords['help']} (default: {text})"}
+    return {**keywords, "help": f"{keywords['help']} (default: {text})" + _SAID}
 
 
 def make_config(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import ast
 import json
 import math
+import re
 import types
 from pathlib import Path
 
@@ -245,6 +246,11 @@ def test_given_hyperparameters_replace_their_defaults(configure):
     assert math.isclose(chosen["vib_beta"], 1e-3)
 
 
+@pytest.mark.parametrize("words, value", [("--cim_composites false", False), ("--cim_composites true", True), ("--cim_composites", True), ("", False)])
+def test_a_hyperparameter_that_is_true_or_false_is_said_in_words(words, value, configure):
+    assert configure("--algorithm", "CIM", *words.split())["hyperparameters"]["cim_composites"] is value
+
+
 def test_flags_that_may_differ_on_resume_exist():
     assert MAY_DIFFER <= set(NAMES)
 
@@ -252,3 +258,10 @@ def test_flags_that_may_differ_on_resume_exist():
 def test_every_flag_is_explained_in_the_help():
     text = our_parser().format_help()
     assert all(f"--{name}" in text for name in [*NAMES, *catalog.all_hyperparameters()])
+
+
+def test_every_default_is_said_once():
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_arguments(parser)
+    ours = parser.format_help().partition("--dataset DATASET")[2]
+    assert "(default: None)" not in ours and not re.search(r"\(default: [^)]*\)\s+\(default", ours)
