@@ -173,7 +173,7 @@ def check(algorithm: str, values: Mapping[str, Any]) -> None:
     for name in values:
         if name not in known and name.startswith(tuple(prefixes)):
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}" if known else "it has none of its own"
             raise InputError(f"{algorithm} has no hyperparameter {name!r} (given {values[name]!r}); {hint}")
     for name, entry in known.items():
         if name not in values:

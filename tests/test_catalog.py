@@ -95,6 +95,7 @@ UNKNOWN = [
     ("CIM_VIB", {"vib_dim": 64}, "CIM_VIB has no hyperparameter 'vib_dim' (given 64); did you mean 'vib_dimension'?"),
     ("CIM", {"cim_zzz": "x"}, f"CIM has no hyperparameter 'cim_zzz' (given 'x'); known: {CIM_NAMES}"),
     ("VIB", {"cim_lambda": 1.0}, "VIB has no hyperparameter 'cim_lambda' (given 1.0); known: vib_beta, vib_dimension"),
+    ("ERM", {"cim_lambda": 1.0}, "ERM has no hyperparameter 'cim_lambda' (given 1.0); it has none of its own"),
     ("SCL_E2E", {"vib_beta": 0.1}, "SCL_E2E has no hyperparameter 'vib_beta' (given 0.1); known: scl_weight, scl_temperature"),
 ]
 

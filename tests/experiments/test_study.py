@@ -19,7 +19,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "scripts" / "experiments"
 
 def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(EXPERIMENTS), "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
