@@ -203,7 +203,7 @@ KNOWN_SETS = "waterbirds, celebA, iwildcam, camelyon17, rxrx1, fmow"
         ("--n_groups_per_batch 2", "--n_groups_per_batch 2 needs --train_loader group: standard batches do not choose groups"),
         ("--train_loader standard --distinct_groups false", "--distinct_groups False needs --train_loader group: standard batches do not choose groups"),
         ("--target_resolution 1 2 3", "--target_resolution takes a side or height and width, 3 numbers were given"),
-        ("--cim_lambda 1", "ERM has no hyperparameter 'cim_lambda' (given 1.0); known: "),
+        ("--cim_lambda 1", "ERM has no hyperparameter 'cim_lambda' (given 1.0); it has none of its own"),
         ("--algorithm CIM --vib_beta 1", "CIM has no hyperparameter 'vib_beta' (given 1.0); known: cim_lambda, "),
         ("--algorithm VIB --group_dro_step_size 1", "VIB has no hyperparameter 'group_dro_step_size' (given 1.0); known: vib_beta, vib_dimension"),
         ("--algorithm CIM --cim_lambda nan", "cim_lambda=nan is not a finite number of at least 0 (default 1.0)"),
