@@ -18,6 +18,10 @@ from .shard import WHOLE, Shard
 SPARSITY_WARM_UP = 300
 
 
+#: loss term -> its name in logs
+LOG_NAMES = {"supervised": "L_sup", "contrastive": "L_con", "sparsity": "mask_mean", "kl": "KL", "supervised_contrastive": "L_scl"}
+
+
 class LossTerms(NamedTuple):
     """The parts of a batch's loss, before they are reduced."""
 

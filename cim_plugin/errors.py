@@ -1,4 +1,4 @@
-"""How a command ends: the one exception that people see as a single line, and the exit status."""
+"""How a command ends: exceptions that people see as a single line, and the exit status."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ class InputError(ValueError):
 
     Command lines print it and exit with status 2; in a library call it is an ordinary ValueError.
     """
+
+
+class NotFinite(Exception):
+    """A loss, a weight or a prediction of a training is NaN or infinite; the message says where."""
 
 
 def exit_status(name: str, command: Callable[[], int], stopped: str = "stopped") -> int:

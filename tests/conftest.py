@@ -12,6 +12,9 @@ from cim_plugin.autoload import domainbed_cache
 
 SHARED = HERE.parent.parent / "shared"
 
+#: torch reads it when it is imported: runs here and in processes that tests start are compared to the last bit
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 def find_domainbed() -> Path | None:
     """A real checkout: DOMAINBED_HOME, or the one that ``cim-plugin get-domainbed`` made."""

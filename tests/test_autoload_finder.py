@@ -10,7 +10,6 @@ from typing import Any, Callable
 import pytest
 from interpreters import Answer, ask
 
-
 # --- the mechanism, on a tiny host whose registrations are only counted ----------------------------------------------
 
 

@@ -129,7 +129,7 @@ def _open_and_build(config: dict[str, Any], report: Report) -> None:
     from ..data.releases import how_to_get
     from ..wilds_runner.datasets import open_dataset
     from ..wilds_runner.loading import TrainingOrder, read_image, seed_of, seeded
-    from ..wilds_runner.trainer import build_model
+    from ..wilds_runner.model import build_model
     from ..wilds_runner.transforms import make_transform
 
     if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder

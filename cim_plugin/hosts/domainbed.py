@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from .. import catalog
+from ..algorithms.classifier import LOG_NAMES
 from ..errors import InputError
 from . import domainbed_compositions, domainbed_faults
 from .domainbed_images import concatenate, featurizer, pixels, say_scales, warn_without_triplets
 
 #: how a loss term is called in the host's logs
-LOG_NAMES = {"supervised": "L_sup", "contrastive": "L_con", "sparsity": "mask_mean", "kl": "KL", "supervised_contrastive": "L_scl"}
 
 #: our data sets: agreement of photograph and label per environment, and how the tables call it
 DIGITS_ON_PHOTOS = {"+90%": 0.9, "+80%": 0.8, "-90%": 0.1}

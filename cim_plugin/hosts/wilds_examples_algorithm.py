@@ -16,13 +16,12 @@ from utils import move_to
 from wilds.common.grouper import CombinatorialGrouper
 
 from .. import catalog
-from ..algorithms.classifier import RobustClassifier
+from ..algorithms.classifier import LOG_NAMES, RobustClassifier
 from ..algorithms.group_dro import group_means
 from ..algorithms.morphing import PixelSpace
 from ..errors import InputError
 from .wilds_examples import hyperparameters
 
-LOG_NAMES = {"supervised": "L_sup", "contrastive": "L_con", "sparsity": "mask_mean", "kl": "KL", "supervised_contrastive": "L_scl"}
 IMAGES = ("image_base", "image_resize", "image_resize_and_center_crop")  #: transforms that end in ImageNet's normalisation
 
 

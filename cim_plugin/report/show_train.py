@@ -88,7 +88,7 @@ def _build(config: dict[str, Any]):
     """Data, transform and a model whose weights are still random: those of the file replace pretrained ones."""
     from ..wilds_runner.datasets import open_dataset
     from ..wilds_runner.loading import seed_of, seeded
-    from ..wilds_runner.trainer import build_model
+    from ..wilds_runner.model import build_model
     from ..wilds_runner.transforms import make_transform
 
     if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder
@@ -112,14 +112,12 @@ def _load(model: torch.nn.Module, file: str, config: dict[str, Any]) -> None:
 
 def _environments(config: dict[str, Any], data, split: str) -> Tensor:
     """(N,) int64, as the trainer has them for the training split: pseudo-environments, or the combination of the group fields other than the label."""
-    from wilds.common.grouper import CombinatorialGrouper
-
     from ..wilds_runner import cross_fit
+    from ..wilds_runner.model import group_environments
 
     if config.get("cross_fit") and split in cross_fit.SPLITS and config["hyperparameters"].get("cim_pairs") == "cross_environment":
         return cross_fit.read(config["log_dir"], data)[split]
-    fields = [field for field in config["groupby_fields"] if field != "y"]
-    return CombinatorialGrouper(data.wilds, fields or None).metadata_to_group(data.splits[split].metadata)
+    return group_environments(config, data, split)
 
 
 def _class_names(data) -> list[str]:

@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, NotFinite
 from .config import MAY_DIFFER, add_arguments, make_config
 
 __all__ = ["add_arguments", "run"]
@@ -153,7 +153,7 @@ def describe(trainer) -> None:
 
 
 def _train(trainer) -> int:
-    from .trainer import NotFinite, Stopped
+    from .trainer import Stopped
 
     received: list[int] = []
 

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, NotFinite
 from .checkpoint import write_whole
 from .datasets import Dataset, Split
 from .loading import Loader, seed_of, to_pixels
-from .optimization import NotFinite, make_optimizer
+from .optimization import make_optimizer
 
 FOLDS = 2
 SPLITS = ("train", "val")

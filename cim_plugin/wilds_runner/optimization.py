@@ -10,11 +10,6 @@ from torch.optim import lr_scheduler
 
 from ..errors import InputError
 
-
-class NotFinite(Exception):
-    """The loss or a weight is NaN or infinite; the message says at which step."""
-
-
 #: device -> optimizers whose one kernel for all weights pays; on a CPU SGD's copies channels_last weights and is the slower one
 FUSED = {"cuda": ("SGD", "Adam", "AdamW"), "cpu": ("Adam", "AdamW")}
 

@@ -4,77 +4,31 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
 from typing import Any, Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import catalog
-from ..algorithms.classifier import RobustClassifier
-from ..algorithms.morphing import PixelSpace
+from ..algorithms.classifier import LOG_NAMES, RobustClassifier
 from ..algorithms.shard import Shard
-from ..errors import InputError
+from ..errors import InputError, NotFinite
 from . import checkpoint, cross_fit, results, selection
-from .backbones import make_encoder
 from .datasets import Dataset
 from .evaluation import Outcome, evaluate
-from .loading import Batch, Loader, TrainingOrder, evaluation_order, make_loader, seed_of, seeded, to_pixels
+from .loading import Batch, Loader, TrainingOrder, evaluation_order, make_loader, seed_of, to_pixels
 from .logs import Averages, LogFiles
-from .optimization import WARMUPS, NotFinite, make_optimizer, make_scheduler
+from .model import build_model, compile_modules, group_environments
+from .optimization import WARMUPS, make_optimizer, make_scheduler
 from .transforms import Transform
 
 SAVE_SECONDS = 600  #: a long epoch is saved this often between its steps
 AFTER_NOT_FINITE = "the last good state is kept. Try a smaller --lr or --max_grad_norm 1, with another --log_dir"
-LOG_NAMES = {"contrastive": "L_con", "sparsity": "mask_mean", "kl": "KL", "supervised_contrastive": "L_scl"}
 
 
 class Stopped(Exception):
     """The run was asked to stop and has saved its state."""
-
-
-def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> RobustClassifier:
-    """The classifier of the configured algorithm. It takes pixels in [0, 1]; the encoder standardises what it is given."""
-    with seeded(seed_of(config["seed"], "model")):
-        backbone, n_features = make_encoder(config["model"], config["model_kwargs"], config["pretrained_model_path"])
-        train = data.splits["train"].groups
-        return catalog.build(
-            config["algorithm"],
-            config["hyperparameters"],
-            encoder=nn.Sequential(transform.standardise, backbone),
-            n_features=n_features,
-            make_head=lambda n_inputs: nn.Linear(n_inputs, data.n_classes),
-            image_size=transform.training_size,
-            pixel_space=PixelSpace.raw(3),
-            n_environments=data.n_classes if config.get("cross_fit") else len(_environments(config, data).unique()),  # older runs are shown, too
-            groups_in_training=torch.bincount(train, minlength=data.grouper.n_groups) > 0,
-        ).to(memory_format=torch.channels_last)  # convolutions are faster, on a CPU as on a GPU
-
-
-def compile_modules(classifier: RobustClassifier) -> None:
-    """torch.compile for encoder and transformation network, in place: names of weights stay.
-
-    The triplet has a gradient of its own that is not to be traced, and the rest costs nothing or draws noise. Random numbers
-    are drawn as without compiling.
-
-    Raises:
-        InputError: there is no compiler.
-    """
-    if not torch.cuda.is_available() and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "c++", "clang++"))):
-        raise InputError("--compile true needs a C++ compiler on a CPU, e.g. g++; install one, or leave --compile out")
-    for module in (classifier.encoder, classifier.morphing):
-        if module is not None:
-            module.compile(options={"fallback_random": True})
-
-
-def _environments(config: dict[str, Any], data: Dataset) -> Tensor:
-    """(N,) int64 of the training split: the combination of the group fields other than the label."""
-    from wilds.common.grouper import CombinatorialGrouper
-
-    fields = [field for field in config["groupby_fields"] if field != "y"]
-    return CombinatorialGrouper(data.wilds, fields or None).metadata_to_group(data.splits["train"].metadata)
 
 
 class Trainer:
@@ -97,7 +51,7 @@ class Trainer:
         self.order = TrainingOrder(config, data.splits["train"], data.grouper)
         self.transform, self.cache = transform, cache
         self.loaders: dict[str, Loader] = {key: make_loader(config, data, key, transform, cache) for key in ("train", *self.splits)}
-        self.environments = _environments(config, data)
+        self.environments = group_environments(config, data, "train")
         self.pseudo: dict[str, Tensor] | None = None  #: with --cross_fit, once they are known: split -> (N,) int64 pseudo-environments
 
         self.classifier = build_model(config, data, transform)
@@ -221,7 +175,7 @@ class Trainer:
             self.scheduler.step()
 
     def _add_to_log(self, losses: dict[str, Tensor], objective: Tensor, correct: Tensor, groups: Tensor) -> None:
-        extra = {LOG_NAMES[name]: values for name, values in losses.items() if name in LOG_NAMES}
+        extra = {LOG_NAMES[name]: values for name, values in losses.items() if name != "supervised"}
         self.averages.add(groups, self._group_weights(), loss=losses["supervised"], acc=correct, objective=objective.expand(len(groups)), **extra)
 
     def _log_line(self) -> None:

@@ -1,9 +1,4 @@
-"""Pseudo-environments without labels of environments or groups: what short reference models take an image for.
-
-A model that has been trained for few steps goes by what is easiest. On images that it has not seen, its prediction tells the
-nuisance that the label is tied to; where it is wrong, the image is one of the few in which label and nuisance disagree
-(Liu et al., 2021, arXiv:2107.09044, find them by their training error; out of fold no image is memorised).
-"""
+"""The pseudo-environments of ``cim-plugin train --cross_fit`` for images in memory; the idea and its source stand there."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from pathlib import Path
 from typing import Iterable
@@ -19,7 +20,7 @@ def draw_curves(results: Results, task: str, rows: Iterable[str], file: Path) ->
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6), sharex=True)
     styles = [(colour, dash) for dash in ("-", "--", ":") for colour in pyplot.colormaps["tab10"].colors]
     shown = [row for row in rows if any((t, r) == (task, row) for t, r, _ in results)]
-    for row, (colour, dash) in zip(shown, styles):
+    for row, (colour, dash) in zip(shown, itertools.cycle(styles)):
         curves = [result["curve"] for (t, r, _), result in results.items() if (t, r) == (task, row)]
         share = [point["step"] / curves[0][-1]["step"] for point in curves[0]]
         for axis, key in zip(axes, ("test_worst_group", "val_accuracy")):

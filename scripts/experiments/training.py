@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
+from cim_plugin.wilds_runner.cross_fit import pseudo_groups
 from cim_plugin.wilds_runner.results import peak_memory, versions
 
 BATCH = 64
@@ -88,7 +89,7 @@ def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
         optimizer.step()
         schedule.step()
         if step % every == 0:
-            cells = {"val": _agreement(task.splits["val"].labels, pseudo.val), "test": None}
+            cells = {"val": pseudo_groups(task.splits["val"].labels, pseudo.val), "test": None}
             curve.append({"step": step, **{split: evaluate(classifier, task, split, cells[split]) for split in ("val", "test")}})
     quality = describe(pseudo.train, train.labels, train.environments)
     return record(task, row, seed, steps, curve, classifier, quality, time.perf_counter() - start)
@@ -122,15 +123,10 @@ def _cells(labels: Tensor, environments: Tensor) -> Tensor:
     return labels * (int(environments.max()) + 1) + environments
 
 
-def _agreement(labels: Tensor, environments: Tensor) -> Tensor:
-    """Class by class, whether the environment is the one that goes with it."""
-    return 2 * labels + (environments != labels)
-
-
 def _chances(row: Row, train: Images, environments: Tensor, groups: Tensor | None) -> np.ndarray | None:
     """How often every training image is drawn; None: equally."""
     if row.balanced:
-        cells = _agreement(train.labels, environments)
+        cells = pseudo_groups(train.labels, environments)
     elif groups is not None:
         cells = groups
     else:

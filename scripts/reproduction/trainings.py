@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterable
 from options import Parser
 
 from cim_plugin import catalog
-from cim_plugin.errors import InputError
+from cim_plugin.errors import InputError, NotFinite
 from cim_plugin.wilds_runner.config import MAY_DIFFER, add_arguments, make_config
 
 RESULTS = "results.json"
@@ -100,7 +100,7 @@ def train(configs: list[Config], prepare: Prepare) -> int:
 
 def _train_one(prepare: Prepare, config: Config) -> None:
     from cim_plugin.wilds_runner.command import make_fabric
-    from cim_plugin.wilds_runner.trainer import NotFinite, Stopped
+    from cim_plugin.wilds_runner.trainer import Stopped
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # log.txt has it all
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -13,7 +13,7 @@ from torch import nn
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import trainer
+from cim_plugin.wilds_runner import model, trainer
 
 
 def _classifier(algorithm: str):
@@ -42,7 +42,7 @@ def test_compiled_losses_and_gradients_are_the_same():
     torch.manual_seed(0)
     plain = _classifier("CIM_VIB")
     compiled = copy.deepcopy(plain)
-    trainer.compile_modules(compiled)
+    model.compile_modules(compiled)
     assert list(compiled.state_dict()) == list(plain.state_dict())
     images, labels = torch.rand(6, 3, 28, 28), torch.arange(6) % 2
     (loss, gradients), (expected, expected_gradients) = _step(compiled, images, labels), _step(plain, images, labels)
@@ -56,9 +56,9 @@ def test_compiled_losses_and_gradients_are_the_same():
 
 
 def test_a_missing_compiler_is_said_in_one_line(monkeypatch):
-    monkeypatch.setattr(trainer.shutil, "which", lambda name: None)
+    monkeypatch.setattr(model.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match=r"--compile true needs a C\+\+ compiler on a CPU"):
-        trainer.compile_modules(_classifier("CIM"))
+        model.compile_modules(_classifier("CIM"))
 
 
 @pytest.mark.parametrize("words, times", [((), 0), (("--compile", "true"), 1)])

@@ -1,0 +1,61 @@
+"""The classifier of a run, and the environments that its pairs go by."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import catalog
+from ..algorithms.classifier import RobustClassifier
+from ..algorithms.morphing import PixelSpace
+from ..errors import InputError
+from .backbones import make_encoder
+from .datasets import Dataset
+from .loading import seed_of, seeded
+from .transforms import Transform
+
+
+def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> RobustClassifier:
+    """The classifier of the configured algorithm. It takes pixels in [0, 1]; the encoder standardises what it is given."""
+    with seeded(seed_of(config["seed"], "model")):
+        backbone, n_features = make_encoder(config["model"], config["model_kwargs"], config["pretrained_model_path"])
+        train = data.splits["train"].groups
+        return catalog.build(
+            config["algorithm"],
+            config["hyperparameters"],
+            encoder=nn.Sequential(transform.standardise, backbone),
+            n_features=n_features,
+            make_head=lambda n_inputs: nn.Linear(n_inputs, data.n_classes),
+            image_size=transform.training_size,
+            pixel_space=PixelSpace.raw(3),
+            n_environments=data.n_classes if config.get("cross_fit") else len(group_environments(config, data, "train").unique()),  # older runs are shown, too
+            groups_in_training=torch.bincount(train, minlength=data.grouper.n_groups) > 0,
+        ).to(memory_format=torch.channels_last)  # convolutions are faster, on a CPU as on a GPU
+
+
+def compile_modules(classifier: RobustClassifier) -> None:
+    """torch.compile for encoder and transformation network, in place: names of weights stay.
+
+    The triplet has a gradient of its own that is not to be traced, and the rest costs nothing or draws noise. Random numbers
+    are drawn as without compiling.
+
+    Raises:
+        InputError: there is no compiler.
+    """
+    if not torch.cuda.is_available() and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "c++", "clang++"))):
+        raise InputError("--compile true needs a C++ compiler on a CPU, e.g. g++; install one, or leave --compile out")
+    for module in (classifier.encoder, classifier.morphing):
+        if module is not None:
+            module.compile(options={"fallback_random": True})
+
+
+def group_environments(config: dict[str, Any], data: Dataset, split: str) -> Tensor:
+    """(N,) int64 of a split: the combination of the group fields other than the label."""
+    from wilds.common.grouper import CombinatorialGrouper
+
+    fields = [field for field in config["groupby_fields"] if field != "y"]
+    return CombinatorialGrouper(data.wilds, fields or None).metadata_to_group(data.splits[split].metadata)
