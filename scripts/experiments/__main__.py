@@ -18,7 +18,7 @@ from figures import draw_curves
 from rows import MAIN, ROWS
 from runs import Run, chosen_draws, needed, read, train_one
 from tables import Results, hyperparameters, table
-from tasks import TASKS, mnist_folder
+from tasks import TASKS, Folders, beside, mnist_folder
 from tqdm import tqdm
 
 from cim_plugin.errors import InputError, exit_status
@@ -41,6 +41,7 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
     parser.add_argument("--mnist", type=Path, default=mnist_folder(), help="folder of MNIST's four .gz files")
+    parser.add_argument("--pacs", type=Path, default=beside("PACS"), help="folder of PACS's domains, with ../weights of a SqueezeNet")
     parser.add_argument("--output_dir", type=Path, default=Path("docs/study"), help="a file per finished run")
     parser.add_argument("--rule", choices=RULES, default=RULES[0], help="selection rule of the tables; all are kept")
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
@@ -95,7 +96,7 @@ def train(args: argparse.Namespace, runs: list[Run]) -> None:
 
 def _train(args: argparse.Namespace, left: list[Run]) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
-    work = functools.partial(train_one, mnist=args.mnist, folder=args.output_dir)
+    work = functools.partial(train_one, folders=Folders(args.mnist, args.pacs), folder=args.output_dir)
     pool = multiprocessing.get_context("spawn").Pool(min(args.jobs, len(left)), signal.signal, (signal.SIGINT, signal.SIG_IGN))  # of Ctrl-C this process tells
     with pool, tqdm(total=len(left), unit="run", dynamic_ncols=True) as bar:
         for name in pool.imap_unordered(work, left):

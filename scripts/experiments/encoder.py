@@ -1,8 +1,12 @@
-"""The encoder of the study."""
+"""The encoders of the study."""
 
 from __future__ import annotations
 
-from torch import nn
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import squeezenet1_0
 
 
 class StudyEncoder(nn.Sequential):
@@ -22,3 +26,24 @@ class StudyEncoder(nn.Sequential):
             return [nn.Conv2d(n_inputs, n_outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(n_outputs), nn.ReLU(inplace=True)]
 
         super().__init__(*block(channels, 16, 2), *block(16, 32, 1), *block(32, 48, 2), *block(48, 64, 1), nn.AdaptiveMaxPool2d(1), nn.Flatten())
+
+
+class FrozenSqueezeNet(nn.Module):
+    """The features of a SqueezeNet that is trained on ImageNet and stays as it is, averaged over positions.
+
+    Args:
+        weights: a state dict of torchvision's squeezenet1_0 for blue, green and red in [0, 255] minus ``MEANS``.
+    """
+
+    n_features = 512
+    MEANS = (104.0, 117.0, 123.0)
+
+    def __init__(self, weights: Path):
+        super().__init__()
+        network = squeezenet1_0()
+        network.load_state_dict(torch.load(weights, weights_only=True))
+        self.features = network.features.requires_grad_(False)
+        self.register_buffer("means", torch.tensor(self.MEANS).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.features((images.flip(1) + 1) * 127.5 - self.means).mean((2, 3))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import search
 from rows import ROWS
 from tables import Results
+from tasks import Folders
 
 from cim_plugin.wilds_runner.checkpoint import save_json
 
@@ -35,7 +36,7 @@ def needed(runs: list[Run]) -> list[Run]:
     return [run._replace(row=ROWS[run.row].changes["random_mask"], draw=0) for run in runs if "random_mask" in ROWS[run.row].changes]
 
 
-def train_one(run: Run, mnist: Path, folder: Path) -> str:
+def train_one(run: Run, folders: Folders, folder: Path) -> str:
     """Train a row and keep its result."""
     import training
 
@@ -43,20 +44,20 @@ def train_one(run: Run, mnist: Path, folder: Path) -> str:
     if "random_mask" in row.changes:
         (model,) = needed([run])
         mean = json.loads(model.file(folder).read_text())["mask_mean"]
-    task, pseudo = prepared(run.task, run.seed, mnist)
+    task, pseudo = prepared(run.task, run.seed, folders)
     save_json(str(run.file(folder)), {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo, mean)})
     return f"{run.task}, seed {run.seed}: {run.row}"
 
 
 @functools.lru_cache(maxsize=2)
-def prepared(task_name: str, seed: int, mnist: Path) -> tuple[Any, Any]:
+def prepared(task_name: str, seed: int, folders: Folders) -> tuple[Any, Any]:
     """A task and the pseudo-environments of its training images; a process trains several rows on them."""
     import torch
     import training
     from tasks import make_task
 
     torch.set_num_threads(1)
-    task = make_task(task_name, seed, mnist)
+    task = make_task(task_name, seed, folders)
     return task, training.pseudo_environments(task, seed)
 
 

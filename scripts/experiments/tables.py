@@ -54,10 +54,9 @@ def table(results: Results, task: str, rows: Iterable[str], against: Iterable[st
 
 
 def masks(results: list[dict[str, Any]]) -> str:
-    """The mean of m where the digit is and where it is not, at the end of training; "" for a row without masks."""
-    if "mask_on_figure" not in results[0]:
-        return ""
-    return ", ".join(f"{statistics.mean(result[name] for result in results):.2f}" for name in ("mask_on_figure", "mask_on_ground"))
+    """The mean of m where the digit is and where it is not, or of all where that is not known, at the end of training; "" for a row without masks."""
+    names = ("mask_on_figure", "mask_on_ground") if "mask_on_figure" in results[0] else ("mask_mean",)
+    return ", ".join(f"{statistics.mean(result[name] for result in results):.2f}" for name in names if name in results[0])
 
 
 def hyperparameters(results: Results, task: str) -> str:

@@ -1,8 +1,9 @@
-"""The offline tasks of the study: images whose background tells the label in training and not in the test."""
+"""The offline tasks of the study: images whose background tells the label in training and not in the test, and drawings of another kind."""
 
 from __future__ import annotations
 
 import colorsys
+import functools
 import gzip
 import os
 import zlib
@@ -12,23 +13,34 @@ from typing import Callable, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from encoder import FrozenSqueezeNet, StudyEncoder
+from torch import Tensor, nn
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from cim_plugin.data.digits_on_photos import CROP, SIDE, compose, load_photos
 from cim_plugin.errors import InputError
 
 N_VALIDATION, N_TEST = 4000, 4000
+PACS_SIDE = 96  #: the pictures are 227x227; a frozen network takes a fifth of the time at this size
 SATURATION, VALUE = 0.8, 0.7  #: of the ten background colours; a white digit shows on all of them
+
+
+class Folders(NamedTuple):
+    """Where the data is."""
+
+    mnist: Path  #: of MNIST's four .gz files
+    pacs: Path  #: of PACS's domains; the weights of a SqueezeNet are in ``../weights``
 
 
 class Images(NamedTuple):
     """A split."""
 
-    images: Tensor  #: (N, C, 28, 28) uint8
+    images: Tensor  #: (N, C, H, W) uint8
     labels: Tensor  #: (N,) int64
     groups: Tensor  #: (N,) int64: what worst-group accuracy is the minimum over
     environments: Tensor  #: (N,) int64: the nuisance that the label is tied to; only group DRO and the oracle rows look at it in training
-    figure: Tensor  #: (N, 28, 28) bool: where the digit is; only looked at to describe masks
+    figure: Tensor | None = None  #: (N, H, W) bool: where the digit is; only looked at to describe masks
 
 
 class Task(NamedTuple):
@@ -38,6 +50,9 @@ class Task(NamedTuple):
     n_classes: int
     splits: dict[str, Images]
     group_names: list[str]
+    make_encoder: Callable[[], nn.Module]  #: (N, C, H, W) in [-1, 1] -> (N, n_features)
+    n_features: int = StudyEncoder.n_features
+    steps: float = 1.0  #: times the number of steps of all tasks
 
 
 def mnist(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -80,7 +95,7 @@ def colours(digits, rng: np.random.Generator, tied: float) -> Task:
         colour = torch.where(torch.from_numpy(own), labels, (labels + torch.from_numpy(rng.integers(1, 10, len(labels)))) % 10)
         images = ink + (1 - ink) * palette[colour][:, :, None, None]
         splits[split] = Images(_to_bytes(images), labels, 2 * labels + (colour == labels), colour, ink[:, 0] > 0.5)
-    return Task(f"colours_{tied:g}".replace("0.", ""), 10, splits, [f"digit:{k}_colour:{c}" for k in range(10) for c in ("other", "own")])
+    return Task(f"colours_{tied:g}".replace("0.", ""), 10, splits, [f"digit:{k}_colour:{c}" for k in range(10) for c in ("other", "own")], lambda: StudyEncoder(3))
 
 
 def photos(digits, rng: np.random.Generator, tied: float) -> Task:
@@ -97,7 +112,7 @@ def photos(digits, rng: np.random.Generator, tied: float) -> Task:
         left = rng.integers(strips[split][0], strips[split][-1] + 2 - CROP, len(labels))
         behind = torch.stack([pictures[p, :, y : y + CROP, x : x + CROP] for p, y, x in zip(photo, top, left)])
         splits[split] = Images(_to_bytes(compose(ink, F.avg_pool2d(behind, 2))), labels, 2 * labels + photo, photo, ink[:, 0] > 0.5)
-    return Task(f"photos_{tied:g}".replace("0.", ""), 2, splits, [f"below5:{y}_photo:{p}" for y in (0, 1) for p in (0, 1)])
+    return Task(f"photos_{tied:g}".replace("0.", ""), 2, splits, [f"below5:{y}_photo:{p}" for y in (0, 1) for p in (0, 1)], lambda: StudyEncoder(3))
 
 
 def domainbed_colours(digits, rng: np.random.Generator) -> Task:
@@ -110,24 +125,56 @@ def domainbed_colours(digits, rng: np.random.Generator) -> Task:
         images = torch.zeros(len(ink), 2, SIDE, SIDE)
         images[torch.arange(len(ink)), colour] = ink[:, 0]
         splits[split] = Images(_to_bytes(images), labels, torch.zeros_like(labels), colour, ink[:, 0] > 0.5)
-    return Task("domainbed_colours", 2, splits, ["all"])
+    return Task("domainbed_colours", 2, splits, ["all"], lambda: StudyEncoder(2))
 
 
-#: name -> (MNIST's digits, generator) -> task
-TASKS: dict[str, Callable[..., Task]] = {
-    "colours_85": lambda digits, rng: colours(digits, rng, 0.85),
-    "colours_95": lambda digits, rng: colours(digits, rng, 0.95),
-    "photos_95": lambda digits, rng: photos(digits, rng, 0.95),
-    "domainbed_colours": domainbed_colours,
+def pacs(folder: Path, rng: np.random.Generator, held_out: str) -> Task:
+    """PACS, classes in ``folder/<domain>/<class>``: a fifth of every other domain for validation, the held-out one as test; a frozen SqueezeNet and a head on it."""
+    domains = sorted((path.name for path in folder.glob("*") if path.is_dir()), key=lambda name: (name == held_out, name))
+    if held_out not in domains:
+        raise InputError(f"{folder / held_out} is not there; name the folder of PACS's domains, or leave the task out")
+    weights = folder.parent / "weights" / "squeezenet1_0_caffe_bgr255_fp16.pt"
+    if not weights.exists():
+        raise InputError(f"{weights} is not there; put it beside {folder.name}, or leave the task out")
+    parts: dict[str, list[Images]] = {"train": [], "val": [], "test": []}
+    for number, domain in enumerate(domains):
+        images, labels = read_pictures(folder / domain)
+        order = torch.from_numpy(rng.permutation(len(labels)))
+        cuts = {"test": order} if domain == held_out else {"val": order[: len(order) // 5], "train": order[len(order) // 5 :]}
+        for split, rows in cuts.items():
+            parts[split].append(Images(images[rows], labels[rows], torch.full_like(rows, number), torch.full_like(rows, number)))
+    splits = {split: Images(*(torch.cat(values) for values in list(zip(*of_split))[:4])) for split, of_split in parts.items()}
+    return Task(f"pacs_{held_out}", int(splits["train"].labels.max()) + 1, splits, domains, lambda: FrozenSqueezeNet(weights), FrozenSqueezeNet.n_features, 0.1)
+
+
+@functools.lru_cache
+def read_pictures(folder: Path) -> tuple[Tensor, Tensor]:
+    """Every picture of ``folder/<class>``: (N, 3, 96, 96) uint8 and (N,) int64."""
+    found = ImageFolder(str(folder), lambda picture: pil_to_tensor(picture.resize((PACS_SIDE, PACS_SIDE))))
+    images, labels = zip(*found)
+    return torch.stack(images), torch.tensor(labels)
+
+
+#: name -> (folders, generator) -> task
+TASKS: dict[str, Callable[[Folders, np.random.Generator], Task]] = {
+    "colours_85": lambda folders, rng: colours(mnist(folders.mnist), rng, 0.85),
+    "colours_95": lambda folders, rng: colours(mnist(folders.mnist), rng, 0.95),
+    "photos_95": lambda folders, rng: photos(mnist(folders.mnist), rng, 0.95),
+    "domainbed_colours": lambda folders, rng: domainbed_colours(mnist(folders.mnist), rng),
+    "pacs_sketch": lambda folders, rng: pacs(folders.pacs, rng, "sketch"),
 }
 
 
-def make_task(name: str, seed: int, folder: Path) -> Task:
+def make_task(name: str, seed: int, folders: Folders) -> Task:
     """The task of a seed: which images, which backgrounds."""
-    return TASKS[name](mnist(folder), np.random.default_rng([seed, list(TASKS).index(name)]))
+    return TASKS[name](folders, np.random.default_rng([seed, list(TASKS).index(name)]))
+
+
+def beside(name: str) -> Path:
+    """Data beside the checkout."""
+    return Path(__file__).resolve().parents[2].parent / "shared" / "data" / name
 
 
 def mnist_folder() -> Path:
     """Where the files of MNIST are looked for: MNIST_HOME, or beside the checkout."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "MNIST"
-    return Path(os.environ.get("MNIST_HOME", beside))
+    return Path(os.environ.get("MNIST_HOME", beside("MNIST")))

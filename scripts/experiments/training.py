@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from cross_fit import describe, out_of_fold_predictions
-from encoder import StudyEncoder
 from rows import Row
 from steps import RandomMask, change, objective
 from tasks import Images, Task
@@ -51,10 +50,9 @@ class Pseudo(NamedTuple):
 def pseudo_environments(task: Task, seed: int) -> Pseudo:
     """Of the training and the validation split."""
     train, val = task.splits["train"], task.splits["val"]
-    channels = train.images.shape[1]
 
     def make_model() -> nn.Module:
-        return nn.Sequential(FromBytes(), StudyEncoder(channels), nn.Linear(StudyEncoder.n_features, task.n_classes))
+        return nn.Sequential(FromBytes(), task.make_encoder(), nn.Linear(task.n_features, task.n_classes))
 
     return Pseudo(*out_of_fold_predictions(make_model, train.images, train.labels, val.images, REFERENCE_STEPS, seed))
 
@@ -62,11 +60,13 @@ def pseudo_environments(task: Task, seed: int) -> Pseudo:
 def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None) -> dict[str, Any]:
     """Train and evaluate; the record is results.json of ``cim-plugin train`` with the curves added.
 
+    A run whose loss is not finite ends there, and its earlier evaluations stand.
+
     Args:
         mask_mean: for the row with random masks.
     """
     start = time.perf_counter()
-    steps = round(steps * row.steps)
+    steps = max(1, round(steps * task.steps * row.steps))
     train = task.splits["train"]
     environments = pseudo.train if row.environments == "cross_fit" else train.environments
     classifier = build(task, row, seed, mask_mean)
@@ -76,23 +76,25 @@ def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
     chances = _chances(row, train, environments, groups)
     rng = np.random.default_rng([seed, 1])
     every = max(1, steps // N_EVALUATIONS)
-    curve = []
+    curve: list[dict[str, Any]] = []
+    cells = {"val": pseudo_groups(task.splits["val"].labels, pseudo.val), "test": None}
     for step in range(1, steps + 1):
         rows = torch.from_numpy(rng.choice(len(train.labels), BATCH, p=chances))
         classifier.train()
         of_batch = None if groups is None else groups[rows]
         loss = objective(classifier, train.images[rows].float() / 255, train.labels[rows], environments[rows], of_batch, row.changes, step / steps)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is not finite at step {step}")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % every == 0:
-            cells = {"val": pseudo_groups(task.splits["val"].labels, pseudo.val), "test": None}
+        diverged = not math.isfinite(loss.item())
+        if not diverged:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        if (step % every == 0 and not diverged) or (diverged and not curve):
             curve.append({"step": step, **{split: evaluate(classifier, task, split, cells[split]) for split in ("val", "test")}})
+        if diverged:
+            break
     quality = describe(pseudo.train, train.labels, train.environments)
-    return record(task, row, seed, steps, curve, classifier, quality, time.perf_counter() - start)
+    return record(task, row, seed, steps, step, curve, classifier, quality, time.perf_counter() - start)
 
 
 def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module:
@@ -104,8 +106,8 @@ def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module
     classifier = catalog.build(
         row.algorithm,
         values,
-        encoder=nn.Sequential(Standardise(), StudyEncoder(channels)),
-        n_features=StudyEncoder.n_features,
+        encoder=nn.Sequential(Standardise(), task.make_encoder()),
+        n_features=task.n_features,
         make_head=lambda n: nn.Linear(n, task.n_classes),
         image_size=(side, side),
         pixel_space=PixelSpace.raw(channels),
@@ -152,8 +154,11 @@ def evaluate(classifier: nn.Module, task: Task, split: str, pseudo_groups: Tenso
     if pseudo_groups is not None:
         found["worst_pseudo_group"] = min(correct[pseudo_groups == group].double().mean().item() for group in pseudo_groups.unique())
     if classifier.morphing is not None:
-        mask, on_figure = classifier.morphing(parts[0]).mask.mean(1), figure[: len(parts[0])]
-        found |= {"mask_mean": mask.mean().item(), "mask_on_figure": mask[on_figure].mean().item(), "mask_on_ground": mask[~on_figure].mean().item()}
+        mask = classifier.morphing(parts[0]).mask.mean(1)
+        found["mask_mean"] = mask.mean().item()
+        if figure is not None:
+            on_figure = figure[: len(mask)]
+            found |= {"mask_on_figure": mask[on_figure].mean().item(), "mask_on_ground": mask[~on_figure].mean().item()}
     return found
 
 
@@ -169,13 +174,13 @@ RULES = {
 }
 
 
-def record(task: Task, row: Row, seed: int, steps: int, curve: list[dict], classifier: nn.Module, pseudo: dict[str, float], seconds: float) -> dict[str, Any]:
-    """results.json."""
+def record(task: Task, row: Row, seed: int, steps: int, done: int, curve: list[dict], classifier: nn.Module, pseudo: dict[str, float], seconds: float) -> dict[str, Any]:
+    """results.json of a run that was to take ``steps`` and took ``done``."""
     selection = {}
     for rule, score in RULES.items():
         chosen = max(curve, key=score)  # the first of equals
         selection[rule] = {"epoch": curve.index(chosen), "score": score(chosen), "splits": {split: _as_split(chosen[split]) for split in ("val", "test")}}
-    flags = {"n_epochs": len(curve), "batch_size": BATCH, "steps": steps, "lr": row.learning_rate, "environments": row.environments, "balanced": row.balanced, **row.changes}
+    flags = {"n_epochs": min(steps, N_EVALUATIONS), "batch_size": BATCH, "steps": steps, "lr": row.learning_rate, "environments": row.environments, "balanced": row.balanced, **row.changes}
     return {
         "status": "finished",
         "dataset": task.name,
@@ -188,7 +193,7 @@ def record(task: Task, row: Row, seed: int, steps: int, curve: list[dict], class
         "pseudo_environments": pseudo,
         "n_parameters": sum(weight.numel() for weight in classifier.parameters()),
         "seconds": {"train": round(seconds, 1)},
-        "steps": steps,
+        "steps": done,
         "peak_memory_bytes": peak_memory(),
         "device": platform.processor() or platform.machine(),
         "curve": [{"step": p["step"], **{f"{s}_{k}": round(p[s][k], 4) for s in ("val", "test") for k in ("accuracy", "worst_group")}} for p in curve],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from torch import nn
+from torchvision.models import squeezenet1_0
+
+from cim_plugin.errors import InputError
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "scripts" / "experiments"
 
@@ -87,16 +92,16 @@ def test_a_mistake_is_said_in_one_line(mnist, tmp_path, words, said):
 
 @pytest.fixture(scope="module")
 def photos(mnist):
-    from tasks import make_task
+    from tasks import Folders, make_task
 
-    return make_task("photos_95", 0, mnist)
+    return make_task("photos_95", 0, Folders(mnist, mnist))
 
 
 @pytest.mark.parametrize("name, tied", [("colours_85", 0.85), ("colours_95", 0.95), ("photos_95", 0.95), ("domainbed_colours", 0.85 * 0.5 + 0.85 * 0.5)])
 def test_label_and_nuisance_are_tied_in_training_and_validation_only(mnist, name, tied):
-    from tasks import make_task
+    from tasks import Folders, make_task
 
-    splits = make_task(name, 0, mnist).splits
+    splits = make_task(name, 0, Folders(mnist, mnist)).splits
     for split in ("train", "val"):
         assert (splits[split].labels == splits[split].environments).double().mean().item() == pytest.approx(tied, abs=0.02)
     untied = {"colours_85": 0.1, "colours_95": 0.1, "photos_95": 0.5, "domainbed_colours": 0.1}[name]
@@ -104,17 +109,85 @@ def test_label_and_nuisance_are_tied_in_training_and_validation_only(mnist, name
 
 
 def test_the_colour_of_an_image_is_that_of_its_environment(mnist):
-    from tasks import make_task
+    from tasks import Folders, make_task
 
-    train = make_task("colours_95", 0, mnist).splits["train"]
+    train = make_task("colours_95", 0, Folders(mnist, mnist)).splits["train"]
     corner = train.images[:, :, 0, 0]
     assert all(len(corner[train.environments == colour].unique(dim=0)) == 1 for colour in range(10))
 
 
 def test_another_seed_draws_other_images(mnist, photos):
+    from tasks import Folders, make_task
+
+    assert not torch.equal(make_task("photos_95", 1, Folders(mnist, mnist)).splits["train"].images, photos.splits["train"].images)
+
+
+# --- PACS -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pacs_folders(mnist, tmp_path_factory):
+    """PACS's layout: two domains of ten pictures and the held-out one, two classes, and weights of a SqueezeNet that has learnt nothing."""
+    from tasks import Folders
+
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for domain in ("photo", "sketch", "cartoon"):
+        for label in ("dog", "house"):
+            (folder / "PACS" / domain / label).mkdir(parents=True)
+            for number in range(5):
+                Image.fromarray(rng.integers(0, 256, (227, 227, 3), dtype=np.uint8)).save(folder / "PACS" / domain / label / f"{number}.png")
+    (folder / "weights").mkdir()
+    torch.save(squeezenet1_0().state_dict(), folder / "weights" / "squeezenet1_0_caffe_bgr255_fp16.pt")
+    return Folders(mnist, folder / "PACS")
+
+
+def test_pacs_holds_one_domain_out_and_a_fifth_of_every_other_one(pacs_folders):
     from tasks import make_task
 
-    assert not torch.equal(make_task("photos_95", 1, mnist).splits["train"].images, photos.splits["train"].images)
+    task = make_task("pacs_sketch", 0, pacs_folders)
+    assert {name: len(split.labels) for name, split in task.splits.items()} == {"train": 16, "val": 4, "test": 10}
+    assert task.group_names == ["cartoon", "photo", "sketch"] and task.n_classes == 2
+    assert {name: split.groups.bincount().tolist() for name, split in task.splits.items()} == {"train": [8, 8], "val": [2, 2], "test": [0, 0, 10]}
+    pictures = [tuple(image.flatten().tolist()) for split in task.splits.values() for image in split.images]
+    assert len(set(pictures)) == 30
+    again, other = (make_task("pacs_sketch", seed, pacs_folders).splits["train"].images for seed in (0, 1))
+    assert torch.equal(task.splits["train"].images, again) and not torch.equal(again, other)
+
+
+def test_a_run_on_pacs_trains_head_and_transformation_network_only(pacs_folders):
+    from rows import ROWS
+    from tables import masks
+    from tasks import make_task
+    from training import Pseudo, build, run
+
+    task = make_task("pacs_sketch", 0, pacs_folders)
+    classifier = build(task, ROWS["CIM"], 0, None)
+    assert not any(weight.requires_grad for weight in classifier.encoder.parameters())
+    assert sum(weight.requires_grad for weight in classifier.parameters()) == 2 + len(list(classifier.morphing.parameters()))
+    result = run(task, ROWS["CIM"], 0, 10, Pseudo(task.splits["train"].labels, task.splits["val"].labels))
+    test = result["selection"]["last"]["splits"]["test"]
+    assert result["steps"] == 1 and test["metrics"]["acc_wg"] == test["metrics"]["acc_avg"] == test["groups"]["sketch"]["accuracy"]
+    assert masks([result]) == f"{result['mask_mean']:.2f}"
+
+
+def test_the_squeezenet_is_given_blue_green_and_red_less_their_means(pacs_folders):
+    from encoder import FrozenSqueezeNet
+
+    encoder = FrozenSqueezeNet(pacs_folders.pacs.parent / "weights" / "squeezenet1_0_caffe_bgr255_fp16.pt")
+    pixels = torch.randint(0, 256, (2, 3, 64, 64)).float()
+    expected = encoder.features(pixels[:, [2, 1, 0]] - torch.tensor([104.0, 117.0, 123.0]).view(3, 1, 1)).mean((2, 3))
+    torch.testing.assert_close(encoder(pixels / 127.5 - 1), expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("gone", ["PACS/sketch", "weights/squeezenet1_0_caffe_bgr255_fp16.pt"])
+def test_what_pacs_lacks_is_named(pacs_folders, tmp_path, gone):
+    from tasks import make_task
+
+    shutil.copytree(pacs_folders.pacs.parent, tmp_path / "data")
+    (tmp_path / "data" / gone).rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"{tmp_path}/data/{gone} is not there; .*, or leave the task out"):
+        make_task("pacs_sketch", 0, pacs_folders._replace(pacs=tmp_path / "data" / "PACS"))
 
 
 # --- pseudo-environments ----------------------------------------------------------------------------------------------
@@ -160,6 +233,15 @@ def test_balanced_batches_hold_rare_images_as_often_as_the_others(photos):
     drawn = np.random.default_rng(0).choice(len(train.labels), 20_000, p=_chances(Row("ERM", balanced=True), train, train.environments, None))
     shares = [((train.labels == y) & (train.environments == e))[drawn].double().mean().item() for y in (0, 1) for e in (0, 1)]
     assert shares == pytest.approx([0.25] * 4, abs=0.02)
+
+
+def test_a_run_whose_loss_is_not_finite_ends_there(photos):
+    from rows import Row
+    from training import Pseudo, run
+
+    pseudo = Pseudo(photos.splits["train"].environments, photos.splits["val"].environments)
+    result = run(photos, Row("ERM", learning_rate=1e38), 0, 10, pseudo)
+    assert result["steps"] < 10 and result["config"]["steps"] == 10 and len(result["curve"]) == max(1, result["steps"] - 1)
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
