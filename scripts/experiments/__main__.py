@@ -12,11 +12,12 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any, Callable, Iterator
 
 import search
-from figures import draw_curves
+from figures import draw_curves, draw_masks
 from rows import MAIN, ROWS
-from runs import Run, chosen_draws, needed, read, train_one
+from runs import Run, chosen_draws, masks_of, needed, read, train_one
 from tables import Results, hyperparameters, table
 from tasks import TASKS, Folders, beside, mnist_folder
 from tqdm import tqdm
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--rule", choices=RULES, default=RULES[0], help="selection rule of the tables; all are kept")
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
     parser.add_argument("--curves", type=Path, help="a folder for a picture of each task's curves")
+    parser.add_argument("--masks", type=Path, help=f"a folder for a picture of each task's masks: rows of CIM are trained once more with seed {FIRST_SEED}")
     parser.add_argument("--quick", action="store_true", help="a few steps of every main row on one task: shows that everything runs")
     args = parser.parse_args()
     if args.quick:
@@ -61,6 +63,14 @@ def run(args: argparse.Namespace) -> int:
     print_tables(args, rows, results)
     for task in args.tasks if args.curves else ():
         draw_curves(results, task, rows, args.curves / f"{task}.png")
+    if args.masks:
+        first = [run for run in runs if run.seed == FIRST_SEED and run.row in rows and ROWS[run.row].algorithm.startswith("CIM")]
+        found = list(on_all_cores(args, masks_of, first))
+        for task in args.tasks:
+            of_task = {run.row: pair for run, pair in zip(first, found) if run.task == task}
+            if of_task:
+                images = next(iter(of_task.values()))[0]
+                draw_masks(images, {row: mask for row, (_, mask) in of_task.items()}, f"{task}, seed {FIRST_SEED}: x, and m of every row", args.masks / f"{task}.png")
     return 0
 
 
@@ -91,17 +101,19 @@ def train(args: argparse.Namespace, runs: list[Run]) -> None:
     for part in (needed(runs), runs):
         left = [run for run in dict.fromkeys(part) if not run.file(args.output_dir).exists()]
         if left and not args.tables:
-            _train(args, left)
+            for _ in on_all_cores(args, functools.partial(train_one, output_dir=args.output_dir), left):
+                pass
 
 
-def _train(args: argparse.Namespace, left: list[Run]) -> None:
+def on_all_cores(args: argparse.Namespace, work: Callable[..., Any], runs: list[Run]) -> Iterator[Any]:
+    """``work(run, folders)`` of every run, in order, with a progress bar."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    work = functools.partial(train_one, folders=Folders(args.mnist, args.pacs), folder=args.output_dir)
-    pool = multiprocessing.get_context("spawn").Pool(min(args.jobs, len(left)), signal.signal, (signal.SIGINT, signal.SIG_IGN))  # of Ctrl-C this process tells
-    with pool, tqdm(total=len(left), unit="run", dynamic_ncols=True) as bar:
-        for name in pool.imap_unordered(work, left):
-            bar.set_postfix_str(name)
+    pool = multiprocessing.get_context("spawn").Pool(min(args.jobs, len(runs)), signal.signal, (signal.SIGINT, signal.SIG_IGN))  # of Ctrl-C this process tells
+    with pool, tqdm(total=len(runs), unit="run", dynamic_ncols=True) as bar:
+        for run, found in zip(runs, pool.imap(functools.partial(work, folders=Folders(args.mnist, args.pacs)), runs)):
+            bar.set_postfix_str(f"{run.task}, seed {run.seed}: {run.row}")
             bar.update()
+            yield found
 
 
 def print_tables(args: argparse.Namespace, rows: list[str], results: Results) -> None:

@@ -1,13 +1,16 @@
-"""Curves of the study, to see whether training has reached a plateau."""
+"""Pictures of the study: curves, to see whether training has reached a plateau, and masks."""
 
 from __future__ import annotations
 
 import itertools
 import statistics
 from pathlib import Path
-from typing import Iterable
+from typing import TYPE_CHECKING, Iterable, Mapping
 
 from tables import Results
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def draw_curves(results: Results, task: str, rows: Iterable[str], file: Path) -> None:
@@ -31,6 +34,33 @@ def draw_curves(results: Results, task: str, rows: Iterable[str], file: Path) ->
     figure.suptitle(f"{task}: mean over seeds (their number)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
     figure.tight_layout(rect=(0, 0, 0.68, 1))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=80)
+    pyplot.close(figure)
+
+
+def draw_masks(images: Tensor, masks: Mapping[str, Tensor], title: str, file: Path) -> None:
+    """Images in a line, and below it a line of m per row, from black at 0 to white at 1 and above; several channels are shown as their mean.
+
+    Args:
+        images: (N, C, H, W) in [0, 1]; of two channels, the first two of red, green and blue.
+        masks: row -> (N, 1 or C, H, W).
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from torch.nn.functional import pad
+
+    lines = {"x": pad(images, (0, 0, 0, 0, 0, 3 - images.shape[1])).permute(0, 2, 3, 1), **{row: of_row.mean(1) for row, of_row in masks.items()}}
+    figure, axes = pyplot.subplots(len(lines), len(images), figsize=(0.85 * len(images) + 3, 0.9 * len(lines) + 0.4), squeeze=False)
+    for axes_of_line, (name, pictures) in zip(axes, lines.items()):
+        for axis, picture in zip(axes_of_line, pictures):
+            axis.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+        axes_of_line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    figure.suptitle(title)
+    figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=80)
     pyplot.close(figure)

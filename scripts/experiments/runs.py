@@ -15,6 +15,9 @@ from tasks import Folders
 from cim_plugin.wilds_runner.checkpoint import save_json
 
 
+N_PICTURES = 8  #: of masks
+
+
 class Run(NamedTuple):
     """One training."""
 
@@ -36,17 +39,29 @@ def needed(runs: list[Run]) -> list[Run]:
     return [run._replace(row=ROWS[run.row].changes["random_mask"], draw=0) for run in runs if "random_mask" in ROWS[run.row].changes]
 
 
-def train_one(run: Run, folders: Folders, folder: Path) -> str:
+def train_one(run: Run, folders: Folders, output_dir: Path) -> None:
     """Train a row and keep its result."""
     import training
 
     row, mean = search.draw(ROWS[run.row], run.draw), None
     if "random_mask" in row.changes:
         (model,) = needed([run])
-        mean = json.loads(model.file(folder).read_text())["mask_mean"]
+        mean = json.loads(model.file(output_dir).read_text())["mask_mean"]
     task, pseudo = prepared(run.task, run.seed, folders)
-    save_json(str(run.file(folder)), {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo, mean)})
-    return f"{run.task}, seed {run.seed}: {run.row}"
+    save_json(str(run.file(output_dir)), {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo, mean)})
+
+
+def masks_of(run: Run, folders: Folders) -> tuple[Any, Any]:
+    """Train a row with a transformation network once more: the first test images (N, C, H, W) in [0, 1] and their m (N, 1 or C, H, W)."""
+    import torch
+    import training
+
+    row = search.draw(ROWS[run.row], run.draw)
+    task, pseudo = prepared(run.task, run.seed, folders)
+    classifier, _, _ = training.fit(task, row, run.seed, training.number_of_steps(task, row, run.steps), pseudo)
+    images = task.splits["test"].images[:N_PICTURES].float() / 255
+    with torch.no_grad():
+        return images, classifier.eval().morphing(images).mask
 
 
 @functools.lru_cache(maxsize=2)

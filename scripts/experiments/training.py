@@ -60,13 +60,22 @@ def pseudo_environments(task: Task, seed: int) -> Pseudo:
 def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None) -> dict[str, Any]:
     """Train and evaluate; the record is results.json of ``cim-plugin train`` with the curves added.
 
-    A run whose loss is not finite ends there, and its earlier evaluations stand.
-
     Args:
         mask_mean: for the row with random masks.
     """
     start = time.perf_counter()
-    steps = max(1, round(steps * task.steps * row.steps))
+    steps = number_of_steps(task, row, steps)
+    classifier, curve, done = fit(task, row, seed, steps, pseudo, mask_mean)
+    quality = describe(pseudo.train, task.splits["train"].labels, task.splits["train"].environments)
+    return record(task, row, seed, steps, done, curve, classifier, quality, time.perf_counter() - start)
+
+
+def number_of_steps(task: Task, row: Row, steps: int) -> int:
+    return max(1, round(steps * task.steps * row.steps))
+
+
+def fit(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None) -> tuple[nn.Module, list[dict[str, Any]], int]:
+    """Train: the classifier, its evaluations and the steps that were taken. A run whose loss is not finite ends there, and its earlier evaluations stand."""
     train = task.splits["train"]
     environments = pseudo.train if row.environments == "cross_fit" else train.environments
     classifier = build(task, row, seed, mask_mean)
@@ -93,8 +102,7 @@ def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
             curve.append({"step": step, **{split: evaluate(classifier, task, split, cells[split]) for split in ("val", "test")}})
         if diverged:
             break
-    quality = describe(pseudo.train, train.labels, train.environments)
-    return record(task, row, seed, steps, step, curve, classifier, quality, time.perf_counter() - start)
+    return classifier, curve, step
 
 
 def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module:

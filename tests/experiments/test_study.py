@@ -52,6 +52,15 @@ def test_quick_trains_every_main_row_and_prints_them(quick):
         assert test["metrics"]["acc_wg"] == min(group["accuracy"] for group in test["groups"].values())
 
 
+def test_masks_are_drawn_of_the_rows_that_have_them(mnist, quick, tmp_path):
+    done = study(mnist, quick[0], "--quick", "--rows", "ERM", "CIM", "ablation: one mask per channel", "--tables", "--masks", str(tmp_path / "masks"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [file.name for file in (tmp_path / "masks").iterdir()] == ["photos_95.png"]
+    width, height = Image.open(tmp_path / "masks" / "photos_95.png").size
+    assert width > 600 and 200 < height < width  # three lines of pictures
+    assert not list(quick[0].rglob("ablation*"))  # nothing is kept of it
+
+
 def test_finished_runs_are_not_done_again(mnist, quick):
     output, text = quick
     before = {file: file.stat().st_mtime_ns for file in output.rglob("results.json")}
