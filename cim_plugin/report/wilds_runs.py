@@ -66,7 +66,7 @@ def read(folder: str) -> list[Run]:
     status = get(record, "status", str, path)
     epochs, wanted = get(record, "epochs", int, path), get(config, "n_epochs", int, path)
     chosen = get(record, "selection", dict, path)
-    steps = get(record, "steps", int, path)
+    steps, seconds = get(record, "steps", int, path), get(record, "seconds", dict, path)
     run = Run(
         folder=folder,
         host="wilds",
@@ -80,7 +80,7 @@ def read(folder: str) -> list[Run]:
         measured={rule: _chosen(get(chosen, rule, dict, path), f"{path}: selection.{rule}", config) for rule in chosen if rule in RULES},
         unfinished=None if status == "finished" else f"epoch {epochs} of {wanted}",
         remarks=(f"--frac {config['frac']}: a part of every split only",) if config.get("frac", 1) != 1 else (),
-        step_seconds=get(record, "seconds.train", float, path) / steps if steps else None,
+        step_seconds=get(record, "seconds.train", float, path) / steps if steps and "train" in seconds else None,
         memory=_memory(get(record, "peak_memory_bytes", dict, path), path),
     )
     return [run]

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from typing import Any
+from typing import Any, Callable
 
 from ..errors import InputError, NotFinite
 from .config import MAY_DIFFER, add_arguments, make_config
@@ -66,8 +66,13 @@ def make_fabric(config: dict[str, Any]):
         raise InputError(f"--devices {devices} cannot be used: {error}") from error
 
 
-def prepare(config: dict[str, Any], fabric):
-    """A trainer at the beginning, or where the run of ``log_dir`` stood with ``resume``."""
+def prepare(config: dict[str, Any], fabric, open_data: Callable[..., Any] | None = None, cache: Callable[..., Any] | None = None):
+    """A trainer at the beginning, or where the run of ``log_dir`` stood with ``resume``.
+
+    Args:
+        open_data: configuration -> :class:`~.datasets.Dataset`; by default that of the ``wilds`` package.
+        cache: as :func:`~.image_cache.open_cache`, which is the default.
+    """
     import torch
     from tqdm import tqdm
 
@@ -89,11 +94,10 @@ def prepare(config: dict[str, Any], fabric):
     if first:
         _check_writable(folder)
     with seeded(seed_of(config["seed"], "splits")):
-        data = open_dataset(config)
+        data = (open_data or open_dataset)(config)
     transform = make_transform(config, data.wilds.original_resolution)
     show = config["progress_bar"] if config["progress_bar"] is not None else sys.stderr.isatty()
-    cache = open_cache(config, data, transform, fabric, show and first)
-    trainer = Trainer(config, data, transform, fabric, cache)
+    trainer = Trainer(config, data, transform, fabric, (cache or open_cache)(config, data, transform, fabric, show and first))
     keep = state["log_sizes"] if state is not None else {}
     if config["eval_only"]:
         keep = {name: os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder) if name.endswith((".csv", ".txt"))}

@@ -13,6 +13,9 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Callable, Sequence
 
 import machine
+import torch
+
+from cim_plugin.errors import InputError
 
 Times = list[tuple[float, float]]  #: wall and CPU seconds of every run
 
@@ -27,6 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser, pairs: int, quick: str) -> No
     parser.add_argument("--pairs", type=number_of_pairs, default=pairs, help="runs of everything that is compared, in turn")
     parser.add_argument("--quick", action="store_true", help=f"under a minute: {quick}, 5 pairs")
     parser.add_argument("--json", action="store_true", help="one JSON object per row, with the machine in each")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"), help="where to run")
+
+
+def check_device(device: str) -> None:
+    """
+    Raises:
+        InputError: there is no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU here; leave it out, or install torch for CUDA")
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, float]:
@@ -101,8 +117,8 @@ class Table:
 class Report(Table):
     """The rows of :func:`row` and :func:`skipped`."""
 
-    def __init__(self, as_json: bool, title: str, ratio: str, memory: str = "memory"):
-        super().__init__(as_json, title, f"{'':34} {'shape':>20} {ratio + ', wall':>22} {'CPU':>20} {'ms':>9} {memory:>8}  target", _text)
+    def __init__(self, as_json: bool, title: str, ratio: str):
+        super().__init__(as_json, title, f"{'':34} {'shape':>20} {ratio + ', wall':>22} {'CPU':>20} {'ms':>9} {'memory':>8}  target", _text)
 
 
 def _text(row: dict[str, Any]) -> str:

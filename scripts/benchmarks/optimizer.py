@@ -1,4 +1,4 @@
-"""A step of the optimizers that ``cim-plugin train`` knows: torch's fused kernel, which it uses, against torch's default.
+"""A step of the optimizers that ``cim-plugin train`` knows: torch's fused kernel against torch's default.
 
 The default is a loop over the weights on a CPU, and one over lists of weights ("foreach") on a GPU. Weights are laid out
 as in ``cim-plugin train``, channels_last, and as they are made, contiguous: the fused kernels of a CPU work on the latter

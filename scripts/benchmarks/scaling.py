@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         times[name] = measuring.in_turn({value: series.make(value) for value in values}, pairs)
         first = values[0]
         for value in values:
-            scale = series.shape(value)[0] / series.shape(first)[0] if series.size(value) != series.size(first) else 1.0
+            scale = series.shape(value)[0] / series.shape(first)[0]
             own = [(wall / scale, cpu / scale) for wall, cpu in times[name][value]]
             report.add(measuring.row(name, series.shape(value), own, times[name][first], times[name][value]))
         exponent = fitted_exponent([(series.size(value), measuring.cpu_median(times[name][value])) for value in values])

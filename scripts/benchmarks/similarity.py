@@ -146,15 +146,15 @@ def all_obstacles(cases: list[Case], device: str = "cpu") -> dict[Case, dict[str
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_arguments(parser, 7, f"batches of {', '.join(str(quick) for _, quick, _ in SIDES.values())} images")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to run")
+    measuring.add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """How many times faster than two calls of the library every method is, and its share of the library's memory."""
-    torch.set_num_threads(args.threads)
+    measuring.check_device(args.device)
+    torch.set_num_threads(1)
     pairs = 5 if args.quick else args.pairs
-    title = f"MS-SSIM with a positive and a negative, forward and backward, {args.device}, torch threads: {args.threads}; times faster than two calls of pytorch_msssim, median [quartiles] of {pairs} paired runs"
+    title = f"MS-SSIM with a positive and a negative, forward and backward, {args.device}, one thread; times faster than two calls of pytorch_msssim, median [quartiles] of {pairs} paired runs"
     report = measuring.Report(args.json, f"{title}; extra memory as a share of the library's, to be at most {MEMORY_TARGET:g}", "times faster")
     cases = [Case(sizes[args.quick], side, targets) for side, sizes in SIDES.items() for targets in ("input", "morphed")]
     for name in PEERS:

@@ -44,12 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", nargs="+", default=list(LARGE), help="encoders, by the names of cim-plugin train")
     parser.add_argument("--side", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch_size", type=int, default=8, help="images per step")
-    parser.add_argument("--algorithm", nargs="+", default=list(ALGORITHMS[1:]), choices=[name for name in catalog.TRAINABLE if name not in ("ERM", "groupDRO")], help="what is compared with ERM")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--algorithm", nargs="+", default=list(ALGORITHMS[1:]), choices=[name for name in catalog.TRAINABLE if name != "ERM" and not catalog.needs_uniform_groups(name)], help="what is compared with ERM")
+    measuring.add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """One row per model and algorithm; on a CPU one thread is used."""
+    measuring.check_device(args.device)
     torch.set_num_threads(1)
     pairs, batch_size = (5, 2) if args.quick else (args.pairs, args.batch_size)
     title = f"a training step on {args.device} as a ratio to ERM's, median [quartiles] of {pairs} paired runs; peak memory of the step as a ratio to ERM's, to be at most {MEMORY_TARGET:g}"

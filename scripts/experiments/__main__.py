@@ -57,6 +57,10 @@ def main() -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.jobs < 1:
+        raise InputError(f"--jobs {args.jobs} is no number of processes; give 1 or more")
+    if args.search > 1 and args.rule in ("last", "oracle"):
+        raise InputError(f"--rule {args.rule} cannot choose hyperparameters on validation data; leave it or --search out")
     rows, args.against = known_rows(args.rows), known_rows(args.against)
     runs = study(args, list(dict.fromkeys([*rows, *args.against] if args.tables else rows)))
     results = read(args.output_dir, runs)
@@ -65,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         draw_curves(results, task, rows, args.curves / f"{task}.png")
     if args.masks:
         first = [run for run in runs if run.seed == FIRST_SEED and run.row in rows and ROWS[run.row].algorithm.startswith("CIM")]
-        found = list(on_all_cores(args, masks_of, first))
+        found = list(on_all_cores(args, masks_of, first)) if first else []
         for task in args.tasks:
             of_task = {run.row: pair for run, pair in zip(first, found) if run.task == task}
             if of_task:

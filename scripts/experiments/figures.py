@@ -25,9 +25,10 @@ def draw_curves(results: Results, task: str, rows: Iterable[str], file: Path) ->
     shown = [row for row in rows if any((t, r) == (task, row) for t, r, _ in results)]
     for row, (colour, dash) in zip(shown, itertools.cycle(styles)):
         curves = [result["curve"] for (t, r, _), result in results.items() if (t, r) == (task, row)]
-        share = [point["step"] / curves[0][-1]["step"] for point in curves[0]]
+        steps = sorted({point["step"] for curve in curves for point in curve})
         for axis, key in zip(axes, ("test_worst_group", "val_accuracy")):
-            axis.plot(share, [100 * statistics.mean(point[key] for point in points) for points in zip(*curves)], dash, color=colour, label=f"{row} ({len(curves)})")
+            means = [100 * statistics.mean(point[key] for curve in curves for point in curve if point["step"] == step) for step in steps]
+            axis.plot([step / steps[-1] for step in steps], means, dash, color=colour, label=f"{row} ({len(curves)})")
     for axis, title in zip(axes, ("test, worst group", "validation, average")):
         axis.set(title=title, xlabel="share of the steps", ylabel="accuracy, %")
         axis.grid(alpha=0.3)

@@ -14,7 +14,6 @@ from tasks import Folders
 
 from cim_plugin.wilds_runner.checkpoint import save_json
 
-
 N_PICTURES = 8  #: of masks
 
 

@@ -28,6 +28,9 @@ CHANGES = {
 }
 
 
+NOISE = 4.0  #: logits of random masks are uniform in [-NOISE, NOISE], about a bias
+
+
 class FreeNetwork(TransformationNetwork):
     """A mask that is not bounded above."""
 
@@ -40,14 +43,16 @@ class RandomMask(nn.Module):
 
     def __init__(self, mean: float):
         super().__init__()
-        self.bias = torch.logit(torch.tensor(mean)).item()
+        levels = torch.linspace(-NOISE, NOISE, 1001)[:, None]
+        biases = torch.linspace(-12, 12, 2401)
+        self.bias = biases[((levels + biases).sigmoid().mean(0) - mean).abs().argmin()].item()
 
     def forward(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[-2:]
         key = (pixels.double().sum((1, 2, 3)) * 1e4).long()  # of an image, whatever batch it is in
         cells = torch.arange(49, device=pixels.device)
-        noise = torch.sin((key[:, None] % 9973 + 1) * (cells + 1) * 12.9898).mul(43758.5453).frac().mul(4).view(-1, 1, 7, 7)
-        return torch.sigmoid(F.interpolate(noise, (height, width), mode="bilinear", align_corners=False) + self.bias)
+        noise = torch.sin((key[:, None] % 9973 + 1) * (cells + 1) * 12.9898).mul(43758.5453).frac().mul(NOISE).view(-1, 1, 7, 7)
+        return F.interpolate((noise + self.bias).sigmoid(), (height, width), mode="bilinear", align_corners=False)
 
 
 class ChangedContrast:

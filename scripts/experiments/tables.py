@@ -45,8 +45,9 @@ def table(results: Results, task: str, rows: Iterable[str], against: Iterable[st
         worst = of(row, "worst_group")
         if not worst:
             continue
-        seconds = statistics.mean(result["seconds"]["train"] for (t, r, _), result in results.items() if (t, r) == (task, row))
-        cells = [row, str(len(worst)), spread(of(row, "accuracy").values()), spread(worst.values())]
+        seconds = statistics.mean(result["seconds"]["run"] for (t, r, _), result in results.items() if (t, r) == (task, row))
+        short = sum(result["steps"] < result["config"]["steps"] for (t, r, _), result in results.items() if (t, r) == (task, row))
+        cells = [row, f"{len(worst)}{f', {short} diverged' if short else ''}", spread(of(row, "accuracy").values()), spread(worst.values())]
         cells += [difference(worst, of(other, "worst_group")) if other != row else "" for other in against]
         cells.append(masks([result for (t, r, _), result in results.items() if (t, r) == (task, row)]))
         lines.append("| " + " | ".join([*cells, f"{seconds:.0f}"]) + " |")

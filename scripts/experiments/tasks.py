@@ -22,6 +22,7 @@ from cim_plugin.data.digits_on_photos import CROP, SIDE, compose, load_photos
 from cim_plugin.errors import InputError
 
 N_VALIDATION, N_TEST = 4000, 4000
+PACS_CLASSES = 7
 PACS_SIDE = 96  #: the pictures are 227x227; a frozen network takes a fifth of the time at this size
 SATURATION, VALUE = 0.8, 0.7  #: of the ten background colours; a white digit shows on all of them
 
@@ -53,14 +54,18 @@ class Task(NamedTuple):
     make_encoder: Callable[[], nn.Module]  #: (N, C, H, W) in [-1, 1] -> (N, n_features)
     n_features: int = StudyEncoder.n_features
     steps: float = 1.0  #: times the number of steps of all tasks
+    tied: bool = True  #: environments are numbered as the classes that they are tied to
 
 
 def mnist(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Real MNIST from its gzipped idx files: "train" and "test" -> strength (N, 1, 28, 28) float32 in [0, 1] and digit (N,) int64."""
     found = {}
     for split, stem in (("train", "train"), ("test", "t10k")):
-        pixels = _idx(folder / f"{stem}-images-idx3-ubyte.gz", 16).reshape(-1, 1, SIDE, SIDE)
-        found[split] = torch.from_numpy(pixels).float() / 255, torch.from_numpy(_idx(folder / f"{stem}-labels-idx1-ubyte.gz", 8)).long()
+        images, labels = folder / f"{stem}-images-idx3-ubyte.gz", folder / f"{stem}-labels-idx1-ubyte.gz"
+        pixels, digits = _idx(images, 16), _idx(labels, 8)
+        if not len(digits) or len(pixels) != len(digits) * SIDE * SIDE:
+            raise InputError(f"{images} holds {len(pixels)} bytes of pixels and {labels.name} {len(digits)} labels, which do not fit; replace the files")
+        found[split] = torch.from_numpy(pixels.reshape(-1, 1, SIDE, SIDE)).float() / 255, torch.from_numpy(digits).long()
     return found
 
 
@@ -69,7 +74,7 @@ def _idx(path: Path, header: int) -> np.ndarray:
         raise InputError(f"{path} is not there; name the folder of MNIST's four .gz files")
     try:
         with gzip.open(path) as file:
-            return np.frombuffer(file.read(), dtype=np.uint8, offset=header).copy()
+            return np.frombuffer(file.read()[header:], dtype=np.uint8).copy()
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); replace the file") from error
 
@@ -129,7 +134,7 @@ def domainbed_colours(digits, rng: np.random.Generator) -> Task:
 
 
 def pacs(folder: Path, rng: np.random.Generator, held_out: str) -> Task:
-    """PACS, classes in ``folder/<domain>/<class>``: a fifth of every other domain for validation, the held-out one as test; a frozen SqueezeNet and a head on it."""
+    """PACS, its seven classes in ``folder/<domain>/<class>``: a fifth of every other domain for validation, the held-out one as test; a frozen SqueezeNet and a head on it."""
     domains = sorted((path.name for path in folder.glob("*") if path.is_dir()), key=lambda name: (name == held_out, name))
     if held_out not in domains:
         raise InputError(f"{folder / held_out} is not there; name the folder of PACS's domains, or leave the task out")
@@ -144,14 +149,19 @@ def pacs(folder: Path, rng: np.random.Generator, held_out: str) -> Task:
         for split, rows in cuts.items():
             parts[split].append(Images(images[rows], labels[rows], torch.full_like(rows, number), torch.full_like(rows, number)))
     splits = {split: Images(*(torch.cat(values) for values in list(zip(*of_split))[:4])) for split, of_split in parts.items()}
-    return Task(f"pacs_{held_out}", int(splits["train"].labels.max()) + 1, splits, domains, lambda: FrozenSqueezeNet(weights), FrozenSqueezeNet.n_features, 0.1)
+    return Task(f"pacs_{held_out}", int(splits["train"].labels.max()) + 1, splits, domains, functools.partial(FrozenSqueezeNet, weights), FrozenSqueezeNet.n_features, 0.1, tied=False)
 
 
 @functools.lru_cache
 def read_pictures(folder: Path) -> tuple[Tensor, Tensor]:
     """Every picture of ``folder/<class>``: (N, 3, 96, 96) uint8 and (N,) int64."""
-    found = ImageFolder(str(folder), lambda picture: pil_to_tensor(picture.resize((PACS_SIDE, PACS_SIDE))))
-    images, labels = zip(*found)
+    try:
+        found = ImageFolder(str(folder), lambda picture: pil_to_tensor(picture.resize((PACS_SIDE, PACS_SIDE))))
+        if len(found.classes) != PACS_CLASSES:
+            raise InputError(f"{folder} holds {len(found.classes)} classes where PACS has {PACS_CLASSES}; name the folder of PACS's domains")
+        images, labels = zip(*found)
+    except OSError as error:
+        raise InputError(f"a picture of {folder} cannot be read ({error}); replace it") from error
     return torch.stack(images), torch.tensor(labels)
 
 

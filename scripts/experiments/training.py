@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
 from cim_plugin.wilds_runner.cross_fit import pseudo_groups
-from cim_plugin.wilds_runner.results import peak_memory, versions
+from cim_plugin.wilds_runner.results import versions
 
 BATCH = 64
 WEIGHT_DECAY = 1e-4  #: of AdamW; the learning rate falls to 0 along a cosine
@@ -66,8 +66,15 @@ def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
     start = time.perf_counter()
     steps = number_of_steps(task, row, steps)
     classifier, curve, done = fit(task, row, seed, steps, pseudo, mask_mean)
-    quality = describe(pseudo.train, task.splits["train"].labels, task.splits["train"].environments)
+    train = task.splits["train"]
+    quality = describe(pseudo.train, train.labels, train.environments) if task.tied else {}
     return record(task, row, seed, steps, done, curve, classifier, quality, time.perf_counter() - start)
+
+
+def evaluations(steps: int) -> list[int]:
+    """After which steps; the last one is among them."""
+    count = min(N_EVALUATIONS, steps)
+    return [steps * number // count for number in range(1, count + 1)]
 
 
 def number_of_steps(task: Task, row: Row, steps: int) -> int:
@@ -84,7 +91,7 @@ def fit(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
     groups = _cells(train.labels, train.environments) if row.algorithm == "groupDRO" else None
     chances = _chances(row, train, environments, groups)
     rng = np.random.default_rng([seed, 1])
-    every = max(1, steps // N_EVALUATIONS)
+    due = set(evaluations(steps))
     curve: list[dict[str, Any]] = []
     cells = {"val": pseudo_groups(task.splits["val"].labels, pseudo.val), "test": None}
     for step in range(1, steps + 1):
@@ -98,7 +105,7 @@ def fit(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
             loss.backward()
             optimizer.step()
             schedule.step()
-        if (step % every == 0 and not diverged) or (diverged and not curve):
+        if (step in due and not diverged) or (diverged and not curve):
             curve.append({"step": step, **{split: evaluate(classifier, task, split, cells[split]) for split in ("val", "test")}})
         if diverged:
             break
@@ -135,8 +142,10 @@ def _cells(labels: Tensor, environments: Tensor) -> Tensor:
 
 def _chances(row: Row, train: Images, environments: Tensor, groups: Tensor | None) -> np.ndarray | None:
     """How often every training image is drawn; None: equally."""
-    if row.balanced:
+    if row.balanced and row.environments == "cross_fit":
         cells = pseudo_groups(train.labels, environments)
+    elif row.balanced:
+        cells = _cells(train.labels, environments)
     elif groups is not None:
         cells = groups
     else:
@@ -188,21 +197,21 @@ def record(task: Task, row: Row, seed: int, steps: int, done: int, curve: list[d
     for rule, score in RULES.items():
         chosen = max(curve, key=score)  # the first of equals
         selection[rule] = {"epoch": curve.index(chosen), "score": score(chosen), "splits": {split: _as_split(chosen[split]) for split in ("val", "test")}}
-    flags = {"n_epochs": min(steps, N_EVALUATIONS), "batch_size": BATCH, "steps": steps, "lr": row.learning_rate, "environments": row.environments, "balanced": row.balanced, **row.changes}
+    flags = {"n_epochs": len(evaluations(steps)), "batch_size": BATCH, "steps": steps, "lr": row.learning_rate, "environments": row.environments, "balanced": row.balanced, **row.changes}
     return {
         "status": "finished",
         "dataset": task.name,
         "algorithm": row.algorithm,
         "seed": seed,
-        "synthetic": True,
+        "synthetic": task.tied,  # made here, of real digits
         "selection": selection,
         "config": {**flags, "hyperparameters": row.hyperparameters},
         "epochs": len(curve),
         "pseudo_environments": pseudo,
         "n_parameters": sum(weight.numel() for weight in classifier.parameters()),
-        "seconds": {"train": round(seconds, 1)},
+        "seconds": {"run": round(seconds, 1)},  # evaluations included
         "steps": done,
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": {},  # a process trains many runs
         "device": platform.processor() or platform.machine(),
         "curve": [{"step": p["step"], **{f"{s}_{k}": round(p[s][k], 4) for s in ("val", "test") for k in ("accuracy", "worst_group")}} for p in curve],
         **{name: value for name, value in curve[-1]["val"].items() if name.startswith("mask")},

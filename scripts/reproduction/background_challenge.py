@@ -18,14 +18,13 @@ import torch
 from PIL import Image
 from showing import show
 from trainings import configurations, train
-from variants import FIELD, Variants, as_dataset, make_trainer
+from variants import FIELD, Variants, as_dataset
 
 from cim_plugin.data.images import SUFFIXES
 from cim_plugin.data.releases import RELEASES, Release
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import defaults
+from cim_plugin.wilds_runner import command, defaults
 from cim_plugin.wilds_runner.image_cache import open_cache
-from cim_plugin.wilds_runner.transforms import Transform
 
 ALGORITHMS = ("ERM", "VIB", "CIM", "CIM_VIB")
 RULES = ("average", "last")
@@ -69,6 +68,10 @@ class Listing(NamedTuple):
     classes: list[str]
     variant_names: list[str]
 
+    def digest(self) -> str:
+        """Of which images of --data they are."""
+        return hashlib.sha256("\n".join("/".join(path.parts[-4:]) for path in self.paths).encode()).hexdigest()[:16]
+
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--data", type=Path, default=Path("data/imagenet9"), help="folder of the variants, original among them")
@@ -88,6 +91,8 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     folder = options.folder(args, name)
     given = [*(QUICK if args.quick else []), *words, "--split_scheme", args.training_set]
     configs = configurations(name, args.data.absolute(), folder, args.algorithms, [0] if args.quick else args.seeds, given)
+    for config in configs:
+        config["images"] = listing.digest()  # a run goes on with its own only
     if train(configs, partial(prepare, listing=listing)):
         return 1
     show(folder, RULES, "Background Challenge", columns)
@@ -153,14 +158,12 @@ def prepare(config: dict[str, Any], fabric, listing: Listing):
     labels, variants, splits = (torch.tensor(values) for values in (listing.labels, listing.variants, listing.splits))
     wilds = Variants(name, Path(config["root_dir"]), partial(_read, listing.paths), labels, variants, splits, listing.classes, listing.variant_names)
     wilds.paths = listing.paths
-    data = as_dataset(wilds, config, synthetic=False)
 
-    def cache(transform: Transform):
+    def cache(config, *words):
         """Its file goes by the files of --data; here also by which of them are read, as another training set reads others."""
-        listed = hashlib.sha256("\n".join(map(str, listing.paths)).encode()).hexdigest()[:16]
-        return open_cache({**config, "dataset": f"{name}-{listed}"}, data, transform, fabric, sys.stderr.isatty())
+        return open_cache({**config, "dataset": f"{name}-{listing.digest()}"}, *words)
 
-    return make_trainer(config, fabric, data, cache)
+    return command.prepare(config, fabric, lambda config: as_dataset(wilds, config, synthetic=False), cache)
 
 
 def _read(paths: list[Path], row: int) -> Image.Image:

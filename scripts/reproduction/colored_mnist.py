@@ -19,11 +19,11 @@ from PIL import Image
 from showing import show
 from torch import Tensor
 from trainings import configurations, train
-from variants import FIELD, Variants, as_dataset, make_trainer
+from variants import FIELD, Variants, as_dataset
 
 from cim_plugin.data.digits_on_photos import SIDE, load_digits
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import defaults
+from cim_plugin.wilds_runner import command, defaults
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
 from tasks import SATURATION, VALUE, mnist, mnist_folder  # noqa: E402  the study's
@@ -124,7 +124,11 @@ def prepare(config: dict[str, Any], fabric, source: Path, most: int | None):
     images, labels, backgrounds, splits = colour(read_digits(source, most), np.random.default_rng(config["seed"]))
     names = [str(digit) for digit in range(N_CLASSES)]
     wilds = Variants(config["dataset"], Path(__file__).parent, partial(_image, images), labels, backgrounds, splits, names, list(BACKGROUNDS), SIDE)
-    return make_trainer(config, fabric, as_dataset(wilds, config, synthetic=False), lambda transform: images if transform.size == (SIDE, SIDE) else None)
+
+    def cache(config, data, transform, *words):
+        return images if transform.size == (SIDE, SIDE) else None
+
+    return command.prepare(config, fabric, lambda config: as_dataset(wilds, config, synthetic=False), cache)
 
 
 def _image(images: np.ndarray, row: int) -> Image.Image:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
         raise InputError(f"{name} is {finding.state}: {finding.words}")
     if train(configs, prepare):
         return 1
-    show(folder, (*RULES, "worst_pseudo_group") if "--cross_fit" in words else RULES, PUBLISHED[name])
+    show(folder, (*RULES, "worst_pseudo_group") if configs[0]["cross_fit"] is not None else RULES, PUBLISHED[name])
     return 0
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Sequence, TextIO
 
 from tqdm import tqdm
 
@@ -53,9 +53,9 @@ def sweep(dataset: str, n_environments: int, data_dir: Path, folder: Path, args:
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         locks = [_lock(stack.enter_context(open(folder / f"{name}.lock", "w"))) for name in args.algorithms]
-        log, bar = stack.enter_context(open(folder / LOG, "w")), stack.enter_context(tqdm(total=n_jobs, unit="job", dynamic_ncols=True))
+        log, bar = stack.enter_context(open(folder / LOG, "a")), stack.enter_context(tqdm(total=n_jobs, unit="job", dynamic_ncols=True))
         for command in ("delete_incomplete", "launch"):
-            if _call([sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words], log, locks, folder, bar):
+            if _call([sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words], log, locks, Jobs(folder, args.algorithms), bar):
                 raise InputError(f"jobs of DomainBed's sweep failed, {folder / LOG} says why; the same command does them again")
 
 
@@ -87,13 +87,28 @@ def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, 
     return words + (["--single_test_envs"] if args.quick else [])
 
 
-def _call(command: list[str], log: TextIO, locks: list[int], folder: Path, bar: tqdm) -> int:
+class Jobs:
+    """Those of some algorithms that are done; other sweeps may have theirs in the same folder."""
+
+    def __init__(self, folder: Path, algorithms: Sequence[str]):
+        self.folder, self.algorithms = folder, algorithms
+        self.ours: dict[Path, bool] = {}
+
+    def __len__(self) -> int:
+        for path in self.folder.glob("*/done"):
+            if path not in self.ours:
+                with open(path.with_name("results.jsonl")) as file:
+                    self.ours[path] = json.loads(file.readline())["args"]["algorithm"] in self.algorithms
+        return sum(self.ours.values())
+
+
+def _call(command: list[str], log: TextIO, locks: list[int], jobs: Jobs, bar: tqdm) -> int:
     """Run a command, the bar counting the jobs that are done; its exit status."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=locks)
     try:
         while True:
             status = process.poll()
-            done = min(bar.total, sum(1 for _ in folder.glob("*/done")))
+            done = min(bar.total, len(jobs))
             if done != bar.n:
                 bar.update(done - bar.n)
             if status is not None:

@@ -5,7 +5,6 @@ With it a run is one of 'cim-plugin train': its trainer, selection rules, state 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, Callable
 
@@ -18,8 +17,6 @@ from wilds.datasets.wilds_dataset import WILDSDataset
 
 from cim_plugin.wilds_runner import groupwise
 from cim_plugin.wilds_runner.datasets import Dataset, Split
-from cim_plugin.wilds_runner.loading import seed_of, seeded
-from cim_plugin.wilds_runner.transforms import Transform, make_transform
 
 FIELD = "variant"
 
@@ -81,39 +78,8 @@ def as_dataset(wilds: Variants, config: dict[str, Any], synthetic: bool) -> Data
     groupwise.install()
     grouper = CombinatorialGrouper(wilds, config["groupby_fields"])
     splits = {}
-    with seeded(seed_of(config["seed"], "splits")):
-        for key, words in wilds.split_names.items():
-            subset = wilds.get_subset(key, frac=config["frac"])
-            metadata = subset.metadata_array
-            splits[key] = Split(words, subset, np.asarray(subset.indices), subset.y_array, metadata, grouper.metadata_to_group(metadata))
+    for key, words in wilds.split_names.items():
+        subset = wilds.get_subset(key, frac=config["frac"])
+        metadata = subset.metadata_array
+        splits[key] = Split(words, subset, np.asarray(subset.indices), subset.y_array, metadata, grouper.metadata_to_group(metadata))
     return Dataset(wilds, grouper, splits, wilds.n_classes, synthetic)
-
-
-def make_trainer(config: dict[str, Any], fabric, data: Dataset, cache: Callable[[Transform], np.ndarray | None]):
-    """A trainer at the beginning, or where the run of ``log_dir`` stood.
-
-    Args:
-        cache: all images as the transform resizes them, (N, H, W, 3) uint8, or None to read them one by one.
-    """
-    from tqdm import tqdm
-
-    from cim_plugin.wilds_runner import checkpoint
-    from cim_plugin.wilds_runner.command import describe
-    from cim_plugin.wilds_runner.config import MAY_DIFFER
-    from cim_plugin.wilds_runner.logs import LogFiles
-    from cim_plugin.wilds_runner.trainer import Trainer
-
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    folder, show = config["log_dir"], sys.stderr.isatty()
-    state = checkpoint.load_state(folder, config, MAY_DIFFER)
-    transform = make_transform(config, data.wilds.original_resolution)
-    trainer = Trainer(config, data, transform, fabric, cache(transform))
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=config["n_epochs"] * len(trainer.order), unit="step", disable=not show, dynamic_ncols=True)
-    trainer.start(LogFiles(folder, state["log_sizes"] if state is not None else {}), bar)
-    if state is not None:
-        trainer.load(state)
-    else:
-        describe(trainer)
-    return trainer

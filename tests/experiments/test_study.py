@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -47,7 +48,7 @@ def test_quick_trains_every_main_row_and_prints_them(quick):
     assert all(f"| {name} | 1 |" in text for name in MAIN)
     for file in files:
         result = json.loads(file.read_text())
-        assert result["status"] == "finished" and result["synthetic"] and result["row"] in MAIN
+        assert result["status"] == "finished" and result["row"] in MAIN
         test = result["selection"]["last"]["splits"]["test"]
         assert test["metrics"]["acc_wg"] == min(group["accuracy"] for group in test["groups"].values())
 
@@ -87,6 +88,8 @@ def test_compare_reads_the_studys_runs(quick, capsys):
     "words, said",
     [
         (["--rows", "ERN"], "row 'ERN' is unknown"),
+        (["--jobs", "0"], "--jobs 0 is no number of processes; give 1 or more"),
+        (["--search", "2", "--rule", "last"], "--rule last cannot choose hyperparameters on validation data"),
         (["--mnist", "nowhere"], "nowhere/train-images-idx3-ubyte.gz is not there; name the folder of MNIST's four .gz files"),
     ],
 )
@@ -136,13 +139,13 @@ def test_another_seed_draws_other_images(mnist, photos):
 
 @pytest.fixture(scope="module")
 def pacs_folders(mnist, tmp_path_factory):
-    """PACS's layout: two domains of ten pictures and the held-out one, two classes, and weights of a SqueezeNet that has learnt nothing."""
+    """PACS's layout: two domains and the held-out one, seven classes of five pictures each, and weights of a SqueezeNet that has learnt nothing."""
     from tasks import Folders
 
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for domain in ("photo", "sketch", "cartoon"):
-        for label in ("dog", "house"):
+        for label in "abcdefg":
             (folder / "PACS" / domain / label).mkdir(parents=True)
             for number in range(5):
                 Image.fromarray(rng.integers(0, 256, (227, 227, 3), dtype=np.uint8)).save(folder / "PACS" / domain / label / f"{number}.png")
@@ -155,11 +158,11 @@ def test_pacs_holds_one_domain_out_and_a_fifth_of_every_other_one(pacs_folders):
     from tasks import make_task
 
     task = make_task("pacs_sketch", 0, pacs_folders)
-    assert {name: len(split.labels) for name, split in task.splits.items()} == {"train": 16, "val": 4, "test": 10}
-    assert task.group_names == ["cartoon", "photo", "sketch"] and task.n_classes == 2
-    assert {name: split.groups.bincount().tolist() for name, split in task.splits.items()} == {"train": [8, 8], "val": [2, 2], "test": [0, 0, 10]}
+    assert {name: len(split.labels) for name, split in task.splits.items()} == {"train": 56, "val": 14, "test": 35}
+    assert task.group_names == ["cartoon", "photo", "sketch"] and task.n_classes == 7
+    assert {name: split.groups.bincount().tolist() for name, split in task.splits.items()} == {"train": [28, 28], "val": [7, 7], "test": [0, 0, 35]}
     pictures = [tuple(image.flatten().tolist()) for split in task.splits.values() for image in split.images]
-    assert len(set(pictures)) == 30
+    assert len(set(pictures)) == 105
     again, other = (make_task("pacs_sketch", seed, pacs_folders).splits["train"].images for seed in (0, 1))
     assert torch.equal(task.splits["train"].images, again) and not torch.equal(again, other)
 
@@ -187,6 +190,24 @@ def test_the_squeezenet_is_given_blue_green_and_red_less_their_means(pacs_folder
     pixels = torch.randint(0, 256, (2, 3, 64, 64)).float()
     expected = encoder.features(pixels[:, [2, 1, 0]] - torch.tensor([104.0, 117.0, 123.0]).view(3, 1, 1)).mean((2, 3))
     torch.testing.assert_close(encoder(pixels / 127.5 - 1), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_a_domain_without_a_class_is_refused_as_its_labels_would_shift(pacs_folders, tmp_path):
+    from tasks import make_task
+
+    shutil.copytree(pacs_folders.pacs.parent, tmp_path / "data")
+    (tmp_path / "data" / "PACS" / "photo" / "c").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="photo holds 6 classes where PACS has 7"):
+        make_task("pacs_sketch", 0, pacs_folders._replace(pacs=tmp_path / "data" / "PACS"))
+
+
+def test_a_picture_that_cannot_be_read_is_said(pacs_folders, tmp_path):
+    from tasks import make_task
+
+    shutil.copytree(pacs_folders.pacs.parent, tmp_path / "data")
+    (tmp_path / "data" / "PACS" / "photo" / "c" / "0.png").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(InputError, match="a picture of .*photo cannot be read"):
+        make_task("pacs_sketch", 0, pacs_folders._replace(pacs=tmp_path / "data" / "PACS"))
 
 
 @pytest.mark.parametrize("gone", ["PACS/sketch", "weights/squeezenet1_0_caffe_bgr255_fp16.pt"])
@@ -253,6 +274,23 @@ def test_a_run_whose_loss_is_not_finite_ends_there(photos):
     assert result["steps"] < 10 and result["config"]["steps"] == 10 and len(result["curve"]) == max(1, result["steps"] - 1)
 
 
+@pytest.mark.parametrize("steps, expected", [(1000, list(range(100, 1001, 100))), (1005, [100, 201, 301, 402, 502, 603, 703, 804, 904, 1005]), (2, [1, 2]), (1, [1])])
+def test_the_end_of_training_is_evaluated(steps, expected):
+    from training import evaluations
+
+    assert evaluations(steps) == expected
+
+
+def test_balanced_by_true_environments_draws_every_class_and_environment_as_often(photos):
+    from rows import Row
+    from training import _chances
+
+    train = photos.splits["train"]
+    others = torch.arange(len(train.labels)) % 3  # not numbered as classes
+    chances = torch.from_numpy(_chances(Row("ERM", environments="true", balanced=True), train, others, None))
+    assert [chances[(train.labels == y) & (others == e)].sum().item() for y in (0, 1) for e in (0, 1, 2)] == pytest.approx([1 / 6] * 6)
+
+
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
@@ -298,10 +336,12 @@ def test_half_of_a_warm_up_is_half_of_the_weight(photos, batch):
 def test_random_masks_follow_from_the_image_and_have_the_mean(batch):
     from steps import RandomMask
 
-    mask = RandomMask(0.7)
     images = batch[0]
-    assert torch.equal(mask(images)[:3], mask(images[:3]))
-    assert mask(images).mean().item() == pytest.approx(0.7, abs=0.1) and mask(images).std() > 0.05
+    mask = RandomMask(0.7)
+    torch.testing.assert_close(mask(images)[:3], mask(images[:3]))
+    assert mask(images).std() > 0.05
+    for mean in (0.1, 0.5, 0.7, 0.95):
+        assert RandomMask(mean)(images).mean().item() == pytest.approx(mean, abs=0.02)
     assert not torch.equal(mask(images)[0], mask(images)[1])
 
 
@@ -341,6 +381,16 @@ def test_draws_share_the_learning_rate_and_leave_what_makes_a_row():
         assert drawn["CIM, λ=0"].hyperparameters == ROWS["CIM, λ=0"].hyperparameters
         assert 1e-2 <= drawn["CIM"].hyperparameters["cim_lambda"] <= 10
     assert draw(ROWS["VIB"], 1).hyperparameters != draw(ROWS["VIB"], 2).hyperparameters
+
+
+def test_a_short_file_of_mnist_is_named(mnist, tmp_path):
+    from tasks import mnist as read_mnist
+
+    for file in mnist.iterdir():
+        shutil.copy(file, tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8 + 7)))
+    with pytest.raises(InputError, match="and train-labels-idx1-ubyte.gz 7 labels, which do not fit"):
+        read_mnist(tmp_path)
 
 
 def test_the_draw_with_the_best_validation_score_is_chosen(tmp_path):

@@ -26,6 +26,9 @@ def test_columns_are_the_accuracies_of_the_variants(tmp_path):
     header = next(line.split() for line in done.stdout.splitlines() if line.startswith("selected by"))
     assert header[4:10] == ["average", "OR", "MS", "MR", "BG-gap", "only_fg"]
     assert "PUBLISHED, not measured here: Background Challenge" in done.stdout and done.stdout.count("PUBLISHED") == 1
+    next((tmp_path / "in9" / "only_fg" / "val").glob("*/*")).unlink()
+    again = reproduce("background_challenge", "--quick", "--data", "in9", "--algorithms", "ERM", cwd=tmp_path)
+    assert again.returncode == 2 and "ERM-0 holds a run with images '" in again.stderr.splitlines()[-1]
 
 
 def test_image_that_cannot_be_read_is_named(tmp_path):
