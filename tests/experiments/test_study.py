@@ -34,21 +34,21 @@ def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess
 @pytest.fixture(scope="module")
 def quick(mnist, tmp_path_factory):
     output = tmp_path_factory.mktemp("study")
-    done = study(mnist, output, "--quick")
+    done = study(mnist, output, "--quick", "--rows", "main", "further")
     assert done.returncode == 0, done.stderr[-2000:]
     return output, done.stdout
 
 
-def test_quick_trains_every_main_row_and_prints_them(quick):
-    from rows import MAIN
+def test_quick_trains_every_row_but_the_ablations_and_prints_them(quick):
+    from rows import FURTHER, MAIN
 
     output, text = quick
     files = list(output.rglob("results.json"))
-    assert len(files) == len(MAIN)
-    assert all(f"| {name} | 1 |" in text for name in MAIN)
+    assert len(files) == len(MAIN) + len(FURTHER)
+    assert all(f"| {name} | 1 |" in text for name in {**MAIN, **FURTHER})
     for file in files:
         result = json.loads(file.read_text())
-        assert result["status"] == "finished" and result["row"] in MAIN
+        assert result["status"] == "finished" and result["row"] in {**MAIN, **FURTHER}
         test = result["selection"]["last"]["splits"]["test"]
         assert test["metrics"]["acc_wg"] == min(group["accuracy"] for group in test["groups"].values())
 
@@ -65,7 +65,7 @@ def test_masks_are_drawn_of_the_rows_that_have_them(mnist, quick, tmp_path):
 def test_finished_runs_are_not_done_again(mnist, quick):
     output, text = quick
     before = {file: file.stat().st_mtime_ns for file in output.rglob("results.json")}
-    again = study(mnist, output, "--quick")
+    again = study(mnist, output, "--quick", "--rows", "main", "further")
     assert again.returncode == 0 and again.stdout == text
     assert {file: file.stat().st_mtime_ns for file in output.rglob("results.json")} == before
 
