@@ -35,3 +35,11 @@ def mnist(tmp_path_factory) -> Path:
         write_idx(folder / f"{stem}-images-idx3-ubyte.gz", images[rows])
         write_idx(folder / f"{stem}-labels-idx1-ubyte.gz", classes[rows])
     return folder
+
+
+@pytest.fixture(scope="session")
+def photos(mnist):
+    """The task of digits on photographs, seed 0, of the stand-in."""
+    from tasks import Folders, make_task
+
+    return make_task("photos_95", 0, Folders(mnist, mnist))

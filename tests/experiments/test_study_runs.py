@@ -1,0 +1,152 @@
+"""A run of the study: pseudo-environments, batches, steps and evaluations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+
+def test_every_image_is_predicted_by_the_model_that_has_not_seen_it():
+    from cross_fit import out_of_fold_predictions
+
+    images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
+    seen: list[set] = []
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(40))
+            seen.append((set(), set()))
+
+        def forward(self, x):
+            seen[-1][not torch.is_grad_enabled()].update(x.flatten().tolist())
+            return torch.stack([x.flatten() * 0 + self.weight.sum() * 0, torch.ones(len(x))], 1)
+
+    predictions, others = out_of_fold_predictions(Model, images, torch.zeros(40, dtype=torch.int64), images[:3] + 100, 30, seed=0)
+    assert predictions.tolist() == [1] * 40 and others.tolist() == [1] * 3
+    folds = [(trained, predicted - {100, 101, 102}) for trained, predicted in seen]
+    assert len(folds) == 2 and all(not trained & predicted for trained, predicted in folds)
+    assert folds[0][1] | folds[1][1] == set(range(40))
+
+
+def test_a_short_reference_finds_the_background(photos):
+    from training import pseudo_environments
+
+    train = photos.splits["train"]
+    pseudo = pseudo_environments(photos, 0)
+    assert (pseudo.train == train.environments).double().mean() > 0.9
+    assert (pseudo.val == photos.splits["val"].environments).double().mean() > 0.9
+
+
+def test_balanced_batches_hold_rare_images_as_often_as_the_others(photos):
+    from rows import Row
+    from training import _chances
+
+    train = photos.splits["train"]
+    drawn = np.random.default_rng(0).choice(len(train.labels), 20_000, p=_chances(Row("ERM", balanced=True), train, train.environments, None))
+    shares = [((train.labels == y) & (train.environments == e))[drawn].double().mean().item() for y in (0, 1) for e in (0, 1)]
+    assert shares == pytest.approx([0.25] * 4, abs=0.02)
+
+
+def test_a_run_whose_loss_is_not_finite_ends_there(photos):
+    from rows import Row
+    from training import Pseudo, run
+
+    pseudo = Pseudo(photos.splits["train"].environments, photos.splits["val"].environments)
+    result = run(photos, Row("ERM", learning_rate=1e38), 0, 10, pseudo)
+    assert result["steps"] < 10 and result["config"]["steps"] == 10 and len(result["curve"]) == max(1, result["steps"] - 1)
+
+
+@pytest.mark.parametrize("steps, expected", [(1000, list(range(100, 1001, 100))), (1005, [100, 201, 301, 402, 502, 603, 703, 804, 904, 1005]), (2, [1, 2]), (1, [1])])
+def test_the_end_of_training_is_evaluated(steps, expected):
+    from training import evaluations
+
+    assert evaluations(steps) == expected
+
+
+def test_balanced_by_true_environments_draws_every_class_and_environment_as_often(photos):
+    from rows import Row
+    from training import _chances
+
+    train = photos.splits["train"]
+    others = torch.arange(len(train.labels)) % 3  # not numbered as classes
+    chances = torch.from_numpy(_chances(Row("ERM", environments="true", balanced=True), train, others, None))
+    assert [chances[(train.labels == y) & (others == e)].sum().item() for y in (0, 1) for e in (0, 1, 2)] == pytest.approx([1 / 6] * 6)
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(photos):
+    train = photos.splits["train"]
+    return train.images[:32].float() / 255, train.labels[:32], train.environments[:32]
+
+
+def loss_and_gradient(photos, batch, changes: dict, **more):
+    """Of the same weights and the same draws of triplets: the loss, and the gradient of the transformation network."""
+    from rows import Row
+    from steps import objective
+    from training import build
+
+    classifier = build(photos, Row("CIM", changes=changes, **more), 0, 0.5)
+    torch.manual_seed(0)
+    loss = objective(classifier, *batch, None, changes, 0.25)
+    loss.backward()
+    return loss.item(), classifier.morphing.network.features[0].weight.grad
+
+
+@pytest.mark.parametrize("changes", [{"pairs_per_anchor": 1}, {"warm_up": 0.25}, {"scales": 2}])
+def test_a_change_that_changes_nothing_gives_the_shipped_loss(photos, batch, changes):
+    loss, gradient = loss_and_gradient(photos, batch, changes)
+    shipped, expected = loss_and_gradient(photos, batch, {})
+    assert loss == pytest.approx(shipped, abs=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_detached_keeps_the_classifiers_gradient_from_the_network(photos, batch):
+    _, gradient = loss_and_gradient(photos, batch, {"detached": True}, hyperparameters={"cim_lambda": 0.0})
+    assert not gradient.any()
+    _, gradient = loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})
+    assert gradient.any()
+
+
+def test_half_of_a_warm_up_is_half_of_the_weight(photos, batch):
+    whole, none = loss_and_gradient(photos, batch, {})[0], loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0]
+    assert loss_and_gradient(photos, batch, {"warm_up": 0.5})[0] == pytest.approx((whole + none) / 2, abs=1e-5)
+
+
+def test_random_masks_follow_from_the_image_and_have_the_mean(batch):
+    from steps import RandomMask
+
+    images = batch[0]
+    mask = RandomMask(0.7)
+    torch.testing.assert_close(mask(images)[:3], mask(images[:3]))
+    assert mask(images).std() > 0.05
+    for mean in (0.1, 0.5, 0.7, 0.95):
+        assert RandomMask(mean)(images).mean().item() == pytest.approx(mean, abs=0.02)
+    assert not torch.equal(mask(images)[0], mask(images)[1])
+
+
+def test_a_margin_ends_where_it_is_kept(photos, batch):
+    """relu(2 + L_con) is never cut off, relu(-2 + L_con) always."""
+    plain = loss_and_gradient(photos, batch, {})[0]
+    assert loss_and_gradient(photos, batch, {"margin": 2.0})[0] == pytest.approx(plain + 2, abs=1e-5)
+    none = loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0]
+    assert loss_and_gradient(photos, batch, {"margin": -2.0})[0] == pytest.approx(none, abs=1e-6)
+
+
+def test_sparsity_at_once_is_the_whole_weight(photos, batch):
+    sparse = {"hyperparameters": {"cim_sparsity": 100.0, "cim_lambda": 0.0}}
+    slow, at_once = (loss_and_gradient(photos, batch, changes, **sparse)[0] for changes in ({}, {"sparse_at_once": True}))
+    assert at_once - slow > 10
+
+
+def test_random_composites_have_their_mean_and_differ_from_image_to_image(batch):
+    from steps import smooth_noise
+
+    torch.manual_seed(0)
+    masks = smooth_noise(batch[0].repeat(20, 1, 1, 1), 0.7)
+    assert masks.mean().item() == pytest.approx(0.7, abs=0.05) and not torch.equal(masks[0], masks[1])
