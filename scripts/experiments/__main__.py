@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterator
 
 import search
 from figures import draw_curves, draw_masks
-from rows import FURTHER, MAIN, ROWS
+from rows import GROUPS, ROWS
 from runs import Run, chosen_draws, masks_of, needed, read, train_one
 from tables import Results, hyperparameters, table
 from tasks import TASKS, Folders, beside, mnist_folder
@@ -33,7 +33,7 @@ QUICK = {"steps": 2, "seeds": 1, "tasks": ["photos_95"]}
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/study", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to train on")
-    parser.add_argument("--rows", nargs="+", default=["main"], help="rows: 'main', 'further', 'ablations', or names")
+    parser.add_argument("--rows", nargs="+", default=["main"], help=f"rows: {', '.join(GROUPS)}, or names")
     parser.add_argument("--against", nargs="+", default=list(AGAINST), help="rows by name, whose paired differences the tables show")
     parser.add_argument("--seeds", type=int, default=5, help=f"runs per row, with seeds {FIRST_SEED}, {FIRST_SEED + 1}, ...")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of every run")
@@ -79,11 +79,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def known_rows(words: list[str]) -> list[str]:
-    groups = {"main": list(MAIN), "further": list(FURTHER), "ablations": [name for name in ROWS if name not in {**MAIN, **FURTHER}]}
-    rows = [name for word in words for name in groups.get(word, [word])]
+    rows = [name for word in words for name in GROUPS.get(word, [word])]
     for name in rows:
         if name not in ROWS:
-            raise InputError(f"row {name!r} is unknown; choose 'main', 'further', 'ablations', or from: {'; '.join(ROWS)}")
+            raise InputError(f"row {name!r} is unknown; choose {', '.join(GROUPS)}, or from: {'; '.join(ROWS)}")
     return rows
 
 

@@ -7,47 +7,55 @@ from typing import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rows import References
 from torch import Tensor, nn
 
-FOLDS = 2
 BATCH = 64
 
 
 def out_of_fold_predictions(
-    make_model: Callable[[], nn.Module], images: Tensor, labels: Tensor, others: Tensor, steps: int, seed: int
+    make_model: Callable[[], nn.Module], images: Tensor, labels: Tensor, others: Tensor, references: References, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """The class that a model takes every image for, trained on the other fold; of other images, that of both models together.
+    """The class that models take every image for which were trained on the other folds; of other images, that of all models together.
 
     Args:
         make_model: a fresh model, uint8 images (N, C, H, W) -> logits (N, K).
         images: (N, C, H, W) uint8.
         labels: (N,) int64 in [0, K).
         others: (M, C, H, W) uint8, images that no model is trained on.
-        steps: of AdamW, per fold. Few: the reference is to know what is easy, not what is right.
+        references: the models.
         seed: of folds, initial weights and batches.
 
     Returns:
         (N,) and (M,) int64 in [0, K).
     """
-    rng = np.random.default_rng([seed, steps])
-    fold = torch.from_numpy(rng.permutation(len(labels)) % FOLDS)
+    rng = np.random.default_rng([seed, references.steps])
+    fold = torch.from_numpy(rng.permutation(len(labels)) % references.folds)
     predictions, of_others = torch.empty_like(labels), 0
-    for held_out in range(FOLDS):
-        torch.manual_seed(FOLDS * seed + held_out)
-        model = make_model()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        rows = torch.nonzero(fold != held_out).flatten()
-        for _ in range(steps):
-            batch = rows[torch.from_numpy(rng.integers(0, len(rows), BATCH))]
-            optimizer.zero_grad()
-            F.cross_entropy(model(images[batch]), labels[batch]).backward()
-            optimizer.step()
-        rows = torch.nonzero(fold == held_out).flatten()
-        model.eval()
-        with torch.no_grad():
-            predictions[rows] = torch.cat([model(images[part]).argmax(1) for part in rows.split(1000)])
-            of_others = of_others + torch.cat([model(part).softmax(1) for part in others.split(1000)])
+    for held_out in range(references.folds):
+        rows, of_rows = torch.nonzero(fold == held_out).flatten(), 0
+        for number in range(references.models):
+            torch.manual_seed(references.folds * (seed + 1000 * number) + held_out)
+            model = _trained(make_model(), images, labels, torch.nonzero(fold != held_out).flatten(), references.steps, rng)
+            of_rows = of_rows + _probabilities(model, images[rows])
+            of_others = of_others + _probabilities(model, others)
+        predictions[rows] = of_rows.argmax(1)
     return predictions, of_others.argmax(1)
+
+
+def _trained(model: nn.Module, images: Tensor, labels: Tensor, rows: Tensor, steps: int, rng: np.random.Generator) -> nn.Module:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(steps):
+        batch = rows[torch.from_numpy(rng.integers(0, len(rows), BATCH))]
+        optimizer.zero_grad()
+        F.cross_entropy(model(images[batch]), labels[batch]).backward()
+        optimizer.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def _probabilities(model: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([model(part).softmax(1) for part in images.split(1000)])
 
 
 def describe(predictions: Tensor, labels: Tensor, environments: Tensor) -> dict[str, float]:

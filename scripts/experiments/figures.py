@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Iterable, Mapping
 
 from tables import Results
 
@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 def draw_curves(results: Results, task: str, rows: Iterable[str], file: Path) -> None:
     """Worst-group accuracy on the test split and average accuracy on the validation split against the step, mean over seeds, a line per row."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6), sharex=True)
     styles = [(colour, dash) for dash in ("-", "--", ":") for colour in pyplot.colormaps["tab10"].colors]
     shown = [row for row in rows if any((t, r) == (task, row) for t, r, _ in results)]
@@ -35,9 +31,7 @@ def draw_curves(results: Results, task: str, rows: Iterable[str], file: Path) ->
     figure.suptitle(f"{task}: mean over seeds (their number)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
     figure.tight_layout(rect=(0, 0, 0.68, 1))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=80)
-    pyplot.close(figure)
+    _save(figure, file)
 
 
 def draw_masks(images: Tensor, masks: Mapping[str, Tensor], title: str, file: Path) -> None:
@@ -47,12 +41,9 @@ def draw_masks(images: Tensor, masks: Mapping[str, Tensor], title: str, file: Pa
         images: (N, C, H, W) in [0, 1]; of two channels, the first two of red, green and blue.
         masks: row -> (N, 1 or C, H, W).
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
     from torch.nn.functional import pad
 
+    pyplot = _pyplot()
     lines = {"x": pad(images, (0, 0, 0, 0, 0, 3 - images.shape[1])).permute(0, 2, 3, 1), **{row: of_row.mean(1) for row, of_row in masks.items()}}
     figure, axes = pyplot.subplots(len(lines), len(images), figsize=(0.85 * len(images) + 3, 0.9 * len(lines) + 0.4), squeeze=False)
     for axes_of_line, (name, pictures) in zip(axes, lines.items()):
@@ -62,6 +53,20 @@ def draw_masks(images: Tensor, masks: Mapping[str, Tensor], title: str, file: Pa
         axes_of_line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     figure.suptitle(title)
     figure.tight_layout()
+    _save(figure, file)
+
+
+def _pyplot() -> Any:
+    """Without a screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure: Any, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=80)
-    pyplot.close(figure)
+    _pyplot().close(figure)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 MORPHED = {"cim_targets": "morphed", "cim_pairs": "cross_environment"}
 BALANCED = {"environments": "cross_fit", "balanced": True}
 #: the variant that the study ends with, see docs/study.md
 CUT_OUT = {**MORPHED, "cim_composites": True, "cim_sparsity": 0.5, "cim_mask_stride": 2}
 SPARSE = {**CUT_OUT, "cim_composites": False}
+
+
+class References(NamedTuple):
+    """The models that pseudo-environments come from, see :mod:`cross_fit`."""
+
+    steps: int = 100  #: few: they are to know what is easy, not what is right
+    folds: int = 2
+    models: int = 1  #: per fold, their probabilities averaged
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class Row:
     changes: dict[str, Any] = field(default_factory=dict)
     steps: float = 1.0  #: times the number of steps of all rows
     learning_rate: float = 3e-3  #: of AdamW
+    references: References = References()
 
 
 MAIN: dict[str, Row] = {
@@ -87,4 +96,25 @@ ABLATIONS: dict[str, Row] = {
     "the network sees L_con only": Row("CIM", MORPHED, **BALANCED, changes={"detached": True}),
 }
 
-ROWS = {**MAIN, **FURTHER, **{f"ablation: {name}": row for name, row in ABLATIONS.items()}}
+
+def _balanced_by(**references: int) -> Row:
+    """"ERM, balanced" at the learning rate that suits it, with other reference models."""
+    return Row("ERM", **BALANCED, learning_rate=1e-2, references=References(**references))
+
+
+#: how good the pseudo-environments have to be
+REFERENCES: dict[str, Row] = {
+    **{f"{steps} steps": _balanced_by(steps=steps) for steps in (25, 50, 100, 200, 400, 1000)},
+    "five folds": _balanced_by(folds=5),
+    "four models": _balanced_by(models=4),
+    "true environments": Row("ERM", environments="true", balanced=True, learning_rate=1e-2),
+}
+
+#: word of --rows -> its rows
+GROUPS: dict[str, dict[str, Row]] = {
+    "main": MAIN,
+    "further": FURTHER,
+    "ablations": {f"ablation: {name}": row for name, row in ABLATIONS.items()},
+    "references": {f"references: {name}": row for name, row in REFERENCES.items()},
+}
+ROWS = {name: row for group in GROUPS.values() for name, row in group.items()}

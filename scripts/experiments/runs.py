@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import search
-from rows import ROWS
+from rows import ROWS, References
 from tables import Results
 from tasks import Folders
 
@@ -46,7 +46,8 @@ def train_one(run: Run, folders: Folders, output_dir: Path) -> None:
     if "random_mask" in row.changes:
         (model,) = needed([run])
         mean = json.loads(model.file(output_dir).read_text())["mask_mean"]
-    task, pseudo = prepared(run.task, run.seed, folders)
+    task = task_of(run.task, run.seed, folders)
+    pseudo = pseudo_environments(run.task, run.seed, folders, row.references)
     save_json(str(run.file(output_dir)), {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo, mean)})
 
 
@@ -56,7 +57,8 @@ def masks_of(run: Run, folders: Folders) -> tuple[Any, Any]:
     import training
 
     row = search.draw(ROWS[run.row], run.draw)
-    task, pseudo = prepared(run.task, run.seed, folders)
+    task = task_of(run.task, run.seed, folders)
+    pseudo = pseudo_environments(run.task, run.seed, folders, row.references)
     classifier, _, _ = training.fit(task, row, run.seed, training.number_of_steps(task, row, run.steps), pseudo)
     images = task.splits["test"].images[:N_PICTURES].float() / 255
     with torch.no_grad():
@@ -64,15 +66,21 @@ def masks_of(run: Run, folders: Folders) -> tuple[Any, Any]:
 
 
 @functools.lru_cache(maxsize=2)
-def prepared(task_name: str, seed: int, folders: Folders) -> tuple[Any, Any]:
-    """A task and the pseudo-environments of its training images; a process trains several rows on them."""
+def task_of(name: str, seed: int, folders: Folders) -> Any:
+    """The task; a process trains several rows on it."""
     import torch
-    import training
     from tasks import make_task
 
     torch.set_num_threads(1)
-    task = make_task(task_name, seed, folders)
-    return task, training.pseudo_environments(task, seed)
+    return make_task(name, seed, folders)
+
+
+@functools.lru_cache(maxsize=2)
+def pseudo_environments(task: str, seed: int, folders: Folders, references: References) -> Any:
+    """Those of the training and validation images, as :func:`training.pseudo_environments` finds them."""
+    import training
+
+    return training.pseudo_environments(task_of(task, seed, folders), seed, references)
 
 
 def read(folder: Path, runs: list[Run]) -> Results:

@@ -11,18 +11,19 @@ from rows import Row
 from cim_plugin import catalog
 
 SEED = 0  #: of the search; below those of the tables
+LEARNING_RATES = (3e-3, 1e-2, 3e-2, 1e-3)  #: of draws 0, 1, ..., and so on from the first
 
 
 def draw(row: Row, number: int) -> Row:
-    """The row with the hyperparameters of a draw: 0 is the default; the others draw the learning rate from 10^U(-3, -2) and whatever a
-    sweep would draw of the row's algorithm, except what makes the row what it is.
+    """The row with the hyperparameters of a draw: 0 is the default; the others go through the learning rates, which few random draws would
+    miss, and draw whatever a sweep would draw of the row's algorithm, except what makes the row what it is.
 
     All rows share the learning rate of a draw, and a row's control the other values.
     """
     if number == 0:
         return row
     values: dict[str, Any] = {}
-    learning_rate = float(10 ** np.random.RandomState([number]).uniform(-3, -2))
+    learning_rate = LEARNING_RATES[number % len(LEARNING_RATES)]
     for name, entry in catalog.hyperparameters(row.algorithm).items():
         if name not in row.hyperparameters and entry.domain != "fixed":
             values[name] = entry.draw(np.random.RandomState([number, *name.encode()]))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from cross_fit import describe, out_of_fold_predictions
-from rows import Row
+from rows import References, Row
 from steps import RandomMask, change, objective
 from tasks import Images, Task
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ from cim_plugin.wilds_runner.results import versions
 BATCH = 64
 WEIGHT_DECAY = 1e-4  #: of AdamW; the learning rate falls to 0 along a cosine
 N_EVALUATIONS = 10
-REFERENCE_STEPS = 100  #: of the models that pseudo-environments come from
 
 
 class Standardise(nn.Module):
@@ -47,14 +46,14 @@ class Pseudo(NamedTuple):
     val: Tensor  #: (N,) int64
 
 
-def pseudo_environments(task: Task, seed: int) -> Pseudo:
+def pseudo_environments(task: Task, seed: int, references: References) -> Pseudo:
     """Of the training and the validation split."""
     train, val = task.splits["train"], task.splits["val"]
 
     def make_model() -> nn.Module:
         return nn.Sequential(FromBytes(), task.make_encoder(), nn.Linear(task.n_features, task.n_classes))
 
-    return Pseudo(*out_of_fold_predictions(make_model, train.images, train.labels, val.images, REFERENCE_STEPS, seed))
+    return Pseudo(*out_of_fold_predictions(make_model, train.images, train.labels, val.images, references, seed))
 
 
 def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None) -> dict[str, Any]:
@@ -198,6 +197,7 @@ def record(task: Task, row: Row, seed: int, steps: int, done: int, curve: list[d
         chosen = max(curve, key=score)  # the first of equals
         selection[rule] = {"epoch": curve.index(chosen), "score": score(chosen), "splits": {split: _as_split(chosen[split]) for split in ("val", "test")}}
     flags = {"n_epochs": len(evaluations(steps)), "batch_size": BATCH, "steps": steps, "lr": row.learning_rate, "environments": row.environments, "balanced": row.balanced, **row.changes}
+    flags |= {f"reference_{name}": value for name, value in row.references._asdict().items() if value != getattr(References(), name)}
     return {
         "status": "finished",
         "dataset": task.name,

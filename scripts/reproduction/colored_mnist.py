@@ -81,10 +81,12 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     if train(configs, partial(prepare, source=args.data, most=most)):
         return 1
     without = _why_without_domainbed(args)
-    if not without:
+    tables = partial(show, folder, (*RULES, *sweep.RULES), None, columns)
+    if without:
+        tables()
+    else:
         write_raw(digits, folder / "data" / "MNIST" / "raw")
-        sweep.sweep("ColoredMNIST", 3, folder / "data", folder / "DomainBed", args)
-    show(folder, (*RULES, *sweep.RULES), None, columns)
+        sweep.sweep("ColoredMNIST", 3, folder / "data", folder / "DomainBed", args, tables)
     print(f"\n{FIELD}s of the test: {', '.join(BACKGROUNDS)}. The poster shows this experiment as a figure, without numbers.")
     if not is_mnist(args.data):
         print(f"scikit-learn's digits stand in: there is no MNIST in {args.data}.")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Sequence, TextIO
+from typing import Any, Callable, Sequence, TextIO
 
 from tqdm import tqdm
 
@@ -33,11 +33,14 @@ def has_domainbed() -> bool:
     return spec is not None and spec.origin is not None
 
 
-def sweep(dataset: str, n_environments: int, data_dir: Path, folder: Path, args: argparse.Namespace, hparams: dict[str, Any] | None = None) -> None:
+def sweep(
+    dataset: str, n_environments: int, data_dir: Path, folder: Path, args: argparse.Namespace, show: Callable[[], None], hparams: dict[str, Any] | None = None
+) -> None:
     """Launch the jobs that are not done: every environment held out, and every pair; with --quick two algorithms and no pairs.
 
     Args:
         args: algorithms, n_hparams, n_trials, steps and quick.
+        show: prints the tables, also of the other jobs where some failed.
         hparams: overrides of DomainBed's hyperparameters.
 
     Raises:
@@ -55,8 +58,13 @@ def sweep(dataset: str, n_environments: int, data_dir: Path, folder: Path, args:
         locks = [_lock(stack.enter_context(open(folder / f"{name}.lock", "w"))) for name in args.algorithms]
         log, bar = stack.enter_context(open(folder / LOG, "a")), stack.enter_context(tqdm(total=n_jobs, unit="job", dynamic_ncols=True))
         for command in ("delete_incomplete", "launch"):
-            if _call([sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words], log, locks, Jobs(folder, args.algorithms), bar):
-                raise InputError(f"jobs of DomainBed's sweep failed, {folder / LOG} says why; the same command does them again")
+            failed = _call([sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words], log, locks, Jobs(folder, args.algorithms), bar)
+            if failed:
+                break
+    with contextlib.suppress(InputError) if failed else contextlib.nullcontext():  # perhaps all failed
+        show()
+    if failed:
+        raise InputError(f"jobs of DomainBed's sweep failed, {folder / LOG} says why; the same command does them again")
 
 
 def _lock(file: TextIO) -> int:

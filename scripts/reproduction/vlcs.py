@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from pathlib import Path
 
@@ -48,8 +49,7 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     _fetch_weights(hparams)
     folder = options.folder(args, name)
     data = _few_images(args.data, folder / "data") if args.quick else args.data.absolute()
-    sweep("VLCS", len(RELEASE.needs), data, folder, args, hparams)
-    show(folder, RULES, "VLCS")
+    sweep("VLCS", len(RELEASE.needs), data, folder, args, functools.partial(show, folder, RULES, "VLCS"), hparams)
     return 0
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 
-def test_every_image_is_predicted_by_the_model_that_has_not_seen_it():
+@pytest.mark.parametrize("folds, models", [(2, 1), (5, 1), (2, 3)])
+def test_every_image_is_predicted_by_models_that_have_not_seen_it(folds, models):
     from cross_fit import out_of_fold_predictions
+    from rows import References
 
     images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
     seen: list[set] = []
@@ -24,18 +28,19 @@ def test_every_image_is_predicted_by_the_model_that_has_not_seen_it():
             seen[-1][not torch.is_grad_enabled()].update(x.flatten().tolist())
             return torch.stack([x.flatten() * 0 + self.weight.sum() * 0, torch.ones(len(x))], 1)
 
-    predictions, others = out_of_fold_predictions(Model, images, torch.zeros(40, dtype=torch.int64), images[:3] + 100, 30, seed=0)
+    predictions, others = out_of_fold_predictions(Model, images, torch.zeros(40, dtype=torch.int64), images[:3] + 100, References(30, folds, models), seed=0)
     assert predictions.tolist() == [1] * 40 and others.tolist() == [1] * 3
-    folds = [(trained, predicted - {100, 101, 102}) for trained, predicted in seen]
-    assert len(folds) == 2 and all(not trained & predicted for trained, predicted in folds)
-    assert folds[0][1] | folds[1][1] == set(range(40))
+    of_models = [(trained, predicted - {100, 101, 102}) for trained, predicted in seen]
+    assert len(of_models) == folds * models and all(not trained & predicted for trained, predicted in of_models)
+    assert Counter(row for _, predicted in of_models for row in predicted) == {row: models for row in range(40)}
 
 
 def test_a_short_reference_finds_the_background(photos):
+    from rows import References
     from training import pseudo_environments
 
     train = photos.splits["train"]
-    pseudo = pseudo_environments(photos, 0)
+    pseudo = pseudo_environments(photos, 0, References())
     assert (pseudo.train == train.environments).double().mean() > 0.9
     assert (pseudo.val == photos.splits["val"].environments).double().mean() > 0.9
 

@@ -36,6 +36,7 @@ def test_every_environment_and_pair_is_held_out_and_a_failed_job_is_done_again(t
     words = ["--published-setup", "--algorithms", "ERM", "CIM", "--n_hparams", "2", "--n_trials", "1", "--steps", "7"]
     done = reproduce("vlcs", *words, cwd=tmp_path, host=SMALL_SWEEP)
     assert done.returncode == 2 and f"{folder}/sweep.txt says why; the same command does them again" in done.stderr
+    assert any(line.startswith("training_domain ") and " ERM " in line for line in done.stdout.splitlines())  # of what did not fail
     done = reproduce("vlcs", *words, cwd=tmp_path, host=SMALL_SWEEP)
     assert done.returncode == 0, done.stderr
     other = reproduce("vlcs", *words[:-1], "8", cwd=tmp_path, host=SMALL_SWEEP)
