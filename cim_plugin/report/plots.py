@@ -23,6 +23,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 MARKERS = "osD^vPX<>p"
 HATCHES = ("////", "....", "xxxx")
 MOST_PARTS, MOST_CURVES = 12, 12
+LEGEND_WIDTH, LEGEND_LINES = 52, 5  #: characters, and lines of a label
 SIZE = (5.2, 3.9)  #: inches: at 72 dots an inch a phone's width
 
 STYLE = {
@@ -113,13 +114,18 @@ def _looks(table: Table) -> dict[Family, Look]:
         n_used += not shares
         colours.setdefault(family.algorithm, colour)
         hatch = HATCHES[number % len(HATCHES)] if family.control else None
-        looks[family] = Look(_short(family.label), colour, MARKERS[number % len(MARKERS)], "none" if family.control else colour, hatch)
+        looks[family] = Look(_lines(family.label), colour, MARKERS[number % len(MARKERS)], "none" if family.control else colour, hatch)
     return looks
 
 
-def _short(text: str, width: int = 44) -> str:
+def _short(text: str, most: int = LEGEND_WIDTH * LEGEND_LINES) -> str:
     text = printable(text)
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _lines(text: str) -> str:
+    """For a legend: rows differ in their last settings, so that one line would not tell them apart."""
+    return "\n".join(textwrap.wrap(_short(text), LEGEND_WIDTH))
 
 
 def _new(table: Table, what: str, how_to_read: str, height: float = SIZE[1]):
@@ -142,7 +148,7 @@ def _at_least(axes, points: float) -> None:
 
 def _legend(figure, handles, labels) -> None:
     n_columns = 1 if max(map(len, labels)) > 28 else 2
-    n_lines = math.ceil(len(labels) / n_columns)
+    n_lines = math.ceil(sum(label.count("\n") + 1 for label in labels) / n_columns)
     figure.set_figheight(figure.get_figheight() + 0.2 * max(0, n_lines - 4))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(n_columns, len(labels)), handletextpad=0.4)
 

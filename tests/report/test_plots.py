@@ -59,6 +59,15 @@ def test_labels_say_what_is_drawn(drawn):
     assert "CIM, cim_lambda=0 (control)" in texts(drawn["02-waterbirds-parts-average"])
 
 
+def test_rows_that_differ_in_their_last_settings_are_told_apart(tmp_path):
+    many = {"cim_pairs": "cross_environment", "cim_targets": "morphed", "cim_composites": True, "cim_sparsity": 0.5}
+    for stride in (1, 2):
+        write_wilds(tmp_path / str(stride), "CIM", 0, hyperparameters={**many, "cim_mask_stride": stride})
+    plot = next(plots.draw(tables.build(reading.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))
+    legend = [line for line in texts(plot) if "cim_" in line]
+    assert len(set(legend)) > len(many) / 2 and any("cim_mask_stride=2" in line for line in legend) and all(len(line) <= plots.LEGEND_WIDTH for line in legend)
+
+
 def test_points_are_where_the_numbers_are(both_hosts):
     """The figure's own data, before it is drawn."""
     (table,) = [table for table in both_hosts if table.host == "wilds"]
