@@ -14,11 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
-import search
 from figures import draw_curves, draw_masks
 from rows import GROUPS, ROWS
-from runs import Run, chosen_draws, masks_of, needed, read, train_one
-from tables import Results, hyperparameters, table
+from runs import Run, chosen, masks_of, needed, read, train_one
+from tables import Results, draws_table, table
 from tasks import TASKS, Folders, beside, mnist_folder
 from tqdm import tqdm
 
@@ -26,7 +25,7 @@ from cim_plugin.errors import InputError, exit_status
 
 RULES = ("worst_pseudo_group", "average", "worst_class", "worst_group", "last", "oracle")
 AGAINST = ("ERM", "ERM, balanced")
-FIRST_SEED = 10  #: of the tables; variants are tried out, and hyperparameters chosen, on seeds below
+FIRST_SEED = 10  #: of the tables; variants are tried out on seeds below
 QUICK = {"steps": 2, "seeds": 1, "tasks": ["photos_95"]}
 
 
@@ -38,7 +37,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5, help=f"runs per row, with seeds {FIRST_SEED}, {FIRST_SEED + 1}, ...")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of every run")
     parser.add_argument(
-        "--search", type=int, default=1, help="draws of hyperparameters per row and task, on a seed of its own; the best by --rule is trained with all seeds. 1: defaults"
+        "--search", type=int, default=1, help="draws of hyperparameters per row, task and seed, of which the best by --rule on validation data counts; 1: the defaults"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
     parser.add_argument("--mnist", type=Path, default=mnist_folder(), help="folder of MNIST's four .gz files")
@@ -62,9 +61,10 @@ def run(args: argparse.Namespace) -> int:
     if args.search > 1 and args.rule in ("last", "oracle"):
         raise InputError(f"--rule {args.rule} cannot choose hyperparameters on validation data; leave it or --search out")
     rows, args.against = known_rows(args.rows), known_rows(args.against)
-    runs = study(args, list(dict.fromkeys([*rows, *args.against] if args.tables else rows)))
+    searched = study(args, list(dict.fromkeys([*rows, *args.against] if args.tables else rows)))
+    runs = chosen(args.output_dir, searched, args.rule) if args.search > 1 else searched
     results = read(args.output_dir, runs)
-    print_tables(args, rows, results)
+    print_tables(args, rows, results, [read(args.output_dir, [run for run in searched if run.draw == number]) for number in range(args.search)])
     for task in args.tasks if args.curves else ():
         draw_curves(results, task, rows, args.curves / f"{task}.png")
     if args.masks:
@@ -87,25 +87,15 @@ def known_rows(words: list[str]) -> list[str]:
 
 
 def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
-    """Search where that is asked for, then train; what is done already is not done again. The runs of the tables."""
-    cells = [(task, row) for task in args.tasks for row in rows]
-    draws = {}
-    if args.search > 1:
-        searched = [Run(task, row, search.SEED, args.steps, number) for number in range(args.search) for task, row in cells]
-        train(args, searched)
-        draws = chosen_draws(args.output_dir, searched, args.rule)
-    runs = [Run(*cell, seed, args.steps, draws.get(cell, 0)) for seed in range(FIRST_SEED, FIRST_SEED + args.seeds) for cell in cells]
-    train(args, runs)
-    return runs
-
-
-def train(args: argparse.Namespace, runs: list[Run]) -> None:
-    """Train what is not done, on all cores; first what other runs need."""
+    """All runs that are asked for; those that are not done are trained on all cores, first what other runs need."""
+    seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
+    runs = [Run(task, row, seed, args.steps, number) for seed in seeds for number in range(args.search) for task in args.tasks for row in rows]
     for part in (needed(runs), runs):
         left = [run for run in dict.fromkeys(part) if not run.file(args.output_dir).exists()]
         if left and not args.tables:
             for _ in on_all_cores(args, functools.partial(train_one, output_dir=args.output_dir), left):
                 pass
+    return runs
 
 
 def on_all_cores(args: argparse.Namespace, work: Callable[..., Any], runs: list[Run]) -> Iterator[Any]:
@@ -119,12 +109,13 @@ def on_all_cores(args: argparse.Namespace, work: Callable[..., Any], runs: list[
             yield found
 
 
-def print_tables(args: argparse.Namespace, rows: list[str], results: Results) -> None:
+def print_tables(args: argparse.Namespace, rows: list[str], results: Results, by_draw: list[Results]) -> None:
     for task in args.tasks:
         print(f"\n### {task}\n\nTest accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% interval.\n")
         print(table(results, task, rows, args.against, args.rule))
         if args.search > 1:
-            print(f"\nThe best of {args.search} draws by {args.rule} on validation data, seed {search.SEED}:\n\n{hyperparameters(results, task)}")
+            print(f"\nTest worst group of every draw, and in brackets how many seeds chose it by {args.rule} on their validation data:\n")
+            print(draws_table(by_draw, results, task, rows, args.rule))
 
 
 if __name__ == "__main__":

@@ -89,10 +89,14 @@ def read(folder: Path, runs: list[Run]) -> Results:
     return {(run.task, run.row, run.seed): json.loads(file.read_text()) for run, file in done if file.exists()}
 
 
-def chosen_draws(folder: Path, searched: list[Run], rule: str) -> dict[tuple[str, str], int]:
-    """(task, row) -> the draw with the best validation score at the evaluation that the rule chooses; the first of equals."""
-    scores: dict[tuple[str, str], dict[int, float]] = {}
+def chosen(folder: Path, searched: list[Run], rule: str) -> list[Run]:
+    """Of every task, row and seed the draw with the best validation score at the evaluation that the rule chooses, the first of equals; none
+    where a draw is missing."""
+    cells: dict[Run, list[Run]] = {}
     for run in searched:
-        if run.file(folder).exists():
-            scores.setdefault((run.task, run.row), {})[run.draw] = json.loads(run.file(folder).read_text())["selection"][rule]["score"]
-    return {cell: max(sorted(of_draws), key=of_draws.__getitem__) for cell, of_draws in scores.items()}
+        cells.setdefault(run._replace(draw=0), []).append(run)
+
+    def score(run: Run) -> float:
+        return json.loads(run.file(folder).read_text())["selection"][rule]["score"]
+
+    return [max(draws, key=score) for draws in cells.values() if all(run.file(folder).exists() for run in draws)]

@@ -10,7 +10,6 @@ from rows import Row
 
 from cim_plugin import catalog
 
-SEED = 0  #: of the search; below those of the tables
 LEARNING_RATES = (3e-3, 1e-2, 3e-2, 1e-3)  #: of draws 0, 1, ..., and so on from the first
 
 

@@ -60,8 +60,27 @@ def masks(results: list[dict[str, Any]]) -> str:
     return ", ".join(f"{statistics.mean(result[name] for result in results):.2f}" for name in names if name in results[0])
 
 
-def hyperparameters(results: Results, task: str) -> str:
-    """Markdown: a line per row, what it was trained with."""
-    found = {row: result["config"] for (t, row, _), result in results.items() if t == task}
-    values = {row: {"learning rate": config["lr"], **config["hyperparameters"]} for row, config in found.items()}
-    return "\n".join(f"- {row}: " + ", ".join(f"{n} {v:.2g}" if isinstance(v, float) else f"{n} {v}" for n, v in of_row.items()) for row, of_row in values.items())
+def draws_table(by_draw: list[Results], chosen: Results, task: str, rows: Iterable[str], rule: str) -> str:
+    """Markdown: the worst group of every row's draws of hyperparameters, how many seeds chose a draw, and what was drawn.
+
+    Args:
+        by_draw: all results of draw 0, 1, ...
+        chosen: those of the draws that were chosen.
+    """
+    lines = ["| row | " + " | ".join(f"draw {number}" for number in range(len(by_draw))) + " |", "|" + "---|" * (len(by_draw) + 1)]
+    drawn = []
+    for row in rows:
+        of_draws = [{seed: result for (t, r, seed), result in results.items() if (t, r) == (task, row)} for results in by_draw]
+        if not all(of_draws):
+            continue
+        cells, values = [row], []
+        first = next(iter(of_draws[0].values()))["config"]["hyperparameters"]
+        for number, of_seeds in enumerate(of_draws):
+            n_chosen = sum(chosen.get((task, row, seed)) == result for seed, result in of_seeds.items())
+            cells.append(spread(test_value(result, rule, "worst_group") for result in of_seeds.values()) + f" ({n_chosen})")
+            config = next(iter(of_seeds.values()))["config"]
+            changed = {"learning rate": config["lr"], **{name: value for name, value in config["hyperparameters"].items() if first.get(name) != value}}
+            values.append(f"{number}: " + ", ".join(f"{name} {value:.2g}" for name, value in changed.items()))
+        lines.append("| " + " | ".join(cells) + " |")
+        drawn.append(f"- {row}: " + "; ".join(values))
+    return "\n".join([*lines, "", *drawn])
