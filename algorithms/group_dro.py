@@ -10,8 +10,8 @@ from .shard import WHOLE, Shard
 
 def group_means(values: Tensor, groups: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
     """Mean of ``values`` (N,) per group, 0 for an empty one, and the counts: ``groups`` (N,) int64 -> (n_groups,) each."""
-    counts = torch.bincount(groups, minlength=n_groups).to(values.dtype)
-    sums = torch.zeros(n_groups, dtype=values.dtype, device=values.device).index_add(0, groups, values)
+    empty = torch.zeros(n_groups, dtype=values.dtype, device=values.device)
+    sums, counts = empty.index_add(0, groups, values), empty.index_add(0, groups, torch.ones_like(values))  # bincount would wait for a GPU
     return sums / counts.clamp(min=1), counts
 
 
@@ -38,6 +38,6 @@ class GroupWeights(nn.Module):
         everyone = shard.gather(groups)
         means, counts = group_means(shard.gather(losses.detach()), everyone, len(self.weights))
         if self.training:
-            moved = self.weights * torch.exp(self.step_size * means)
+            moved = self.weights * torch.exp(self.step_size * (means - means.max()))  # the same weights, and no overflow
             self.weights.copy_(moved / moved.sum())
         return losses * (self.weights * len(everyone) / counts.clamp(min=1))[groups]

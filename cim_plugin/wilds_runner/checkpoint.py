@@ -82,7 +82,7 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
     before = state.get("config")
     if not isinstance(before, dict):
         raise InputError(f"--resume: {path} is not the state of a run")
-    now = json.loads(json.dumps(config))
+    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(config))
     for name in now:
         if name not in may_differ and before.get(name) != now[name]:
             raise InputError(f"--resume: the run in {log_dir} had {name} {before.get(name)!r}, now it is {now[name]!r}; repeat its flags or choose another --log_dir")

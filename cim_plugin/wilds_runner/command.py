@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import signal
@@ -52,8 +53,8 @@ def make_fabric(config: dict[str, Any]):
     if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has started the processes
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
     n_processes = (len(devices) if isinstance(devices, list) else devices) * config["num_nodes"]
-    if n_processes > config["batch_size"]:
-        raise InputError(f"--batch_size {config['batch_size']} is fewer images than there are processes ({n_processes})")
+    if config["batch_size"] % n_processes:
+        raise InputError(f"--batch_size {config['batch_size']} cannot be shared equally by {n_processes} processes; give a multiple of {n_processes}")
     try:
         return Fabric(
             accelerator="cuda" if on_gpu else "cpu",
@@ -81,6 +82,7 @@ def prepare(config: dict[str, Any], fabric, open_data: Callable[..., Any] | None
     from .image_cache import open_cache
     from .loading import seed_of, seeded
     from .logs import LogFiles
+    from .processes import by_first_process
     from .trainer import Trainer
     from .transforms import make_transform
 
@@ -89,10 +91,10 @@ def prepare(config: dict[str, Any], fabric, open_data: Callable[..., Any] | None
     first = fabric.global_rank == 0
     folder = config["log_dir"]
     state = checkpoint.load_state(folder, config, MAY_DIFFER) if config["resume"] else None
-    if state is None and not config["eval_only"] and os.path.exists(os.path.join(folder, checkpoint.STATE)):
-        raise InputError(f"--log_dir {folder} holds a run already; go on with --resume, or choose another folder")
-    if first:
-        _check_writable(folder)
+    if state is None and not config["eval_only"] and _holds_run(folder):
+        way = "without state.pth, so that nothing can go on from it; choose" if config["resume"] else "already; go on with --resume, or choose"
+        raise InputError(f"--log_dir {folder} holds a run {way} another folder")
+    by_first_process(fabric, lambda: _check_writable(folder))
     with seeded(seed_of(config["seed"], "splits")):
         data = (open_data or open_dataset)(config)
     transform = make_transform(config, data.wilds.original_resolution)
@@ -110,6 +112,14 @@ def prepare(config: dict[str, Any], fabric, open_data: Callable[..., Any] | None
         trainer.load(state)
         trainer.logs.write(f"Resuming from epoch {trainer.epoch}, batch {trainer.batch}\n")
     return trainer
+
+
+def _holds_run(folder: str) -> bool:
+    """A state, or what is published after the first; run_expt's models, too."""
+    from . import checkpoint, results
+
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return any(name in (checkpoint.STATE, results.RESULTS) or name.endswith("_model.pth") for name in names)
 
 
 def _check_writable(folder: str) -> None:
@@ -190,8 +200,9 @@ def _train(trainer) -> int:
 
 
 def _resume_command() -> str:
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    return shlex.join(["cim-plugin", *words, "--resume"])
+    words = sys.argv[2:] if sys.argv[1:2] == ["train"] else sys.argv[1:]  # python -m cim_plugin.wilds_runner has no such word
+    kept = [word for before, word in zip(["", *words], words) if word != "--resume" and not (before == "--resume" and not word.startswith("-"))]
+    return shlex.join(["cim-plugin", "train", *kept, "--resume"])
 
 
 def print_summary(trainer) -> None:
@@ -225,6 +236,7 @@ def evaluate_only(trainer) -> None:
         trainer.classifier.load_state_dict(saved["algorithm"])
     except (KeyError, RuntimeError) as error:
         raise InputError(f"--eval_only: {path} is not a model of {config['algorithm']} with --model {config['model']}") from error
+    _check_same_network(config, os.path.join(folder, results.RESULTS))
     trainer.epoch = saved["epoch"]
     for key in trainer.splits:
         predicted, _, outcome = trainer.evaluate_split(key)
@@ -233,3 +245,15 @@ def evaluate_only(trainer) -> None:
         if config["save_pred"] and trainer.fabric.global_rank == 0:
             for name in {str(trainer.epoch), word}:
                 checkpoint.save_predictions(os.path.join(folder, results.prediction_file(config, key, name)), predicted)
+
+
+def _check_same_network(config: dict[str, Any], path: str) -> None:
+    """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else."""
+    if not os.path.exists(path):
+        return
+    with open(path) as file:
+        before = json.load(file)["config"]
+    now = json.loads(json.dumps(config))
+    for name in ("transform", "target_resolution", "resize_scale", "hyperparameters"):
+        if before.get(name) != now[name]:
+            raise InputError(f"--eval_only: {path} has {name} {before.get(name)!r}, now it is {now[name]!r}; repeat its flags")

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from .. import catalog
+from ..catalog import parse_bool
 from ..errors import InputError
 from . import defaults
 
@@ -38,13 +39,6 @@ def _literal(text: str) -> Any:
         return text
 
 
-def parse_bool(text: str) -> bool:
-    """true or false, in any case."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
-    return text.lower() == "true"
-
-
 def _number(low: float, strict: bool = False):
     def number(text: str) -> float:
         value = float(text)
@@ -72,7 +66,7 @@ def _fraction(text: str) -> float:
     return value
 
 
-_FLAG = {"type": parse_bool, "const": True, "nargs": "?"}
+_FLAG = catalog.BOOL_FLAG
 _PAIRS = {"nargs": "*", "action": KeyValues, "metavar": "KEY=VALUE"}
 
 #: group of flags -> flag -> argparse's keywords. No default: it is set by dataset, algorithm, model or scheduler. A default of None: off.
@@ -179,9 +173,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             group.add_argument(*words, **_described(keywords))
     group = parser.add_argument_group("hyperparameters of the algorithm")
     for name, entry in catalog.all_hyperparameters().items():
-        keywords = _FLAG if isinstance(entry.default, bool) else {"type": type(entry.default)}
-        said = f"{entry.help}: {entry.values} (default: {entry.default})".replace("%", "%%")
-        group.add_argument(f"--{name}", **keywords, help=said + _SAID)
+        group.add_argument(f"--{name}", **{**entry.flag, "help": entry.flag["help"] + _SAID})
 
 
 _SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the help has the default already

@@ -132,7 +132,7 @@ MODELS: dict[str, dict[str, Any]] = {
 SCHEDULERS: dict[str, dict[str, Any]] = {
     "linear_schedule_with_warmup": {"scheduler_kwargs": {"num_warmup_steps": 0}},
     "cosine_schedule_with_warmup": {"scheduler_kwargs": {"num_warmup_steps": 0}},
-    "ReduceLROnPlateau": {},
+    "ReduceLROnPlateau": {"scheduler_kwargs": {"mode": "max"}},  # of run_expt's defaults not this one: its "min" waits for metrics to fall, and all of them are accuracies
     "StepLR": {"scheduler_kwargs": {"step_size": 1}},
     "MultiStepLR": {"scheduler_kwargs": {"gamma": 0.1}},
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 
 import torch
 from torch import Tensor
@@ -28,8 +27,11 @@ def avg_over_groups(v: Tensor, g: Tensor, n_groups: int) -> tuple[Tensor, Tensor
 
 def install() -> None:
     """Let the evaluators use :func:`avg_over_groups` where torch_scatter cannot be imported; only there."""
-    if importlib.util.find_spec("torch_scatter") is not None:
+    try:
+        importlib.import_module("torch_scatter")
         return
+    except Exception:  # missing, or left behind by another torch
+        pass
     for name in ("wilds.common.utils", "wilds.common.metrics.metric", "wilds.common.metrics.all_metrics", "wilds.common.metrics.loss"):
         module = importlib.import_module(name)
         if hasattr(module, "avg_over_groups"):

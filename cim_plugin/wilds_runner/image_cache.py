@@ -18,6 +18,7 @@ from ..autoload import user_cache
 from ..errors import InputError
 from .datasets import Dataset
 from .loading import Images, Loader, evaluation_order
+from .processes import by_first_process
 from .transforms import Transform
 
 GB = 10**9
@@ -39,9 +40,10 @@ def open_cache(config: dict[str, Any], data: Dataset, transform: Transform, fabr
     height, width = transform.size
     name = f"{config['dataset']}-{height}x{width}-{fingerprint(data.wilds.data_dir, transform)}.npy"
     path = os.path.join(user_cache(), "images", name)
-    if not os.path.exists(path) and not _wanted(config, n_bytes(data, transform)):
+    if not fabric.broadcast(os.path.exists(path) or _wanted(config, n_bytes(data, transform))):  # processes may see different disks
         return None
-    if fabric.local_rank == 0:
+    by_first_process(fabric, lambda: _build_once(path, data, transform, config["loader_kwargs"], show))
+    if fabric.local_rank == 0 and fabric.global_rank != 0:  # of another machine
         _build_once(path, data, transform, config["loader_kwargs"], show)
     fabric.barrier()
     return np.load(path, mmap_mode="r")
@@ -76,7 +78,7 @@ def _files(folder: str, prefix: str = ""):
             if entry.is_dir():
                 yield from _files(entry.path, f"{prefix}{entry.name}/")
             else:
-                status = entry.stat()
+                status = entry.stat(follow_symlinks=os.path.exists(entry.path))  # a link to nothing counts as what it is
                 yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns
 
 

@@ -1,7 +1,7 @@
 """Batches of uint8 images: which rows, in which order, and read by whom.
 
-Everything random follows from (seed, epoch, row), so that a run gives the same batches whatever the number of workers
-and processes, and can be taken up again at any batch.
+Everything random follows from the seed, the epoch and the place in it, so that a run gives the same batches whatever the
+number of workers and processes, and can be taken up again at any batch. An image that is drawn twice is augmented twice.
 """
 
 from __future__ import annotations
@@ -199,12 +199,12 @@ class TrainingOrder:
     def epoch(self, epoch: int, rank: int = 0, n_processes: int = 1) -> list[list[tuple[int, int]]]:
         """This process's part of every batch: (row of the split, seed of its augmentation).
 
-        Processes get equally many rows; up to ``n_processes - 1`` rows of a last, smaller batch are left out.
+        Processes get equally many rows; of a batch that does not divide, the last one of an epoch, up to ``n_processes - 1`` are left out.
         """
         with seeded(seed_of(self.seed, "order", epoch)):
-            batches = [[int(row) for row in batch] for batch in self.sampler]
+            batches = [[(int(row), seed_of(self.seed, epoch, number, place)) for place, row in enumerate(batch)] for number, batch in enumerate(self.sampler)]
         parts = [batch[rank * (len(batch) // n_processes) : (rank + 1) * (len(batch) // n_processes)] for batch in batches]
-        return [[(row, seed_of(self.seed, epoch, row)) for row in part] for part in parts if part]
+        return [part for part in parts if part]
 
 
 def evaluation_order(n: int, batch_size: int, rank: int = 0, n_processes: int = 1) -> list[list[tuple[int, int]]]:

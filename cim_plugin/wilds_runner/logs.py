@@ -94,7 +94,7 @@ class Averages:
                 means, counts = group_means(value, groups, self.n_groups)
                 self._sum(f"{name}_group", means * counts)
         if self.n_groups:
-            counts = torch.bincount(groups, minlength=self.n_groups).double()
+            _, counts = group_means(torch.ones(len(groups), dtype=torch.float64, device=groups.device), groups, self.n_groups)
             self._sum("count_group", counts)
             if group_weights is not None:
                 self._sum("weight_group", group_weights.to(counts.device) * counts)

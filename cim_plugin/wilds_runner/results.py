@@ -22,6 +22,7 @@ from .evaluation import as_record
 if TYPE_CHECKING:
     from .trainer import Trainer
 
+RESULTS = "results.json"
 PACKAGES = ("torch", "torchvision", "timm", "wilds", "lightning-fabric", "numpy", "pytorch-msssim")
 
 
@@ -81,7 +82,7 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor]) -> None:
         if config["save_pred"]:
             for split, labels in predicted.items():
                 checkpoint.save_predictions(os.path.join(folder, prediction_file(config, split, word)), labels)
-    checkpoint.save_json(os.path.join(config["log_dir"], "results.json"), summary(trainer))
+    checkpoint.save_json(os.path.join(config["log_dir"], RESULTS), summary(trainer))
 
 
 def _val_metric(trainer: Trainer) -> float | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import Any, Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..algorithms.classifier import LOG_NAMES, RobustClassifier
+from ..algorithms.classifier import LOG_NAMES, LossTerms, RobustClassifier
 from ..algorithms.shard import Shard
 from ..errors import InputError, NotFinite
 from . import checkpoint, cross_fit, results, selection
@@ -21,8 +21,10 @@ from .loading import Batch, Loader, TrainingOrder, evaluation_order, make_loader
 from .logs import Averages, LogFiles
 from .model import build_model, compile_modules, group_environments
 from .optimization import WARMUPS, make_optimizer, make_scheduler
+from .processes import by_first_process
 from .transforms import Transform
 
+NO_TRIPLET = "no_triplet"  #: the share of anchors without a positive or a negative, in train_algo.csv
 SAVE_SECONDS = 600  #: a long epoch is saved this often between its steps
 AFTER_NOT_FINITE = "the last good state is kept. Try a smaller --lr or --max_grad_norm 1, with another --log_dir"
 
@@ -48,6 +50,7 @@ class Trainer:
         self.fabric = fabric
         self.rules = selection.rules(config["val_metric"], config["val_metric_decreasing"])
         self.splits = _evaluated_splits(config, data)
+        self._check_metrics()
         self.order = TrainingOrder(config, data.splits["train"], data.grouper)
         self.transform, self.cache = transform, cache
         self.loaders: dict[str, Loader] = {key: make_loader(config, data, key, transform, cache) for key in ("train", *self.splits)}
@@ -55,6 +58,7 @@ class Trainer:
         self.pseudo: dict[str, Tensor] | None = None  #: with --cross_fit, once they are known: split -> (N,) int64 pseudo-environments
 
         self.classifier = build_model(config, data, transform)
+        _check_size(self.classifier, config, transform)
         if config["compile"]:
             compile_modules(self.classifier)
         optimizer = make_optimizer(config, self.classifier.parameters(), fabric.device.type)
@@ -76,6 +80,15 @@ class Trainer:
         self.bar: Any  #: a tqdm progress bar, set by :meth:`start`
         self.stop_asked = False  #: set it from a signal handler to stop after the step that runs
 
+    def _check_metrics(self) -> None:
+        """Before the first epoch, which may take hours: a perfect prediction has the metrics that every other one has."""
+        val = self.data.splits["val"]
+        perfect = evaluate(self.data, val, val.labels)
+        self.rules["best"].applies({"val": perfect})
+        metric = self.config["scheduler_metric_name"]
+        if self.config["scheduler"] == "ReduceLROnPlateau" and metric not in perfect.metrics:
+            raise InputError(f"--scheduler_metric_name {metric!r} is not among the metrics: {', '.join(perfect.metrics)}")
+
     # --- training -----------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
@@ -95,9 +108,8 @@ class Trainer:
     def _cross_fit(self) -> None:
         """Find the pseudo-environments. The state comes after the file: one that counts on the file finds it."""
         with self.clock.measure("cross_fit"):
-            pseudo = self._by_first_process(self._pseudo_environments)
-        if self.fabric.global_rank == 0:
-            cross_fit.write(self.config["log_dir"], self.data, pseudo)
+            pseudo = by_first_process(self.fabric, self._pseudo_environments)
+        by_first_process(self.fabric, lambda: cross_fit.write(self.config["log_dir"], self.data, pseudo))
         self._go_by(pseudo)
         shares = ", ".join(f"{100 * share:.1f}% of {key}" for key, share in cross_fit.shares_that_agree(self.data.splits, pseudo).items())
         self.logs.write(f"\nCross-fit: the pseudo-environment agrees with the label for {shares}\n")
@@ -160,7 +172,7 @@ class Trainer:
             self._update_weights()
         predictions = terms.logits.detach().argmax(1)
         self.seen.append((batch.rows, predictions))
-        self._add_to_log(terms.losses, objective, predictions == labels, groups)
+        self._add_to_log(terms, objective, predictions == labels, groups)
         self.batch += 1
         self.bar.update()
         if self.batch % (self.config["log_every"] * self.config["gradient_accumulation_steps"]) == 0:
@@ -174,15 +186,19 @@ class Trainer:
         if self.scheduler is not None and self.config["scheduler"] in WARMUPS:
             self.scheduler.step()
 
-    def _add_to_log(self, losses: dict[str, Tensor], objective: Tensor, correct: Tensor, groups: Tensor) -> None:
-        extra = {LOG_NAMES[name]: values for name, values in losses.items() if name != "supervised"}
-        self.averages.add(groups, self._group_weights(), loss=losses["supervised"], acc=correct, objective=objective.expand(len(groups)), **extra)
+    def _add_to_log(self, terms: LossTerms, objective: Tensor, correct: Tensor, groups: Tensor) -> None:
+        extra = {LOG_NAMES[name]: values for name, values in terms.losses.items() if name != "supervised"}
+        if terms.without_triplet is not None:
+            extra[NO_TRIPLET] = (terms.without_triplet / len(groups)).expand(len(groups))
+        self.averages.add(groups, self._group_weights(), loss=terms.losses["supervised"], acc=correct, objective=objective.expand(len(groups)), **extra)
 
     def _log_line(self) -> None:
         self._check_finite()
         if self.fabric.world_size > 1:
             self.averages.add_up(self.fabric)
         line = self.averages.line()
+        if line.get(NO_TRIPLET) == 1:
+            self.logs.write(f"warning: no image had a positive and a negative up to epoch {self.epoch}, batch {self.batch - 1}: L_con was 0; a larger --batch_size has more\n")
         steps = math.ceil(self.batch / self.config["gradient_accumulation_steps"])
         self.logs.row("train_algo.csv", {"epoch": self.epoch, "batch": steps, **line}, self.epoch * len(self.order) + self.batch)
         self.bar.set_postfix_str(f"epoch {self.epoch}, loss {line['loss_avg']:.3f}, acc {line['acc_avg']:.3f}", refresh=False)
@@ -252,11 +268,7 @@ class Trainer:
         if name != "ReduceLROnPlateau":
             self.scheduler.step()
             return
-        metrics = outcomes[self.config["scheduler_metric_split"]].metrics
-        metric = self.config["scheduler_metric_name"]
-        if metric not in metrics:
-            raise InputError(f"--scheduler_metric_name {metric!r} is not among the metrics: {', '.join(metrics)}")
-        self.scheduler.step(metrics[metric])
+        self.scheduler.step(outcomes[self.config["scheduler_metric_split"]].metrics[self.config["scheduler_metric_name"]])
 
     def _log_outcome(self, key: str, outcome: Outcome) -> None:
         self.logs.row(f"{key}_eval.csv", {"epoch": self.epoch, **outcome.metrics}, self.epoch)
@@ -313,7 +325,9 @@ class Trainer:
             self._go_by(cross_fit.read(self.config["log_dir"], self.data))
         self.chosen = {name: selection.Chosen(*choice) for name, choice in state["chosen"].items()}
         self.outcomes = {name: {key: Outcome(**outcome) for key, outcome in of_rule.items()} for name, of_rule in state["outcomes"].items()}
-        self.seen = [tuple(pair) for pair in state["seen"]]
+        if self.batch and self.fabric.world_size > 1:
+            raise InputError(f"--resume: the run in {self.config['log_dir']} stopped within an epoch, which one process trains to its end; go on with one")
+        self.seen = [(rows, predictions.to(self.fabric.device)) for rows, predictions in state["seen"]]
         self.averages.load(state["averages"])
         self.clock.seconds.update(state["clock"])
         self.bar.update(self.epoch * len(self.order) + self.batch)
@@ -321,29 +335,12 @@ class Trainer:
             self._publish(state["predicted"])
 
     def _save(self, state: dict[str, Any]) -> None:
-        if self.fabric.global_rank == 0:
-            checkpoint.save(os.path.join(self.config["log_dir"], checkpoint.STATE), state)
-        self.fabric.barrier()
+        by_first_process(self.fabric, lambda: checkpoint.save(os.path.join(self.config["log_dir"], checkpoint.STATE), state))
 
     def _publish(self, predicted: dict[str, Tensor]) -> None:
-        if self.fabric.global_rank == 0:
-            results.publish(self, predicted)
-        self.fabric.barrier()
+        by_first_process(self.fabric, lambda: results.publish(self, predicted))
 
     # --- processes ----------------------------------------------------------------------------------------------------
-
-    def _by_first_process(self, compute: Callable[[], Any]) -> Any:
-        """What the first process computes, in all of them; they also fail together."""
-        found = None
-        if self.fabric.global_rank == 0:
-            try:
-                found = compute()
-            except (InputError, NotFinite) as error:
-                found = error
-        found = self.fabric.broadcast(found)
-        if isinstance(found, Exception):
-            raise found
-        return found
 
     def _gather(self, values: Tensor) -> Tensor:
         if self.fabric.world_size == 1:
@@ -367,3 +364,15 @@ def _evaluated_splits(config: dict[str, Any], data: Dataset) -> list[str]:
         raise InputError(f"--eval_splits {unknown[0]!r} is not a split of {config['dataset']}: {', '.join(data.splits)}")
     wanted = others if config["evaluate_all_splits"] else [key for key in others if key in config["eval_splits"]]
     return ["val", *(key for key in wanted if len(data.splits[key].labels))]
+
+
+@torch.no_grad()
+def _check_size(classifier: RobustClassifier, config: dict[str, Any], transform: Transform) -> None:
+    """Raise InputError where the model cannot take images of this size."""
+    try:
+        classifier.eval()(torch.zeros(1, 3, *transform.size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        height, width = transform.size
+        raise InputError(f"--model {config['model']} cannot take images of {height}x{width} ({str(error) or type(error).__name__}); give another --target_resolution") from error
+    finally:
+        classifier.train()

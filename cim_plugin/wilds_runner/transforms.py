@@ -86,7 +86,7 @@ def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] 
     size = size or original_resolution
     if size is None:
         raise InputError(f"--transform {name} leaves the images of {config['dataset']} as they are, of unknown size; give --target_resolution")
-    crop = target or original_resolution
+    crop = target or (size if name == "image_base" else original_resolution)  # image_base has cut a square already
     training_size = size if config["additional_train_transform"] is None else crop
     standardise = StandardisePerImage() if name == "rxrx1" else StandardiseImageNet()
     return Transform(T.Compose(steps), _augment(config, crop), standardise, tuple(size), tuple(training_size))

@@ -88,7 +88,7 @@ def make_loaders(root: str, batch_size: int, show: bool) -> dict:
     subset = dataset.get_subset("val", transform=pipeline)
     default = get_eval_loader("standard", subset, batch_size)
     config = {"dataset": "waterbirds", "cache": True, "loader_kwargs": {}}
-    cache = open_cache(config, SimpleNamespace(wilds=dataset), transform, SimpleNamespace(local_rank=0, barrier=lambda: None), show=show)
+    cache = open_cache(config, SimpleNamespace(wilds=dataset), transform, SimpleNamespace(local_rank=0, global_rank=0, barrier=lambda: None, broadcast=lambda value: value), show=show)
     ours = [Loader(Images(dataset, np.asarray(subset.indices), transform, False, kept), {}) for kept in (None, cache)]
     order = evaluation_order(len(subset), batch_size)
 

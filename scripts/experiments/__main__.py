@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterator
 from figures import draw_curves, draw_masks
 from rows import GROUPS, ROWS
 from runs import Run, chosen, masks_of, needed, read, train_one
-from tables import Results, draws_table, table
+from tables import Results, draws_table, references, table
 from tasks import TASKS, Folders, beside, mnist_folder
 from tqdm import tqdm
 
@@ -113,6 +113,8 @@ def print_tables(args: argparse.Namespace, rows: list[str], results: Results, by
     for task in args.tasks:
         print(f"\n### {task}\n\nTest accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% interval.\n")
         print(table(results, task, rows, args.against, args.rule))
+        if set(rows) <= GROUPS["references"].keys():
+            print(f"\n{references(results, task, rows)}")
         if args.search > 1:
             print(f"\nTest worst group of every draw, and in brackets how many seeds chose it by {args.rule} on their validation data:\n")
             print(draws_table(by_draw, results, task, rows, args.rule))

@@ -54,6 +54,17 @@ def table(results: Results, task: str, rows: Iterable[str], against: Iterable[st
     return "\n".join(lines)
 
 
+def references(results: Results, task: str, rows: Iterable[str]) -> str:
+    """Markdown: a line per row, how good its pseudo-environments of the training images are."""
+    lines = []
+    for row in rows:
+        found = [result["pseudo_environments"] for (t, r, _), result in results.items() if (t, r) == (task, row) and result["config"]["environments"] == "cross_fit"]
+        if found and found[0]:
+            of_rare, of_flagged = (statistics.mean(100 * of_seed[name] for of_seed in found) for name in ("rare_found", "found_are_rare"))
+            lines.append(f"- {row}: {of_rare:.0f}% of the rare images are found, {of_flagged:.0f}% of what is flagged is rare")
+    return "\n".join(lines)
+
+
 def masks(results: list[dict[str, Any]]) -> str:
     """The mean of m where the digit is and where it is not, or of all where that is not known, at the end of training; "" for a row without masks."""
     names = ("mask_on_figure", "mask_on_ground") if "mask_on_figure" in results[0] else ("mask_mean",)

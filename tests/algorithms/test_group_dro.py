@@ -115,3 +115,9 @@ def test_weights_travel_with_the_state_dict():
     other.load_state_dict(weights.state_dict())
     assert torch.equal(other.weights, weights.weights)
     assert not other.weights.equal(GroupWeights(IN_TRAINING, 0.5).weights)
+
+
+def test_a_large_step_does_not_overflow():
+    weights = GroupWeights(torch.tensor([True, True, False]), 100.0)
+    losses = weights(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 1, 1]))
+    assert losses.isfinite().all() and weights.weights.tolist() == [0, 1, 0]

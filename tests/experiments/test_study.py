@@ -111,24 +111,27 @@ def test_draws_share_the_learning_rate_and_leave_what_makes_a_row():
     assert draw(ROWS["VIB"], 4).learning_rate == ROWS["VIB"].learning_rate and draw(ROWS["VIB"], 4).hyperparameters != ROWS["VIB"].hyperparameters
 
 
-def test_the_draw_with_the_best_validation_score_is_chosen(tmp_path):
-    from runs import Run, chosen_draws
+def test_the_draw_with_the_best_validation_score_is_chosen_where_all_are_done(tmp_path):
+    from runs import Run, chosen
 
-    searched = [Run("photos_95", row, 0, 5, number) for row in ("ERM", "CIM") for number in range(3)]
-    for run, score in zip(searched, (0.2, 0.9, 0.5, 0.7, 0.7, 0.1)):
+    searched = [Run("photos_95", row, seed, 5, number) for row in ("ERM", "CIM") for seed in (10, 11) for number in range(3)]
+    for run, score in zip(searched, (0.2, 0.9, 0.5, 0.7, 0.7, 0.1, 0.1, 0.2, 0.3, 0.4, 0.5)):  # of the last one there is none
         run.file(tmp_path).parent.mkdir(parents=True)
         run.file(tmp_path).write_text(json.dumps({"selection": {"average": {"score": score}}}))
-    assert chosen_draws(tmp_path, searched, "average") == {("photos_95", "ERM"): 1, ("photos_95", "CIM"): 0}
+    assert chosen(tmp_path, searched, "average") == [Run("photos_95", "ERM", 10, 5, 1), Run("photos_95", "ERM", 11, 5, 0), Run("photos_95", "CIM", 10, 5, 2)]
 
 
 def test_a_search_trains_the_chosen_draw(mnist, tmp_path):
     done = study(mnist, tmp_path, "--quick", "--rows", "ERM", "--search", "2")
     assert done.returncode == 0, done.stderr[-2000:]
     files = sorted(str(file.relative_to(tmp_path / "quick")) for file in tmp_path.rglob("results.json"))
-    scores = [json.loads((tmp_path / "quick" / file).read_text())["selection"]["worst_pseudo_group"]["score"] for file in files if "/0/" in file]
-    winner = "steps_2" if scores[0] >= scores[1] else "steps_2_draw_1"
-    assert files == sorted(["steps_2/photos_95/ERM/0/results.json", "steps_2_draw_1/photos_95/ERM/0/results.json", f"{winner}/photos_95/ERM/10/results.json"])
-    assert "| ERM | 1 |" in done.stdout
+    assert files == ["steps_2/photos_95/ERM/10/results.json", "steps_2_draw_1/photos_95/ERM/10/results.json"]
+    found = [json.loads((tmp_path / "quick" / file).read_text())["selection"]["worst_pseudo_group"] for file in files]
+    winner = found[0]["score"] < found[1]["score"]
+    tested = [f"{100 * of_draw['splits']['test']['metrics']['acc_wg']:.1f} ({int(winner == number)})" for number, of_draw in enumerate(found)]
+    assert f"| ERM | {tested[0]} | {tested[1]} |" in done.stdout and "- ERM: 0: learning rate 0.003; 1: learning rate 0.01" in done.stdout
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("| ERM | 1 |"))
+    assert line.split("|")[4].strip() == tested[winner].split()[0]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

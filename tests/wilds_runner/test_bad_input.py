@@ -14,6 +14,7 @@ import torch
 from small_runs import COLUMNS, model_path, read_metadata, read_model, relative_files, results, train, write_metadata
 
 from cim_plugin.wilds_runner import checkpoint, trainer
+from cim_plugin.wilds_runner.trainer import Trainer
 
 
 @pytest.fixture
@@ -63,7 +64,9 @@ FLAGS = {
     "an unknown split scheme": (["--split_scheme", "mixed"], ["mixed"]),
     "images without a common size": (["--transform", "image_base", "--target_resolution", "0"], ["0"]),
     "half precision on a CPU": (["--precision", "16-mixed"], ["16-mixed", "bf16-mixed"]),
-    "fewer images per step than processes": (["--batch_size", "1", "--devices", "2"], ["--batch_size 1", "2"]),
+    "images that processes cannot share": (["--batch_size", "21", "--devices", "2"], ["--batch_size 21", "a multiple of 2"]),
+    "an unknown metric of the schedule": (["--scheduler", "ReduceLROnPlateau", "--scheduler_metric_name", "acc"], ["'acc'", "adj_acc_avg"]),
+    "a model for larger images": (["--model", "densenet121", "--model_kwargs", "pretrained=false"], ["densenet121", "28x28", "--target_resolution"]),
     "images too small for the library": (
         ["--algorithm", "CIM", "--cim_similarity", "pytorch_msssim", "--cim_floor", "exact"],
         ["pytorch_msssim", "160"],
@@ -182,7 +185,17 @@ def test_a_log_dir_that_holds_a_run_is_not_overwritten(attempt, release, tmp_pat
     assert attempt(release)[0] == 0
     before = (tmp_path / "run" / "train_algo.csv").read_bytes()
     assert_refused(attempt(release), "holds a run already", "--resume")
+    (tmp_path / "run" / "state.pth").unlink()
+    assert_refused(attempt(release), "holds a run already", "choose another folder")
+    assert_refused(attempt(release, "--resume"), "without state.pth", "choose another folder")
+    (tmp_path / "run" / "results.json").unlink()  # as run_expt leaves its folder
+    assert_refused(attempt(release), "holds a run already", "choose another folder")
     assert (tmp_path / "run" / "train_algo.csv").read_bytes() == before
+
+
+def test_metrics_are_looked_up_before_the_first_step(attempt, release, monkeypatch):
+    monkeypatch.setattr(Trainer, "_step", None)
+    assert_refused(attempt(release, "--val_metric", "acc_avg"), "'acc_avg'")
 
 
 def test_a_run_of_another_configuration_is_not_resumed(attempt, release):
@@ -221,6 +234,12 @@ def test_a_damaged_state_is_refused(attempt, release, tmp_path):
 def test_eval_only_refuses_the_model_of_another_algorithm(attempt, release, tmp_path):
     assert attempt(release)[0] == 0
     assert_refused(attempt(release, "--eval_only", algorithm="CIM"), "not a model of CIM with --model small_cnn")
+
+
+@pytest.mark.parametrize("flags, name", [(["--cim_mask_stride", "2"], "hyperparameters"), (["--target_resolution", "32"], "target_resolution")])
+def test_eval_only_refuses_what_the_weights_fit_and_was_not_trained(attempt, release, flags, name):
+    assert attempt(release, algorithm="CIM")[0] == 0
+    assert_refused(attempt(release, "--eval_only", *flags, algorithm="CIM"), "results.json", f"has {name}", "repeat its flags")
 
 
 def _full(*_):

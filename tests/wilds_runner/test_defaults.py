@@ -82,7 +82,7 @@ def test_models_have_the_defaults_of_wilds(model, wilds_checkout, configure):
 def test_schedulers_have_the_defaults_of_wilds(scheduler, wilds_checkout, configure):
     expected = _table(wilds_checkout, "scheduler", "scheduler_defaults")[scheduler]["scheduler_kwargs"]
     actual = configure("--dataset", "celebA", "--scheduler", scheduler, "--scheduler_metric_name", "acc_avg")
-    assert actual["scheduler_kwargs"] == expected
+    assert actual["scheduler_kwargs"] == (expected or {"mode": "max"})  # of ReduceLROnPlateau alone: our metrics are accuracies
 
 
 def test_every_dataset_of_the_package_is_known_or_refused_with_a_reason():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,19 +75,22 @@ def host_functions(monkeypatch):
 
 def test_ours_is_used_where_torch_scatter_is_missing(host_functions, monkeypatch):
     functions, its_own = host_functions
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "torch_scatter", None)
     install()
     assert functions() == {groupwise.avg_over_groups}
     install()
     assert functions() == {groupwise.avg_over_groups}
 
 
-def test_the_hosts_own_stays_where_torch_scatter_is_installed(host_functions, monkeypatch, tmp_path):
+@pytest.mark.parametrize("content, is_replaced", [("", False), ("raise OSError('undefined symbol: of another torch')", True)])
+def test_the_hosts_own_stays_where_torch_scatter_can_be_imported(host_functions, monkeypatch, tmp_path, content, is_replaced):
     functions, its_own = host_functions
-    (tmp_path / "torch_scatter.py").write_text("raise ImportError('it is not even imported')")
+    (tmp_path / "torch_scatter.py").write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch_scatter", raising=False)
     install()
-    assert functions() == {its_own}
+    sys.modules.pop("torch_scatter", None)
+    assert functions() == {groupwise.avg_over_groups if is_replaced else its_own}
 
 
 def test_every_use_in_the_package_of_wilds_is_covered():

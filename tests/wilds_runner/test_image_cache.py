@@ -21,7 +21,7 @@ from cim_plugin.wilds_runner.transforms import make_transform
 
 N_IMAGES, SIDE = 51, 16
 N_BYTES = N_IMAGES * SIDE * SIDE * 3
-Fabric = namedtuple("Fabric", ["local_rank", "barrier"])
+Fabric = namedtuple("Fabric", ["local_rank", "global_rank", "barrier", "broadcast"])
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
 
@@ -36,11 +36,11 @@ def folder(tmp_path, monkeypatch) -> Path:
 def opened(noise_config):
     """A function (flag words) -> (cache, configuration, dataset, transform) as a run opens them."""
 
-    def run(words: str = "--cache", rank: int = 0, **changes):
+    def run(words: str = "--cache", rank: int = 0, agreed: list | None = None, **changes):
         config = noise_config(*words.split()) | changes
         data = open_dataset(config)
         transform = make_transform(config, data.wilds.original_resolution)
-        return open_cache(config, data, transform, Fabric(rank, lambda: None), show=False), config, data, transform
+        return open_cache(config, data, transform, Fabric(rank, rank, lambda: None, lambda value: value if agreed is None else agreed.pop(0)), show=False), config, data, transform
 
     return run
 
@@ -116,6 +116,24 @@ def test_only_the_first_process_of_a_machine_builds(opened, folder):
     assert saved(folder) == []
     opened(rank=0)
     assert opened(rank=1)[0] is not None
+
+
+def test_the_first_process_decides_for_all(opened, folder, monkeypatch):
+    """They may see different disks, and must come to the same barrier."""
+    opened()
+    assert opened("--cache auto", rank=1, agreed=[False])[0] is None
+    free(monkeypatch, 0)
+    assert opened("--cache auto", rank=1, agreed=[True, None])[0] is not None
+
+
+def test_a_fault_of_the_first_process_is_one_of_all(opened):
+    with pytest.raises(InputError, match="of the first"):
+        opened(rank=1, agreed=[True, InputError("a fault of the first")])
+
+
+def test_a_link_to_nothing_in_the_data_folder(opened, copied):
+    (copied / "waterbirds_v1.0" / "stray").symlink_to("nowhere")
+    assert opened(root_dir=str(copied))[0] is not None
 
 
 # --- on or off -------------------------------------------------------------------------------------------------------

@@ -201,6 +201,11 @@ def test_augmentation_is_the_same_for_any_number_of_workers_and_differs_between_
     assert sum(not torch.equal(by_row[0][row], by_row[1][row]) for row in range(N_TRAIN)) > N_TRAIN / 4
 
 
+def test_an_image_that_is_drawn_twice_is_augmented_twice(order):
+    drawn = [item for batch in order("--uniform_over_groups").epoch(0) for item in batch]
+    assert len({row for row, _ in drawn}) < len(drawn) == len({seed for _, seed in drawn})
+
+
 def test_augmentation_does_not_depend_on_the_process_that_does_it(load, order):
     training = order()
     alone = torch.cat([batch.images[: len(batch.rows) // 2 * 2] for batch in load(training.epoch(0), STRONG)])

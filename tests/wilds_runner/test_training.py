@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from PIL import Image
 from small_runs import ALGORITHMS, RULES, SIZES, model_path, prediction_path, read_csv, read_metadata, read_model, relative_files, results, train
 
+from cim_plugin.algorithms import contrastive
 from cim_plugin.algorithms.morphing import TransformationNetwork
 from cim_plugin.wilds_runner.backbones import SmallCNN
 from cim_plugin.wilds_runner.loading import TrainingOrder
+from cim_plugin.wilds_runner.optimization import make_scheduler
 
 GROUPS = [f"y:{y}_background:{place}" for y in ("landbird", "waterbird") for place in ("land", "water")]
 EVAL_HEADER = ["epoch", *(f"{what}_{group}" for group in GROUPS for what in ("acc", "count")), "acc_wg", "adj_acc_avg"]
@@ -23,7 +25,7 @@ ALGO_HEADER = [
     *("epoch", "batch", *(f"loss_group:{g}" for g in range(4)), "loss_avg", *(f"acc_group:{g}" for g in range(4)), "acc_avg", "objective"),
     *(*(f"count_group:{g}" for g in range(4)), "count"),
 ]
-TERMS = {"ERM": [], "groupDRO": [], "VIB": ["KL"], "SCL_E2E": ["L_scl"], "CIM": ["L_con"], "CIM_VIB": ["L_con", "KL"]}
+TERMS = {"ERM": [], "groupDRO": [], "VIB": ["KL"], "SCL_E2E": ["L_scl"], "CIM": ["L_con", "no_triplet"], "CIM_VIB": ["L_con", "KL", "no_triplet"]}
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -322,6 +324,23 @@ def test_every_option_changes_the_configuration_and_the_run_ends_well(release, t
     result = results(tmp_path)
     assert result["status"] == "finished"
     assert {**result["config"], **result["config"]["hyperparameters"]}[flags[0].removeprefix("--")] not in (None, False)
+
+
+def test_a_schedule_by_a_metric_waits_for_it_to_rise(configure):
+    scheduler = make_scheduler(configure("--scheduler", "ReduceLROnPlateau", "--scheduler_metric_name", "acc_wg"), torch.optim.SGD([torch.zeros(1)], 1.0), 1)
+    for epoch in range(30):
+        scheduler.step(0.5 + 0.01 * epoch)
+    assert scheduler.get_last_lr() == [1.0]
+
+
+def test_images_without_a_triplet_are_logged(release, tmp_path, monkeypatch):
+    assert train(release, tmp_path / "pairs", algorithm="CIM") == 0
+    assert all(float(row["no_triplet"]) < 1 for row in read_csv(tmp_path / "pairs" / "train_algo.csv"))
+    assert "warning: no image had" not in (tmp_path / "pairs" / "log.txt").read_text()
+    monkeypatch.setattr(contrastive, "draw_triplets", lambda labels, *words: (labels * 0, labels * 0, labels < 0))
+    assert train(release, tmp_path / "none", algorithm="CIM") == 0
+    assert all(float(row["no_triplet"]) == 1 and float(row["L_con"]) == 0 for row in read_csv(tmp_path / "none" / "train_algo.csv"))
+    assert "warning: no image had a positive and a negative up to epoch 0, batch 0: L_con was 0" in (tmp_path / "none" / "log.txt").read_text()
 
 
 def test_the_metric_that_is_named_names_the_best_epoch(release, tmp_path):
