@@ -7,6 +7,7 @@ Torch is imported only by :func:`build`.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import math
 from dataclasses import dataclass
@@ -38,6 +39,22 @@ class Hyperparameter:
         """Raise InputError unless ``value`` can be used."""
         if not self.accepts(value):
             raise InputError(f"{name}={value!r} is not {self.values} (default {self.default!r})")
+
+    @property
+    def flag(self) -> dict[str, Any]:
+        """argparse's keywords of a flag for it, but for the default: what an unset flag means is the parser's business."""
+        keywords = BOOL_FLAG if isinstance(self.default, bool) else {"type": type(self.default)}
+        return {**keywords, "help": f"{self.help}: {self.values} (default: {self.default})".replace("%", "%%")}
+
+
+def parse_bool(text: str) -> bool:
+    """true or false, in any case."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return text.lower() == "true"
+
+
+BOOL_FLAG = {"type": parse_bool, "const": True, "nargs": "?"}  #: argparse's own type=bool makes true of every word
 
 
 def _is_number(value: Any) -> bool:
@@ -144,6 +161,20 @@ COMPOSED: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 TRAINABLE = {**BASELINES, **ALGORITHMS, **COMPOSED}
+
+COMPOSITION = "CIM+"  #: how the names of DomainBed's compositions begin
+
+
+def owner(name: Any) -> str | None:
+    """The algorithm of this table whose hyperparameters a name takes: itself, or CIM for DomainBed's ``CIM+<base>``; None for a host's own one."""
+    if not isinstance(name, str):
+        return None
+    return name if name in TRAINABLE else "CIM" if name.startswith(COMPOSITION) else None
+
+
+def is_ours(name: Any) -> bool:
+    """Whether a host knows it by this plugin only."""
+    return owner(name) not in (None, *BASELINES)
 
 
 def needs_uniform_groups(algorithm: str) -> bool:

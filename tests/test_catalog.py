@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import subprocess
@@ -61,6 +62,33 @@ def test_the_algorithms_and_their_hyperparameters():
     assert [set(catalog.hyperparameters(algorithm)) for algorithm in ALGORITHMS] == [cim, cim | vib, vib, scl]
     assert ENTRIES.keys() == DRAWS.keys()
     assert [set(catalog.hyperparameters(algorithm)) for algorithm in ("ERM", "groupDRO")] == [set(), {"group_dro_step_size"}]
+
+
+#: a name, whose hyperparameters it takes, and whether a host knows it by this plugin only
+NAMES = [
+    *((algorithm, algorithm, True) for algorithm in ALGORITHMS),
+    ("CIM+groupDRO", "CIM+groupDRO", True),
+    *((name, "CIM", True) for name in ("CIM+CORAL", "CIM+ERM", "CIM+GroupDRO")),
+    *((name, name, False) for name in ("ERM", "groupDRO")),
+    *((name, None, False) for name in ("CORAL", "GroupDRO", "CIMM", "cim+CORAL", "", None, 3, ["CIM"])),
+]
+
+
+@pytest.mark.parametrize("name, owner, is_ours", NAMES)
+def test_whose_hyperparameters_a_name_takes(name, owner, is_ours):
+    assert (catalog.owner(name), catalog.is_ours(name)) == (owner, is_ours)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_flag_reads_back_what_it_is_given(name):
+    """argparse's own type=bool would make True of "False"."""
+    entry = ENTRIES[name]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--flag", **entry.flag)
+    for value in {entry.default, *(entry.draw(np.random.RandomState(seed)) for seed in range(5)), *((True, False) if entry.default is False else ())}:
+        assert parser.parse_args(["--flag", str(value)]).flag == value
+    assert parser.parse_args([]).flag is None
+    assert f"{entry.help}: {entry.values} (default: {entry.default})" in " ".join(parser.format_help().split())
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -15,6 +15,7 @@ from typing import Iterable, Iterator
 from tqdm import tqdm
 
 from ..errors import InputError
+from .paths import outside
 
 MAX_FILE = 64 << 20  #: bytes; the largest file of the known archives is the 25 MB attribute table of CelebA
 MAX_TOTAL = 16 << 30  #: bytes in all files of an archive; the largest known, VLCS, holds under 4 GB
@@ -151,12 +152,8 @@ class Archive(Source):
         where = f"member {member.name!r} of {self.path}"
         if not (member.isreg() or member.isdir()) or member.issparse():
             raise InputError(f"{where} is neither a plain file nor a folder; the archive is refused")
-        if member.name.startswith("/"):
-            raise InputError(f"{where} has an absolute path; the archive is refused")
-        try:
-            tarfile.data_filter(member, str(self.path))
-        except tarfile.FilterError as error:
-            raise InputError(f"{where} leads out of the folder; the archive is refused") from error
+        if wrong := outside(member.name):
+            raise InputError(f"{where} {wrong}; the archive is refused")
         _check_size(member)  # an extended header may have changed it
 
 

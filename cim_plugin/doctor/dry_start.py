@@ -213,7 +213,7 @@ def _make(algorithms, name: str, make: Callable, model: tuple, report: Report) -
         report.add(Finding(NOTE, "DomainBed's defaults of today are not those of its published tables", f"to compare with these pass --hparams '{wanted}'"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        start = (lambda: make(*model)) if name in catalog.ALGORITHMS else (lambda: adapter._featurizer(algorithms.networks, name, shape, hparams))
+        start = (lambda: make(*model)) if catalog.is_ours(name) else (lambda: adapter._featurizer(algorithms.networks, name, shape, hparams))
         _with_weights(start, "the featurizer", report)
     report.add(*(Finding(WARNING, str(warning.message)) for warning in caught if warning.category is RuntimeWarning))
     raise _Started

@@ -15,8 +15,9 @@ from typing import Iterator
 from .. import autoload
 from ..errors import InputError
 from ..get_domainbed import COMMIT, _head, _is_modified
+from ..hosts.wilds_examples import TRANSFORMERS
 from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings
-from .packages import installed
+from .packages import allows, installed
 from .weights import hub
 
 PTH = "cim_plugin_autoload.pth"
@@ -75,7 +76,7 @@ def _checkout(name: str, folder: str, tested: str) -> Finding:
 
 
 def wilds(surroundings: Surroundings) -> Iterator[Finding]:
-    """The package, and a checkout in WILDS_HOME or the current folder: nothing of the plugin registers there."""
+    """The package, and a checkout in WILDS_HOME or the current folder: the plugin registers there by its autoload."""
     version = installed("wilds")
     if version is None:
         yield Finding(NOTE, "the wilds package is not installed; 'cim-plugin train' needs it", "pip install 'cim_plugin[wilds]'")
@@ -83,9 +84,20 @@ def wilds(surroundings: Surroundings) -> Iterator[Finding]:
         yield Finding(OK, f"the wilds package is installed, {version}")
     for folder in filter(None, dict.fromkeys((os.environ.get("WILDS_HOME"), os.getcwd()))):
         if os.path.isfile(os.path.join(folder, "examples", "run_expt.py")):
-            yield Finding(NOTE, f"a WILDS checkout is in {folder}; its run_expt.py does not know our algorithms", "'cim-plugin train' takes the same flags")
+            knows = "knows our algorithms by the autoload" if autoload.FINDER in sys.meta_path else "does not know our algorithms, the autoload is off"
+            missing = without_transformers()
+            needs = f", and does not start: {missing}" if missing else ""
+            yield Finding(NOTE, f"a WILDS checkout is in {folder}; its run_expt.py {knows}{needs}", "'cim-plugin train' takes the same flags")
         elif folder == os.environ.get("WILDS_HOME"):
             yield Finding(WARNING, f"WILDS_HOME={folder} holds no examples/run_expt.py", "set it to a checkout, or unset it")
+
+
+def without_transformers() -> str | None:
+    """Why WILDS' examples cannot import what they need, in words; by the installed version, nothing is imported."""
+    version = installed("transformers")
+    if version is None:
+        return "transformers is not installed"
+    return None if allows(TRANSFORMERS, version) else f"transformers {version} is installed, {TRANSFORMERS} is needed"
 
 
 def data(surroundings: Surroundings) -> Iterator[Finding]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 from .. import autoload, catalog
+from ..hosts import wilds_examples
 from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings, child, last_words
-from .places import find_domainbed, writable
+from .places import find_domainbed, without_transformers, writable
 from .reporting import DOMAINBED, OUTPUT, TRAIN, read_report
 
 SWEEP, EXAMPLES = "domainbed sweep", "run_expt"
@@ -29,6 +30,7 @@ PROGRAMS = {
     "domainbed/scripts/sweep.py": (SWEEP, []),
     "examples/run_expt.py": (EXAMPLES, []),
 }
+SAME_FLAGS = "'cim-plugin train' takes the same flags"
 KNOWN = "'cim-plugin train ...', 'python -m domainbed.scripts.train ...' or '... sweep launch ...'"
 
 
@@ -120,7 +122,7 @@ def _domainbed(understood: Command) -> Iterator[Finding]:
 
 
 def _sweep(understood: Command) -> Iterator[Finding]:
-    """Its jobs are commands of the train script: one is started per data set."""
+    """Its jobs are commands of the train script. Started are, per data set, those of our algorithms that are named and the first of the others."""
     parser = _parser("--output_dir", "--data_dir", "--command_launcher", "--hparams", "--holdout_fraction", "--task")
     parser.add_argument("--datasets", nargs="+", default=[])
     parser.add_argument("--algorithms", nargs="+", default=[])
@@ -135,18 +137,27 @@ def _sweep(understood: Command) -> Iterator[Finding]:
     if not options.datasets:
         yield Finding(NOTE, "without --datasets a sweep is over all data sets of DomainBed; none was looked at", "name those that you have")
     passed = [word for name in ("data_dir", "hparams", "holdout_fraction", "task") if getattr(options, name) for word in (f"--{name}", getattr(options, name))]
+    others = [name for name in options.algorithms if not catalog.is_ours(name)]
+    started = dict.fromkeys([*others[:1], *filter(catalog.is_ours, options.algorithms)]) or ["CIM"]
     for dataset in options.datasets:
-        for algorithm in options.algorithms[:1] or ["CIM"]:
+        for algorithm in started:
             for finding in _start_domainbed(["--dataset", dataset, "--algorithm", algorithm, *passed], understood.environment):
-                yield finding._replace(what=f"{dataset}: {finding.what}")
+                yield finding._replace(what=f"{dataset}, {algorithm}: {finding.what}")
 
 
 def _examples(understood: Command) -> Iterator[Finding]:
-    options, _ = _parser("--algorithm").parse_known_args(understood.arguments)
-    if options.algorithm in catalog.ALGORITHMS:
-        yield Finding(ERROR, f"run_expt.py of a WILDS checkout does not know {options.algorithm}", "'cim-plugin train' takes the same flags")
+    """Whether run_expt.py will know our algorithm, and has what its own imports need; it is not started."""
+    name = _parser("--algorithm").parse_known_args(understood.arguments)[0].algorithm
+    if name not in wilds_examples.NAMES:
+        yield Finding(NOTE, "only a run_expt.py with one of our algorithms is looked at", SAME_FLAGS)
+        return
+    yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
+    if _autoload_is_off(understood):
+        yield Finding(ERROR, f"run_expt.py will not know {name}: the autoload is off", f"leave out CIM_PLUGIN_AUTOLOAD=0, or pip install the plugin again; {SAME_FLAGS}")
+    elif missing := without_transformers():
+        yield Finding(ERROR, f"run_expt.py does not start: {missing}", f"pip install 'transformers{wilds_examples.TRANSFORMERS}'; {SAME_FLAGS}")
     else:
-        yield Finding(NOTE, "run_expt.py of a WILDS checkout has nothing to do with this plugin; it was not looked at", "'cim-plugin train' takes the same flags")
+        yield Finding(NOTE, f"run_expt.py knows {name} by the autoload; its flags and data were not looked at", SAME_FLAGS)
 
 
 LOOKS = {TRAIN: _train, DOMAINBED: _domainbed, SWEEP: _sweep, EXAMPLES: _examples}
@@ -162,11 +173,15 @@ def _parser(*names: str) -> argparse.ArgumentParser:
 
 def _autoload(understood: Command, algorithms: list[str | None]) -> Iterator[Finding]:
     """Whether the host's own script will know our algorithms."""
-    ours = [name for name in algorithms if name in catalog.ALGORITHMS]
-    switch = understood.environment.get("CIM_PLUGIN_AUTOLOAD", os.environ.get("CIM_PLUGIN_AUTOLOAD", "1"))
-    if ours and understood.program.startswith("domainbed") and (switch == "0" or autoload.FINDER not in sys.meta_path):
+    ours = [name for name in algorithms if catalog.is_ours(name)]
+    if ours and understood.program.startswith("domainbed") and _autoload_is_off(understood):
         script = understood.program.rpartition("scripts.")[2].removesuffix(".py")
         yield Finding(ERROR, f"DomainBed will not know {ours[0]}: the autoload is off", f"start it as 'python -m cim_plugin.domainbed {script} ...'")
+
+
+def _autoload_is_off(understood: Command) -> bool:
+    switch = understood.environment.get("CIM_PLUGIN_AUTOLOAD", os.environ.get("CIM_PLUGIN_AUTOLOAD", "1"))
+    return switch == "0" or autoload.FINDER not in sys.meta_path
 
 
 # --- starting it ------------------------------------------------------------------------------------------------------

@@ -22,8 +22,6 @@ from ..errors import InputError
 from . import domainbed_compositions, domainbed_faults
 from .domainbed_images import concatenate, featurizer, pixels, say_scales, warn_without_triplets
 
-#: how a loss term is called in the host's logs
-
 #: our data sets: agreement of photograph and label per environment, and how the tables call it
 DIGITS_ON_PHOTOS = {"+90%": 0.9, "+80%": 0.8, "-90%": 0.1}
 LARGEST_BATCH = 256  #: for random hyperparameters on our data set: an environment trains on 479 images

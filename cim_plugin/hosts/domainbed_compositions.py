@@ -1,7 +1,7 @@
 """``CIM+<base>`` in DomainBed: Contrastive Input Morphing on top of any algorithm that the host lists.
 
 The names are found by ``get_algorithm_class`` and have hyperparameters, and stand in no list: a sweep without
-``--algorithms`` runs what it ran, and result tables put them after the listed ones. ``python -m cim_plugin.domainbed
+``--algorithms`` has none of them, and result tables put them after the listed ones. ``python -m cim_plugin.domainbed
 compositions`` tries them all.
 """
 
@@ -17,12 +17,11 @@ from typing import Any
 import torch
 
 from .. import catalog
+from ..catalog import COMPOSITION
 from ..errors import InputError
 from . import domainbed_faults
 from .domainbed_images import concatenate, featurizer, pixels, say_scales, warn_without_triplets
 from .psi_in_front import AddedContrast, draw_weights, psi_in_front
-
-PREFIX = "CIM+"
 
 
 def split(name: str) -> tuple[str, str]:
@@ -31,9 +30,9 @@ def split(name: str) -> tuple[str, str]:
     Raises:
         InputError: the base cannot be one.
     """
-    if not name.startswith(PREFIX):
+    if not name.startswith(COMPOSITION):
         return name, name
-    base = name.removeprefix(PREFIX)
+    base = name.removeprefix(COMPOSITION)
     if base in catalog.ALGORITHMS:
         parts = {"morphing", *catalog.ALGORITHMS[base][0]}
         whole = next((f"; {own!r} is what this would be" for own, (its, _) in catalog.ALGORITHMS.items() if set(its) == parts), "")
@@ -41,21 +40,21 @@ def split(name: str) -> tuple[str, str]:
     bases = importlib.import_module("domainbed.algorithms").ALGORITHMS
     if base not in bases:
         near = difflib.get_close_matches(base, bases)
-        hint = f"did you mean {PREFIX + near[0]!r}?" if near else f"it has {', '.join(own for own in bases if own not in catalog.ALGORITHMS)}"
+        hint = f"did you mean {COMPOSITION + near[0]!r}?" if near else f"it has {', '.join(own for own in bases if own not in catalog.ALGORITHMS)}"
         raise InputError(f"{name}: {base!r} is not an algorithm of DomainBed; {hint}")
     return "CIM", base
 
 
 def found_by(module, inner):
     """The host's ``get_algorithm_class``, which first makes the class of a composition when it is asked for one."""
-    for name in [name for name in vars(module) if name.startswith(PREFIX)]:
+    for name in [name for name in vars(module) if name.startswith(COMPOSITION)]:
         delattr(module, name)  # the module was reloaded: its algorithms are new ones
     if hasattr(inner, "__wrapped__"):
         return inner
 
     @functools.wraps(inner)
     def get_algorithm_class(algorithm_name):
-        if algorithm_name.startswith(PREFIX) and not hasattr(module, algorithm_name):
+        if algorithm_name.startswith(COMPOSITION) and not hasattr(module, algorithm_name):
             setattr(module, algorithm_name, _compose(module, algorithm_name))
         return inner(algorithm_name)
 

@@ -65,11 +65,14 @@ def check_test_environments(n_training: int) -> None:
         raise InputError(f"--test_envs {given} leaves no environment of {args.dataset} to train on; name fewer than {n_environments}")
 
 
+FETCHING = ("urllib", "http", "requests", "huggingface_hub")  #: how the names of libraries that fetch files begin
+
+
 def is_failed_download(error: BaseException | None) -> bool:
-    """Whether a fault comes from a library that fetches files, or from the network below it."""
+    """Whether a fault comes from a library that fetches files, or from the network below it: other connections break, too, such as a pipe or a worker's."""
     while error is not None:
-        library = type(error).__module__.partition(".")[0]
-        if isinstance(error, ConnectionError) or library.startswith(("urllib", "http", "requests", "huggingface_hub")):
+        raised = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+        if type(error).__module__.startswith(FETCHING) or (isinstance(error, ConnectionError) and any(name.startswith(FETCHING) for name in raised)):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -84,7 +87,7 @@ def last_line(error: BaseException) -> str:
 def _arguments() -> argparse.Namespace | None:
     """The arguments of the train script, when it runs one of our algorithms."""
     args = getattr(_script, "args", None)
-    return args if args is not None and (args.algorithm in catalog.ALGORITHMS or args.algorithm.startswith("CIM+")) else None
+    return args if args is not None and catalog.is_ours(args.algorithm) else None
 
 
 def _no_images(args: argparse.Namespace) -> str:
@@ -102,6 +105,18 @@ def _is_of_output(error: BaseException, args: argparse.Namespace) -> bool:
         return False
     file, folder = os.path.abspath(error.filename), os.path.abspath(args.output_dir)
     return os.path.commonpath([file, folder]) in (file, folder)
+
+
+def _is_of_data(error: BaseException, args: argparse.Namespace) -> bool:
+    """Whether a file that is not there is one of the data set, as far as can be seen."""
+    if not isinstance(error, FileNotFoundError):
+        return False
+    if not error.filename or raised_in(error, "domainbed.datasets"):
+        return True
+    if args.data_dir is None or not isinstance(error.filename, str):
+        return False
+    folder = os.path.abspath(args.data_dir)
+    return os.path.commonpath([os.path.abspath(error.filename), folder]) == folder
 
 
 def _missing(error: FileNotFoundError) -> str:
@@ -145,7 +160,7 @@ _FAULTS: list[tuple[Callable[[Any, argparse.Namespace], bool], Callable[[Any, ar
         lambda e, a: f"an image cannot be read: {last_line(e).removeprefix('PIL.UnidentifiedImageError: ')}; replace or remove the file",
     ),
     (
-        lambda e, a: isinstance(e, FileNotFoundError),
+        _is_of_data,
         lambda e, a: f"{_missing(e)}; --data_dir {a.data_dir} must hold {a.dataset} in DomainBed's layout",
     ),
     (

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from .. import catalog
 from ..algorithms.morphing import InputMorphing
+from ..catalog import COMPOSITION
 from ..errors import InputError
-from .domainbed_compositions import PREFIX
 from .domainbed_faults import last_line, raised_in
 
 SHAPE, CLASSES, ENVIRONMENTS, BATCH, UPDATES = (3, 28, 28), 2, 3, 4, 4
@@ -44,7 +44,7 @@ def rows() -> Iterator[Row]:
 def markdown(found: list[Row]) -> str:
     """The table of docs/compositions.md."""
     lines = ["| `--algorithm` | outcome | note |", "|---|---|---|"]
-    return "\n".join(lines + [f"| `{PREFIX}{row.base}` | {row.outcome} | {row.note} |" for row in found])
+    return "\n".join(lines + [f"| `{COMPOSITION}{row.base}` | {row.outcome} | {row.note} |" for row in found])
 
 
 def _row(base: str) -> Row:
@@ -59,9 +59,9 @@ def _row(base: str) -> Row:
             stack.enter_context(_cuda_doing_nothing())
             alone = _run(base)
         try:
-            composed = _run(PREFIX + base)
+            composed = _run(COMPOSITION + base)
         except InputError as error:
-            return Row(base, "refused", str(error).removeprefix(f"{PREFIX}{base}: "))
+            return Row(base, "refused", str(error).removeprefix(f"{COMPOSITION}{base}: "))
     wrong = [] if base == "ERM" else _what_is_wrong(alone, composed)
     if wrong:
         return Row(base, "fails", "; ".join(wrong))

@@ -21,6 +21,7 @@ from ..errors import InputError
 #: what lies in the folder of run_expt.py
 LANDMARKS = ("run_expt.py", "algorithms/single_model_algorithm.py", "configs/supported.py", "models/initializer.py")
 NAMES = (*catalog.ALGORITHMS, *catalog.COMPOSED)
+TRANSFORMERS = "<4.40"  #: versions that have what the examples import
 
 
 def on_supported(module) -> None:
@@ -91,7 +92,9 @@ def _check_requirements() -> None:
     try:
         from transformers import AdamW, BertTokenizerFast  # noqa: F401
     except ImportError as error:
-        raise InputError(f"WILDS' examples import AdamW and tokenizers from transformers, which is missing or too new here ({error}); pip install 'transformers<4.40'") from error
+        raise InputError(
+            f"WILDS' examples import AdamW and tokenizers from transformers, which is missing or too new here ({error}); pip install 'transformers{TRANSFORMERS}'"
+        ) from error
 
 
 def _add_flags_when_parsing() -> None:
@@ -105,8 +108,7 @@ def _add_flags_when_parsing() -> None:
         group = self.add_argument_group("cim_plugin", f"hyperparameters of {', '.join(NAMES)}")
         for name, entry in catalog.all_hyperparameters().items():
             if f"--{name}" not in self._option_string_actions:
-                text = f"{entry.help}: {entry.values} (default: {entry.default})".replace("%", "%%")
-                group.add_argument(f"--{name}", type=type(entry.default), default=argparse.SUPPRESS, help=text)
+                group.add_argument(f"--{name}", default=argparse.SUPPRESS, **entry.flag)
         config = inner(self, args, namespace)
         with _in_one_line():
             _check_hyperparameters(config)

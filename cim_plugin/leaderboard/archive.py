@@ -18,6 +18,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, NamedTuple
 
+from ..data.paths import outside
 from ..errors import InputError
 
 MAX_MEMBERS = 10_000  #: a submission to all boards has 135 files
@@ -87,10 +88,8 @@ def _read(path: Path, open_member: Callable[[], BinaryIO]) -> Iterator[bytes]:
 def _wrong_path(name: str) -> str | None:
     if not name:
         return "has no name"
-    if name.startswith("/"):
-        return "has an absolute path"
-    if ".." in name.split("/"):
-        return "has a path that leads out of the folder"
+    if wrong := outside(name):
+        return wrong
     if "\\" in name or not name.isprintable():
         return "has a name with backslashes, unprintable characters, or bytes that are not UTF-8"
     return None

@@ -41,7 +41,7 @@ def find_runs(given: str) -> list[Path]:
         InputError: there is none.
     """
     folder = Path(given).expanduser()
-    if TEST_RULE in folder.parts:
+    if folder.resolve().parts[-2:] == ("selection", TEST_RULE):
         raise InputError(f"{given} is of the rule {TEST_RULE!r}, which chooses the epoch by test data; pass the run's folder")
     if (folder / RESULTS).is_file():
         return [folder]

@@ -15,7 +15,7 @@ from ..errors import InputError
 from .averages import cost
 from .formats import printable
 from .runs import Run, Unreadable
-from .tables import BASELINE, HOSTS, Family, Row, Table
+from .tables import BASELINE, HOSTS, Family, Row, Table, baselines
 
 INK = "#222324"  #: of text and axes; the web page replaces it by its own
 FAINT = "#c9cacb"  #: of grid lines
@@ -216,21 +216,23 @@ def _part_label(name: str) -> str:
 
 def _cost_against_gain(table: Table, rule: str, rows: list[Row], looks: dict[Family, Look]):
     quantity = table.gain_columns[-1] if table.gain_columns else None
-    base = next((row for row in rows if row.family.algorithm == BASELINE and quantity not in row.gains), None)
-    unit = cost(base.finished, lambda run: run.step_seconds) if base is not None else None
-    shown = [(row, cost(row.finished, lambda run: run.step_seconds)) for row in rows if quantity in row.gains]
-    shown = [(row, seconds) for row, seconds in shown if seconds]
-    if not unit or not shown:
+    bases = baselines(rows)
+    shown = []  # (row, times the step of the ERM that it is compared with)
+    for row in rows:
+        if quantity in row.gains:
+            seconds, unit = (cost(of.finished, lambda run: run.step_seconds) for of in (row, bases[row.family.flags]))
+            shown += [(row, seconds / unit)] if seconds and unit else []
+    if not shown:
         return
     how_to_read = f"Selected by {rule}. Bars: standard error over {HOSTS[table.host].seeds_are}s. Times of different machines do not compare."
     figure, axes = _new(table, f"cost against gain in {quantity} accuracy", how_to_read)
     axes.axhline(0, color=INK, linewidth=0.8)
     handles = [axes.plot(1, 0, "*", color=INK, markersize=9)[0]]
-    for row, seconds in shown:
+    for row, times in shown:
         look, gain = looks[row.family], row.gains[quantity]
         spread = None if gain.spread is None else 100 * gain.spread
         style = {"fmt": look.marker, "color": look.colour, "markerfacecolor": look.face, "markersize": 8, "capsize": 3}
-        handles.append(axes.errorbar(seconds / unit, 100 * gain.mean, spread, **style))
+        handles.append(axes.errorbar(times, 100 * gain.mean, spread, **style))
     axes.set(xlabel=f"time per step, times that of {BASELINE}", ylabel=f"difference to {BASELINE}, points")
     axes.margins(0.1)
     _legend(figure, handles, [BASELINE, *(looks[row.family].label for row, _ in shown)])

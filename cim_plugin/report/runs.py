@@ -140,7 +140,6 @@ def own_settings(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
     """Those hyperparameters of this plugin that differ from their defaults."""
     from .. import catalog
 
-    if algorithm not in catalog.TRAINABLE:
-        return {}
-    known = catalog.hyperparameters(algorithm)
+    owner = catalog.owner(algorithm)
+    known = catalog.hyperparameters(owner) if owner else {}
     return {name: value for name, value in values.items() if name in known and value != known[name].default}

@@ -74,7 +74,9 @@ def _open(path: str, split: str, rule: str, data: str | None) -> Learnt:
 
 
 def check_algorithm(algorithm: Any, path: str) -> None:
-    """Raise InputError unless this algorithm has a transformation network."""
+    """Raise InputError unless this algorithm has a transformation network that can be shown."""
+    if catalog.owner(algorithm) not in (None, algorithm):
+        raise InputError(f"{path} is a run of {algorithm}; of DomainBed's compositions none but CIM+ERM, which is CIM, can be shown yet")
     with_morphing = [name for name, (parts, _) in catalog.TRAINABLE.items() if "morphing" in parts]
     if algorithm not in with_morphing:
         raise InputError(f"{path} is a run of {algorithm}, which has no transformation network to show; name a run of {' or '.join(with_morphing)}")

@@ -185,8 +185,10 @@ _WHY_NOTHING = {"leave_one_out": "beside runs with one held-out environment it n
 
 def _about_gains(rows: list[Row], host: Host) -> str:
     if any(row.gains for row in rows):
-        return f"Δ{BASELINE}: mean difference to {BASELINE} in points, paired by {host.seeds_are} at the same configuration, ± its standard error."
-    return f"No difference to {BASELINE} is shown: there is no finished run of it beside another algorithm's of the same {host.seeds_are} and configuration."
+        where = " at the same flags; a row that differs from its ERM in device or versions" if host.splits_by_flags else "; a row that differs from its ERM in configuration"
+        return f"Δ{BASELINE}: mean difference to {BASELINE} in points, ± its standard error, paired by {host.seeds_are}{where} says so."
+    also = " and configuration" if host.splits_by_flags else ""
+    return f"No difference to {BASELINE} is shown: there is no finished run of it beside another algorithm's of the same {host.seeds_are}{also}."
 
 
 def _families(runs: list[Run], splits_by_flags: bool) -> list[Family]:
@@ -220,9 +222,15 @@ def _rank(algorithm: str) -> int:
 
 
 def _is_control(run: Run) -> bool:
-    """Whether the weight of one of the algorithm's own loss terms is 0: everything else stays, its effect goes."""
-    parts = catalog.TRAINABLE[run.algorithm][0] if run.algorithm in catalog.TRAINABLE else ()
-    return any(run.settings.get(next(iter(catalog.PARTS[part]))) == 0 for part in parts)
+    """Whether the weight of one of the algorithm's own loss terms is 0: everything else stays, its effect goes.
+
+    Not so with λ = 0 where the mask is trained all the same, by composites or the sparsity of m.
+    """
+    owner = catalog.owner(run.algorithm)
+    off = [part for part in (catalog.TRAINABLE[owner][0] if owner else ()) if run.settings.get(next(iter(catalog.PARTS[part]))) == 0]
+    if run.settings.get("cim_composites") or run.settings.get("cim_sparsity"):
+        off = [part for part in off if part != "morphing"]
+    return bool(off)
 
 
 def _row(rule: str, family: Family, host: Host, columns: list[str]) -> Row:
@@ -238,12 +246,19 @@ def _marks(family: Family, finished: list[Run], host: Host) -> Iterator[str]:
     stopped = [f"{run.folder} ({run.unfinished})" for run in family.runs if run.unfinished is not None]
     if stopped:
         yield f"{len(stopped)} incomplete left out: {_some(stopped)}"
-    differing = _differing(run.circumstances for run in finished)
-    if not host.splits_by_flags:
-        differing |= _differing(run.flags for run in finished)
-    if differing:
-        yield "mixed configurations: runs differ in " + ", ".join(f"{name} ({_some([value[:20] for value in values])})" for name, values in differing.items())
+    if differing := _mixed(finished, host):
+        yield f"mixed configurations: runs differ in {_named(differing)}"
     yield from dict.fromkeys(remark for run in finished for remark in run.remarks)
+
+
+def _mixed(runs: list[Run], host: Host) -> dict[str, list[str]]:
+    """In what runs of one row or of one difference are not alike, with the values."""
+    differing = _differing(run.circumstances for run in runs)
+    return differing if host.splits_by_flags else differing | _differing(run.flags for run in runs)
+
+
+def _named(differing: dict[str, list[str]]) -> str:
+    return ", ".join(f"{name} ({_some([value[:20] for value in values])})" for name, values in differing.items())
 
 
 def _some(words: list[str]) -> str:
@@ -251,14 +266,16 @@ def _some(words: list[str]) -> str:
 
 
 def _compare(rows: list[Row], host: Host) -> None:
-    """Differences to the baseline of the same configuration, and what a row lacks that others have."""
+    """Differences to the baseline of the same flags, and what a row lacks that others have."""
     seeds = {one.seed for row in rows for one in row.selected}
-    baselines = {row.family.flags: row for row in rows if row.family.algorithm == BASELINE and not (row.family.settings.keys() & catalog.all_hyperparameters())}
+    bases = baselines(rows)
     for row in rows:
-        baseline = baselines.get(row.family.flags)
+        baseline = bases.get(row.family.flags)
         if baseline is not None and baseline is not row:
             cells = {name: paired(row.selected, baseline.selected, name) for name in host.gains}
             row.gains = {name: cell for name, cell in cells.items() if cell is not None}
+            if row.gains and (across := _across(row, baseline, host)):
+                row.marks.append(f"its difference to {BASELINE} is across configurations: {_named(across)}")
         absent = seeds - {one.seed for one in row.selected}
         if absent:
             row.marks.append(f"no result of {host.seeds_are} {_some([str(seed) for seed in sorted(absent)])}")
@@ -267,6 +284,22 @@ def _compare(rows: list[Row], host: Host) -> None:
             row.marks.append(f"its difference to {BASELINE} is over {max(pairs)} of {len(row.selected)} {host.seeds_are}s")
         if len(row.selected) == 1 and not host.splits_by_flags:
             row.marks.append("one trial: its error of 0.0 means nothing")
+
+
+def baselines(rows: list[Row]) -> dict[str, Row]:
+    """Flags of a family -> the row that rows of these flags are compared with."""
+    return {row.family.flags: row for row in rows if row.family.algorithm == BASELINE and not (row.family.settings.keys() & catalog.all_hyperparameters())}
+
+
+def _across(row: Row, baseline: Row, host: Host) -> dict[str, list[str]]:
+    """In what a row and its baseline are not alike, but for what the row says of its own runs and for hyperparameters of this plugin."""
+    within = _mixed(row.finished, host)
+    both = _mixed([*row.finished, *baseline.finished], host)
+    return {
+        name: values
+        for name, values in both.items()
+        if not set(values) <= set(within.get(name, ())) and name.removeprefix("hparams.") not in catalog.all_hyperparameters()
+    }
 
 
 def _uneven_draws(families: list[Family]) -> list[str]:

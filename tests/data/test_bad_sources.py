@@ -241,6 +241,21 @@ def test_a_hostile_member_is_named_and_nothing_is_written(refuse, tmp_path, memb
     assert not (tmp_path / "root").exists() and not os.path.exists("/tmp/evil_member_of_a_test.txt")
 
 
+@pytest.mark.parametrize("name, wrong", [("/etc/job", "has an absolute path"), ("good/../job", "has a path that leads out of the folder")])
+def test_paths_are_judged_without_tarfiles_filters(refuse, tmp_path, monkeypatch, name, wrong):
+    """Python 3.10 and 3.11 have them from 3.10.12 and 3.11.4 on only."""
+    for attribute in ("data_filter", "FilterError"):
+        monkeypatch.delattr(tarfile, attribute, raising=False)
+    source = archives.waterbirds(tmp_path / "unpacked")
+    with tarfile.open(tmp_path / "good.tar", "w") as tar:
+        tar.add(source, source.name)
+    assert f"{source.name}/metadata.csv" in source_module.open_source(tmp_path / "good.tar").names
+    with tarfile.open(tmp_path / "bad.tar", "w") as tar:
+        member, content = _member(name)
+        tar.addfile(member, io.BytesIO(content))
+    assert f"member {name!r} of {tmp_path / 'bad.tar'} {wrong}; the archive is refused" in refuse("waterbirds", "--from", tmp_path / "bad.tar")
+
+
 def test_a_name_twice_is_refused(refuse, tmp_path):
     source = archives.waterbirds(tmp_path / "unpacked")
     with tarfile.open(tmp_path / "w.tar", "w") as tar:

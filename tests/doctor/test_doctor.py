@@ -145,7 +145,13 @@ def test_hosts_that_are_named_and_not_there(environment):
 def test_a_wilds_checkout_in_the_current_folder(environment):
     (environment.work / "examples").mkdir()
     (environment.work / "examples" / "run_expt.py").touch()
-    assert any(level == "note" and "does not know our algorithms" in what for level, what in environment.ask().of("WILDS"))
+    environment.package("transformers", "", "4.39.3")
+    assert any(level == "note" and what.endswith("its run_expt.py knows our algorithms by the autoload") for level, what in environment.ask().of("WILDS"))
+    off = environment.ask(CIM_PLUGIN_AUTOLOAD="0").of("WILDS")
+    assert any(level == "note" and what.endswith("does not know our algorithms, the autoload is off") for level, what in off)
+    environment.package("transformers", "", "4.57.1")
+    shutil.rmtree(environment.packages / "transformers-4.39.3.dist-info")
+    assert any(what.endswith("and does not start: transformers 4.57.1 is installed, <4.40 is needed") for _, what in environment.ask().of("WILDS"))
 
 
 # --- data, weights, room ---------------------------------------------------------------------------------------------

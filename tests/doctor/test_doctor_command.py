@@ -14,7 +14,7 @@ from interpreters import SMALL_HOST
 
 from cim_plugin import autoload
 from cim_plugin.data.digits_on_photos import digits_on_photos
-from cim_plugin.doctor import dry_start, traps
+from cim_plugin.doctor import dry_start, places, traps
 from cim_plugin.doctor.findings import Surroundings
 from cim_plugin.doctor.reporting import Report, read_report
 from cim_plugin.errors import InputError
@@ -67,10 +67,40 @@ def test_words_without_the_two_dashes_are_a_command_too(environment):
     assert said.status == 2 and said.of("command")[0][0] == "error"
 
 
-def test_run_expt_of_a_checkout():
-    ((level, words),) = look("python examples/run_expt.py -d waterbirds --algorithm CIM")
-    assert level == "error" and "does not know CIM" in words and "'cim-plugin train' takes the same flags" in words
-    assert look("python examples/run_expt.py -d waterbirds --algorithm ERM")[0][0] == "note"
+@pytest.fixture
+def with_autoload(monkeypatch):
+    """The autoload is on, whatever made this process."""
+    monkeypatch.delenv("CIM_PLUGIN_AUTOLOAD", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [autoload.FINDER, *(finder for finder in sys.meta_path if finder is not autoload.FINDER)])
+
+
+RUN_EXPT = f"{sys.executable} examples/run_expt.py -d waterbirds --algorithm"
+
+
+@pytest.mark.parametrize("algorithm", ["CIM", "CIM_VIB", "VIB", "SCL_E2E", "CIM+groupDRO"])
+def test_run_expt_of_a_checkout_knows_our_algorithms(algorithm, with_autoload, monkeypatch):
+    monkeypatch.setattr(places, "installed", {"transformers": "4.39.3"}.get)
+    ((level, words),) = look(f"{RUN_EXPT} {algorithm}")
+    assert level == "note" and words.startswith(f"run_expt.py knows {algorithm} by the autoload") and "'cim-plugin train' takes the same flags" in words
+    ((level, words),) = look(f"CIM_PLUGIN_AUTOLOAD=0 {RUN_EXPT} {algorithm}")
+    assert level == "error" and words.startswith(f"run_expt.py will not know {algorithm}: the autoload is off")
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if finder is not autoload.FINDER])
+    assert look(f"{RUN_EXPT} {algorithm}")[0][0] == "error"
+    assert look(f"{RUN_EXPT} ERM") == [("note", "only a run_expt.py with one of our algorithms is looked at 'cim-plugin train' takes the same flags")]
+
+
+@pytest.mark.parametrize("version, said", [(None, "transformers is not installed"), ("4.40.0", "transformers 4.40.0 is installed, <4.40 is needed")])
+def test_run_expt_needs_transformers(version, said, with_autoload, monkeypatch):
+    monkeypatch.setattr(places, "installed", {"transformers": version}.get)
+    ((level, words),) = look(f"{RUN_EXPT} CIM")
+    assert level == "error" and words.startswith(f"run_expt.py does not start: {said} pip install 'transformers<4.40'")
+
+
+def test_run_expt_of_another_python(tmp_path, with_autoload, monkeypatch):
+    monkeypatch.setattr(places, "installed", {"transformers": "4.39.3"}.get)
+    monkeypatch.setenv("PATH", python(tmp_path / "bin", "/elsewhere", False))
+    said = look("python examples/run_expt.py -d waterbirds --algorithm CIM")
+    assert said[0][0] == "error" and "does not have the plugin" in said[0][1]
 
 
 # --- the interpreter --------------------------------------------------------------------------------------------------
@@ -113,6 +143,23 @@ def test_a_sweep_whose_jobs_start_another_python(tmp_path, monkeypatch, without_
     assert look(sweep)[0] == ("error", "sweep needs --command_launcher give --command_launcher cim_local, which uses the interpreter that runs the sweep")
 
 
+#: --algorithms -> those that are started
+SWEPT = {
+    "": ["CIM"],
+    "--algorithms CIM": ["CIM"],
+    "--algorithms ERM CIM CORAL VIB CIM": ["ERM", "CIM", "VIB"],
+    "--algorithms CIM+CORAL IRM CORAL": ["IRM", "CIM+CORAL"],
+    "--algorithms IRM CORAL": ["IRM"],
+}
+
+
+@pytest.mark.parametrize("words", SWEPT)
+def test_a_sweep_starts_each_of_ours_and_one_of_the_others(words, monkeypatch):
+    monkeypatch.setattr(traps, "_start_domainbed", lambda arguments, environment: [traps.Finding("ok", " ".join(arguments))])
+    said = look(f"{sys.executable} -m cim_plugin.domainbed sweep launch --data_dir d --command_launcher cim_local {words} --datasets Debug28 PACS")
+    assert said == [("ok", f"{dataset}, {name}: --dataset {dataset} --algorithm {name} --data_dir d ") for dataset in ("Debug28", "PACS") for name in SWEPT[words]]
+
+
 # --- DomainBed --------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +167,7 @@ def test_the_autoload_off_for_the_hosts_own_script(monkeypatch, without_start):
     train = "-m domainbed.scripts.train --algorithm"
     ((level, words),) = look(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} {train} CIM")
     assert level == "error" and "python -m cim_plugin.domainbed train" in words
+    assert "will not know CIM+CORAL" in look(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} {train} CIM+CORAL")[0][1]
     assert look(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} {train} ERM") == []
     assert look(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} -m cim_plugin.domainbed train --algorithm CIM") == []
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if finder is not autoload.FINDER])
@@ -147,6 +195,7 @@ STARTS = {
     "not JSON": ("{batch_size: 5}", "CIM", ["error"], "is not JSON"),
     "no weights and no network": ('{"batch_size": 5, "offline": true}', "VIB", ["warning", "ok"], "it starts"),
     "an unknown hyperparameter": ('{"batch_size": 5, "cim_lamda": 1}', "CIM", ["error"], "did you mean 'cim_lambda'"),
+    "an unknown hyperparameter of a composition": ('{"batch_size": 5, "cim_lamda": 1}', "CIM+ERM", ["error"], "did you mean 'cim_lambda'"),
     "an unknown algorithm": ('{"batch_size": 5}', "CIMM", ["error"], "Algorithm not found: CIMM"),
 }
 

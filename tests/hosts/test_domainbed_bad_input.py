@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
+import http.client
 import json
 import subprocess
 from pathlib import Path
@@ -14,6 +16,8 @@ import torch
 import torchvision
 from forked_host import SMALL_HOST
 from PIL import Image
+
+from cim_plugin.hosts import domainbed_faults
 
 TRAIN = ("-m", "domainbed.scripts.train")
 
@@ -278,6 +282,40 @@ def test_unknown_fault_keeps_its_traceback(host, tmp_path):
     done = forked_host.run(host, *TRAIN, "--algorithm", "CIM", "--dataset", "DebugDigitsOnPhotos", *hparams(lr=-1), cwd=tmp_path)
     assert done.returncode == 1 and not errors_of(done)
     assert "Traceback" in done.stdout + done.stderr and last_line(done) == "ValueError: Invalid learning rate: -1"
+
+
+def said_of(error: Exception, data_dir: str | None) -> str:
+    args = argparse.Namespace(algorithm="CIM", dataset="PACS", data_dir=data_dir, output_dir="out", hparams=None)
+    return next(say(error, args) for known, say in domainbed_faults._FAULTS if known(error, args))
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "Connection reset by peer")])
+def test_a_broken_connection_is_a_failed_download_only_in_a_library_that_fetches(error):
+    """A reader that has ended, as in "train | head", and a data loader's worker break connections, too."""
+    try:
+        raise error
+    except OSError as caught:
+        assert said_of(caught, "data") == error.strerror and not domainbed_faults.is_failed_download(caught)
+    try:
+        http.client.HTTPConnection("127.0.0.1", 9).connect()
+    except OSError as caught:
+        assert domainbed_faults.is_failed_download(caught) and "PACS is not in --data_dir data and cannot be downloaded" in said_of(caught, "data")
+        wrapped = RuntimeError("while fetching")
+        wrapped.__cause__ = caught
+        assert domainbed_faults.is_failed_download(wrapped)
+
+
+def test_a_missing_file_is_of_the_data_only_where_it_can_be(tmp_path):
+    of_data = f"--data_dir {tmp_path} must hold PACS"
+    elsewhere = FileNotFoundError(2, "No such file or directory", str(tmp_path.parent / "weights.pth"))
+    assert said_of(elsewhere, str(tmp_path)) == f"{tmp_path.parent / 'weights.pth'}: No such file or directory"
+    assert said_of(elsewhere, None) == said_of(elsewhere, str(tmp_path))
+    assert of_data in said_of(FileNotFoundError(2, "No such file or directory", str(tmp_path / "PACS" / "art")), str(tmp_path))
+    assert of_data in said_of(FileNotFoundError("Couldn't find any class folder"), str(tmp_path))
+    try:
+        exec("open('/no/such/file')", {"__name__": "domainbed.datasets"})
+    except FileNotFoundError as error:
+        assert of_data in said_of(error, str(tmp_path))
 
 
 @pytest.mark.parametrize("module", ["domainbed.scripts.train", "cim_plugin.domainbed"])

@@ -175,6 +175,12 @@ def test_predictions_are_psis_and_a_copy_of_the_algorithm_has_its_own(domainbed)
 # --- names and hyperparameters ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.host
+def test_the_docs_say_by_how_much_a_sweep_over_all_algorithms_grows(domainbed):
+    with_us, without = (len(ask(domainbed, "print(json.dumps(algorithms.ALGORITHMS))", plugin)) for plugin in "10")
+    assert f"grows from {without} to {with_us} algorithms" in DOCS.read_text()
+
+
 def test_names_are_found_and_stand_in_no_list(host):
     code = """
     print(json.dumps([algorithms.ALGORITHMS, algorithms.get_algorithm_class("CIM+ERM").__name__]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
@@ -16,6 +17,7 @@ from interpreters import ask
 from PIL import Image
 
 from cim_plugin import catalog
+from cim_plugin.hosts import wilds_examples
 
 OURS = [*catalog.ALGORITHMS, "CIM+groupDRO"]
 TERMS = {"CIM": ["L_sup", "L_con"], "CIM_VIB": ["L_sup", "KL", "L_con"], "VIB": ["L_sup", "KL"], "SCL_E2E": ["L_sup", "L_scl"], "CIM+groupDRO": ["L_sup", "L_con"]}
@@ -265,6 +267,55 @@ def test_wrong_input_is_one_line(algorithm, words, said, checkout, shims, releas
     done = run_expt(checkout, shims, release, tmp_path / "log", algorithm, "--n_epochs", "1", *words)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert said in done.stderr.splitlines()[-1]
+
+
+#: hyperparameter -> an algorithm that has it, another accepted value, and a wrong one with what is said of it
+FLAG_VALUES = {
+    "cim_lambda": ("CIM", 0.5, "-1", "at least 0"),
+    "cim_pairs": ("CIM", "cross_environment", "cross_fit", "'random' or 'cross_environment'"),
+    "cim_targets": ("CIM", "morphed", "output", "'input' or 'morphed'"),
+    "cim_reading": ("CIM", "similarity", "inverse", "'distance' or 'similarity'"),
+    "cim_mask": ("CIM", "per_channel", "rgb", "'shared' or 'per_channel'"),
+    "cim_mask_stride": ("CIM", 2, "3", "2 or 4"),
+    "cim_composites": ("CIM", True, "maybe", "'maybe' is not true or false"),
+    "cim_sparsity": ("CIM_VIB", 0.5, "nan", "at least 0"),
+    "cim_floor": ("CIM", "exact", "relu", "'smooth' or 'exact'"),
+    "cim_similarity": ("CIM", "pytorch_msssim", "ssim", "'ms_ssim' or 'pytorch_msssim'"),
+    "vib_beta": ("VIB", 0.1, "much", "invalid float value: 'much'"),
+    "vib_dimension": ("CIM_VIB", 64, "2.5", "invalid int value: '2.5'"),
+    "scl_weight": ("SCL_E2E", 2.0, "-1", "at least 0"),
+    "scl_temperature": ("SCL_E2E", 0.2, "0", "above 0"),
+    "group_dro_step_size": ("CIM+groupDRO", 0.1, "inf", "at least 0"),
+}
+
+
+def parsed(algorithm: str, *words: str) -> argparse.Namespace:
+    """What a parser with two of the host's flags makes of these words when our flags are added in the moment of parsing."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--algorithm")
+    parser.add_argument("--group_dro_step_size", type=float)
+    inner = argparse.ArgumentParser.parse_args
+    wilds_examples._add_flags_when_parsing()
+    try:
+        return parser.parse_args(["--algorithm", algorithm, *words])
+    finally:
+        assert argparse.ArgumentParser.parse_args is inner
+
+
+def test_every_flag_takes_the_values_of_its_hyperparameter(capfd):
+    assert FLAG_VALUES.keys() == catalog.all_hyperparameters().keys()
+    for name, (algorithm, value, wrong, said) in FLAG_VALUES.items():
+        assert name == "group_dro_step_size" or not hasattr(parsed(algorithm), name)  # the default comes from the host's table of defaults
+        assert getattr(parsed(algorithm, f"--{name}", str(value)), name) == value
+        with pytest.raises(SystemExit) as ended:
+            parsed(algorithm, f"--{name}", wrong)
+        assert ended.value.code == 2 and said in capfd.readouterr().err.splitlines()[-1], name
+
+
+@pytest.mark.parametrize("words, value", [(["false"], False), (["False"], False), (["true"], True), (["TRUE"], True), ([], True)])
+def test_a_flag_that_is_true_or_false(words, value):
+    """As a whole command: argparse's own type=bool makes true of "false"."""
+    assert parsed("CIM", "--cim_composites", *words).cim_composites is value
 
 
 def test_help_shows_our_flags_with_their_defaults(checkout, shims, release, tmp_path):

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from submissions import LENGTHS, name, prediction
 
+from cim_plugin.errors import InputError
+from cim_plugin.leaderboard.runs import find_runs
+
 SPLITS = LENGTHS["camelyon17"]
 
 
@@ -264,6 +267,17 @@ def test_a_selection_by_test_data_is_refused(pack, ten_runs, tmp_path):
     assert_refused(pack(ten_runs, "--rule", "oracle"), tmp_path, "--rule oracle chooses the epoch by test data; the leaderboard allows validation data only")
     folder = ten_runs / "seed_0" / "selection" / "oracle"
     assert_refused(pack(folder), tmp_path, f"{folder} is of the rule 'oracle', which chooses the epoch by test data; pass the run's folder")
+
+
+def test_only_a_runs_own_folder_of_the_rule_is_refused(ten_runs, tmp_path, monkeypatch):
+    """Not runs below a folder of that name; and selection/oracle also where it is the current folder."""
+    for run in ("oracle", "oracle/seed_0"):
+        (tmp_path / run).mkdir()
+    (tmp_path / "oracle" / "seed_0" / "results.json").touch()
+    assert find_runs(str(tmp_path / "oracle")) == find_runs(str(tmp_path / "oracle" / "seed_0")) == [tmp_path / "oracle" / "seed_0"]
+    monkeypatch.chdir(ten_runs / "seed_0" / "selection" / "oracle")
+    with pytest.raises(InputError, match="is of the rule 'oracle'"):
+        find_runs(".")
 
 
 def test_an_unknown_rule_names_those_of_the_runs_without_oracle(pack, ten_runs, tmp_path):

@@ -207,6 +207,43 @@ def test_controls_are_rows_of_their_own_and_draws_are_not(compare, tmp_path):
     assert any("Uneven search" in note and "CIM 2" in note for note in table.notes)
 
 
+def test_compositions_have_settings_and_controls(compare, tmp_path):
+    same = [[(0.5, 0.5)] * 2] * 2
+    off = '{"cim_lambda": 0}'
+    for name, algorithm, settings in (("a", "CIM+CORAL", None), ("b", "CIM+CORAL", off), ("c", "CORAL", off)):
+        write_domainbed(tmp_path / name, domainbed_records([0], same, algorithm=algorithm, hparams=settings))
+    (table,) = compare(tmp_path, ["oracle"])
+    assert [row.family.label for row in table.rows] == ["CIM+CORAL", "CIM+CORAL, cim_lambda=0 (control)", "CORAL"]
+
+
+def test_a_difference_to_erm_across_configurations_is_marked(compare, tmp_path):
+    """The host's tables pool all configurations, so that any ERM is what a row is compared with."""
+
+    def write(name, algorithm, trial=0, **more):
+        for target in (0, 1):
+            records = domainbed_records([target], [[(0.5, 0.5)] * 2], algorithm=algorithm, trial_seed=trial, steps=(0,), **more)
+            write_domainbed(tmp_path / f"{name}-{target}", records)
+
+    write("erm", "ERM", hparams='{"lr": 0.1}')
+    write("other", "CIM", hparams='{"lr": 0.1, "cim_lambda": 1.0}', holdout_fraction=0.5)
+    write("alike", "VIB", hparams='{"lr": 0.1, "vib_beta": 0.5}')
+    write("mixed", "CORAL", hparams='{"lr": 0.1}')
+    write("mixed1", "CORAL", 1, hparams='{"lr": 0.2}')
+    write("mixed2", "IRM", hparams='{"lr": 0.2}')
+    write("mixed3", "IRM", 1, hparams='{"lr": 0.3}')
+    (table,) = compare(tmp_path, ["training_domain"])
+    across = {row.family.algorithm: [mark for mark in row.marks if "across configurations" in mark] for row in table.rows}
+    assert across == {
+        "ERM": [],
+        "CIM": ["its difference to ERM is across configurations: holdout_fraction (0.5, 0.2)"],
+        "VIB": [],
+        "CORAL": [],
+        "IRM": ["its difference to ERM is across configurations: hparams.lr (0.2, 0.3, 0.1)"],
+    }
+    (note,) = [note for note in table.notes if note.startswith("Δ")]
+    assert note.endswith("paired by trial; a row that differs from its ERM in configuration says so.")
+
+
 def test_difference_to_erm_is_paired_by_trial(compare, tmp_path):
     for algorithm, values in (("ERM", (0.5, 0.6)), ("CIM", (0.7, 0.65))):
         for trial, value in enumerate(values):

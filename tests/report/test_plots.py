@@ -68,6 +68,15 @@ def test_rows_that_differ_in_their_last_settings_are_told_apart(tmp_path):
     assert len(set(legend)) > len(many) / 2 and any("cim_mask_stride=2" in line for line in legend) and all(len(line) <= plots.LEGEND_WIDTH for line in legend)
 
 
+def test_cost_is_that_of_the_erm_that_a_row_is_compared_with(tmp_path):
+    for lr, steps in ((0.1, 60), (0.001, 6)):  # 0.1 and 1 second a step
+        for algorithm, seconds in (("ERM", 6.0), ("CIM", 12.0)):
+            write_wilds(tmp_path / f"{algorithm}{lr}", algorithm, 0, config={"lr": lr}, steps=steps, seconds={"train": seconds})
+    (table,) = tables.build(reading.find([str(tmp_path)]).runs, ["worst_group"])
+    axes = dict(plots._figures(table))["cost-against-gain-worst_group"].axes[0]
+    assert [line.get_xdata().tolist() for line in axes.lines if line.get_marker() not in ("None", "*")] == [[2.0], [2.0]]
+
+
 def test_points_are_where_the_numbers_are(both_hosts):
     """The figure's own data, before it is drawn."""
     (table,) = [table for table in both_hosts if table.host == "wilds"]

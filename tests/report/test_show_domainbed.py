@@ -45,6 +45,7 @@ def test_random_hyperparameters_with_numpys_numbers_are_read(tmp_path):
 
 BAD = {
     "ERM": ({"args": {**ARGS, "algorithm": "ERM"}}, [], "a run of ERM, which has no transformation network"),
+    "a composition": ({"args": {**ARGS, "algorithm": "CIM+CORAL"}}, [], "a run of CIM+CORAL; of DomainBed's compositions none but CIM+ERM, which is CIM, can be shown yet"),
     "an algorithm that is no text": ({"args": {**ARGS, "algorithm": 3}}, [], "a run of 3"),
     "no hyperparameters": ({"model_hparams": None}, [], "has no 'model_hparams'"),
     "no seed": ({"args": {key: value for key, value in ARGS.items() if key != "seed"}}, [], "its args have no 'seed'"),
@@ -67,9 +68,10 @@ def test_refused_in_one_line(tmp_path, capsys, monkeypatch, what):
 
 
 @pytest.mark.host
-def test_a_real_run(domainbed, tmp_path):
+@pytest.mark.parametrize("algorithm", ["CIM", "CIM+ERM"])
+def test_a_real_run(domainbed, tmp_path, algorithm):
     """Trained by DomainBed itself; shown by environment, with the digits known, and with the accuracies that DomainBed wrote."""
-    words = "--algorithm CIM --dataset DebugDigitsOnPhotos --test_envs 2 --steps 1 --output_dir".split()
+    words = f"--algorithm {algorithm} --dataset DebugDigitsOnPhotos --test_envs 2 --steps 1 --output_dir".split()
     done = forked_host.run(domainbed, "-m", "domainbed.scripts.train", *words, str(tmp_path))
     assert done.returncode == 0, done.stderr
     script = f"""

@@ -161,6 +161,38 @@ def test_test_data_and_parts_and_versions_are_marked(compare, tmp_path):
     assert "device (a device, other)" in mixed and "version of torch (2.5, 2.9)" in mixed
 
 
+def test_a_difference_across_circumstances_is_marked(compare, tmp_path):
+    """Said of the row that is compared, and not where its own mark has said it already."""
+    other = {"device": "other", "versions": {"python": "3.11", "torch": "2.9", "cim_plugin": "0.2, commit 1234567 and more"}}
+    write_rows(
+        tmp_path,
+        erm=("ERM", {0: ERM[0], 1: ERM[1]}, {}),
+        cim=("CIM", {0: CIM[0], 1: CIM[1]}, other),
+        vib=("VIB", {0: CIM[0]}, {}),
+        scl=("SCL_E2E", {0: CIM[0]}, {}),
+        also=("SCL_E2E", {1: CIM[0]}, other),
+    )
+    (table,) = compare(tmp_path, ["worst_group"])
+    across = {row.family.algorithm: [mark for mark in row.marks if "across configurations" in mark] for row in table.rows}
+    said = "its difference to ERM is across configurations: device (other, a device), version of cim_plugin (0.2, commit 1234567 , null), version of torch (2.9, 2.5)"
+    assert across == {"ERM": [], "CIM": [said], "VIB": [], "SCL_E2E": []}
+    assert any("mixed configurations" in mark for row in table.rows for mark in row.marks if row.family.algorithm == "SCL_E2E")
+    assert any("paired by seed at the same flags; a row that differs from its ERM in device or versions says so" in note for note in table.notes)
+
+
+def test_no_control_where_the_mask_is_trained_all_the_same(compare, tmp_path):
+    for name, settings in {"composites": {"cim_composites": True}, "sparsity": {"cim_sparsity": 0.5}, "mask": {"cim_mask": "per_channel"}}.items():
+        write_wilds(tmp_path / name, "CIM", 0, hyperparameters={"cim_lambda": 0.0, **settings})
+    write_wilds(tmp_path / "code", "CIM_VIB", 0, hyperparameters={"vib_beta": 0.0, "cim_composites": True})
+    (table,) = compare(tmp_path, ["worst_group"])
+    assert sorted(labels(table)) == [
+        "CIM, cim_lambda=0, cim_composites=true",
+        "CIM, cim_lambda=0, cim_mask=per_channel (control)",
+        "CIM, cim_lambda=0, cim_sparsity=0.5",
+        "CIM_VIB, vib_beta=0, cim_composites=true (control)",
+    ]
+
+
 def test_synthetic_and_real_data_have_a_table_each(compare, tmp_path):
     write_rows(tmp_path, real=("ERM", ERM, {}), made=("ERM", ERM, {"synthetic": True}), other=("ERM", ERM, {"dataset": "celebA"}))
     assert [table.title for table in compare(tmp_path)] == [
