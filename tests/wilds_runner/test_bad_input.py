@@ -203,6 +203,11 @@ def test_a_run_of_another_configuration_is_not_resumed(attempt, release):
     assert_refused(attempt(release, "--resume", "--lr", "0.5"), "had lr 0.001, now it is 0.5", "--log_dir")
 
 
+def test_a_run_with_a_tuple_among_its_flags_is_resumed(attempt, release):
+    flags = ["--optimizer_kwargs", "betas=(0.9,0.99)", "--n_epochs", "1"]
+    assert attempt(release, *flags)[0] == 0 and attempt(release, *flags, "--resume")[0] == 0
+
+
 def test_a_state_that_is_none_is_refused(attempt, release, tmp_path):
     (tmp_path / "run").mkdir()
     torch.save({"epoch": 3}, tmp_path / "run" / "state.pth")
