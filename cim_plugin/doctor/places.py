@@ -22,6 +22,7 @@ from .weights import hub
 
 PTH = "cim_plugin_autoload.pth"
 WITHOUT_AUTOLOAD = "'python -m cim_plugin.domainbed train|sweep|...' does without"
+SAME_FLAGS = "'cim-plugin train' takes the same flags"
 GB = 10**9
 ROOM = 1 * GB  #: less free disk is a warning
 
@@ -87,7 +88,7 @@ def wilds(surroundings: Surroundings) -> Iterator[Finding]:
             knows = "knows our algorithms by the autoload" if autoload.FINDER in sys.meta_path else "does not know our algorithms, the autoload is off"
             missing = without_transformers()
             needs = f", and does not start: {missing}" if missing else ""
-            yield Finding(NOTE, f"a WILDS checkout is in {folder}; its run_expt.py {knows}{needs}", "'cim-plugin train' takes the same flags")
+            yield Finding(NOTE, f"a WILDS checkout is in {folder}; its run_expt.py {knows}{needs}", SAME_FLAGS)
         elif folder == os.environ.get("WILDS_HOME"):
             yield Finding(WARNING, f"WILDS_HOME={folder} holds no examples/run_expt.py", "set it to a checkout, or unset it")
 

@@ -14,7 +14,7 @@ from typing import Iterator, NamedTuple
 from .. import autoload, catalog
 from ..hosts import wilds_examples
 from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings, child, last_words
-from .places import find_domainbed, without_transformers, writable
+from .places import SAME_FLAGS, find_domainbed, without_transformers, writable
 from .reporting import DOMAINBED, OUTPUT, TRAIN, read_report
 
 SWEEP, EXAMPLES = "domainbed sweep", "run_expt"
@@ -30,7 +30,6 @@ PROGRAMS = {
     "domainbed/scripts/sweep.py": (SWEEP, []),
     "examples/run_expt.py": (EXAMPLES, []),
 }
-SAME_FLAGS = "'cim-plugin train' takes the same flags"
 KNOWN = "'cim-plugin train ...', 'python -m domainbed.scripts.train ...' or '... sweep launch ...'"
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from typing import Any, BinaryIO, Callable
+from typing import Any, BinaryIO, Callable, Iterable
 
 import torch
 
@@ -82,8 +82,12 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
     before = state.get("config")
     if not isinstance(before, dict):
         raise InputError(f"--resume: {path} is not the state of a run")
-    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(config))
-    for name in now:
-        if name not in may_differ and before.get(name) != now[name]:
-            raise InputError(f"--resume: the run in {log_dir} had {name} {before.get(name)!r}, now it is {now[name]!r}; repeat its flags or choose another --log_dir")
+    if differs := difference(before, config, [name for name in config if name not in may_differ]):
+        raise InputError(f"--resume: the run in {log_dir} had {differs}; repeat its flags or choose another --log_dir")
     return state
+
+
+def difference(before: dict[str, Any], config: dict[str, Any], names: Iterable[str]) -> str | None:
+    """The first of these values that a run had otherwise, in words; compared as JSON keeps them."""
+    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(config))
+    return next((f"{name} {before.get(name)!r}, now it is {now[name]!r}" for name in names if before.get(name) != now[name]), None)

@@ -249,11 +249,14 @@ def evaluate_only(trainer) -> None:
 
 def _check_same_network(config: dict[str, Any], path: str) -> None:
     """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else."""
+    from . import checkpoint
+
     if not os.path.exists(path):
         return
-    with open(path) as file:
-        before = json.load(file)["config"]
-    now = json.loads(json.dumps(config))
-    for name in ("transform", "target_resolution", "resize_scale", "hyperparameters"):
-        if before.get(name) != now[name]:
-            raise InputError(f"--eval_only: {path} has {name} {before.get(name)!r}, now it is {now[name]!r}; repeat its flags")
+    try:
+        with open(path) as file:
+            before = dict(json.load(file)["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"--eval_only: {path} is damaged ({error!r}), so it cannot be seen whether this is the network that was trained; move it away") from error
+    if differs := checkpoint.difference(before, config, ("transform", "target_resolution", "resize_scale", "hyperparameters")):
+        raise InputError(f"--eval_only: {path} has {differs}; repeat its flags")

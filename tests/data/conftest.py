@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import small_archives as archives
 
 from cim_plugin import cli
 
@@ -24,3 +27,23 @@ def open_release():
     """A function (name, root) -> wilds' dataset."""
     wilds = pytest.importorskip("wilds")
     return lambda name, root: wilds.get_dataset(dataset=name, root_dir=str(root), download=False)
+
+
+@pytest.fixture
+def refuse(data, tmp_path):
+    """Runs a conversion that must fail: the one line that it prints. What is in ``tmp_path`` must not change, but for the unfinished folder."""
+
+    def run(*words):
+        before = _snapshot(tmp_path)
+        status, out, err = data(*words, "--root", "root")
+        assert status == 2 and "Traceback" not in err
+        assert _snapshot(tmp_path) == before
+        lines = [line for line in err.splitlines() if "error:" in line]
+        assert len(lines) == 1 and lines[0] == err.splitlines()[-1] and lines[0].startswith("cim-plugin data: error: ")
+        return lines[0]
+
+    return run
+
+
+def _snapshot(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in archives.files(folder).items() if ".partial/" not in name}

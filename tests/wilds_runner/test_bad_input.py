@@ -247,6 +247,13 @@ def test_eval_only_refuses_what_the_weights_fit_and_was_not_trained(attempt, rel
     assert_refused(attempt(release, "--eval_only", *flags, algorithm="CIM"), "results.json", f"has {name}", "repeat its flags")
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_eval_only_beside_a_damaged_result_is_refused(attempt, release, tmp_path, content):
+    assert attempt(release)[0] == 0
+    (tmp_path / "run" / "results.json").write_text(content)
+    assert_refused(attempt(release, "--eval_only"), "results.json is damaged", "move it away")
+
+
 def _full(*_):
     raise OSError(28, "No space left on device")
 
