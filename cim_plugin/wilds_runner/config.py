@@ -105,7 +105,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "type": _whole(1),
             "default": None,
             "metavar": "STEPS",
-            "help": "pseudo-environments without labels of groups: two reference models of so many steps (100 in our study) on half of the training images each "
+            "help": "pseudo-environments without labels of groups: four reference models of so many steps (100 in our study) on each half of the training images "
             "predict the other half; batches are balanced by them, and 'cross_environment' pairs go by them",
         },
     },

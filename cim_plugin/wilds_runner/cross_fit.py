@@ -25,6 +25,7 @@ from .loading import Loader, seed_of, to_pixels
 from .optimization import make_optimizer
 
 FOLDS = 2
+MODELS = 4  #: per fold, their probabilities averaged; docs/study.md has what one and four are worth
 SPLITS = ("train", "val")
 FILE = "cross_fit.csv"
 HEADER = "split,row,label,pseudo_environment"
@@ -52,16 +53,16 @@ def predict_out_of_fold(
     show: bool = False,
     after_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
-    """The class that a model takes every training image for which was trained on the other half, and validation images that of all models together.
+    """The class that models take every training image for which were trained on the other half, and validation images that of all models together.
 
-    A validation image gets the class with the largest probability, averaged over the models. Of group labels none are used, of
+    An image gets the class with the largest probability, averaged over those models. Of group labels none are used, of
     validation data no labels at all.
 
     Args:
         config: the run's; the models are trained with its optimizer, batch size and clipping for "cross_fit" steps, without a schedule.
         splits: "train" and "val".
         loaders: theirs, without augmentation.
-        make_model: number of the fold that is left out -> a fresh model, pixels (N, 3, H, W) in [0, 1] -> logits (N, K).
+        make_model: number of the model, from 0 to FOLDS·MODELS - 1 -> a fresh one, pixels (N, 3, H, W) in [0, 1] -> logits (N, K).
         fabric: says device and precision; one process works, whatever their number.
         show: show a progress bar.
         after_batch: called after every batch; what it raises ends the work.
@@ -77,19 +78,21 @@ def predict_out_of_fold(
     fold = torch.randperm(len(labels), generator=_generator(config, "folds")) % FOLDS
     members = [torch.nonzero(fold == number).flatten() for number in range(FOLDS)]
     of_val = torch.arange(len(splits["val"].labels))
-    total = FOLDS * (config["cross_fit"] + math.ceil(len(of_val) / size)) + sum(math.ceil(len(rows) / size) for rows in members)
+    batches = sum(MODELS * config["cross_fit"] + math.ceil(len(rows) / size) + math.ceil(len(of_val) / size) for rows in members)
     found, probabilities = torch.empty_like(labels), 0
-    with tqdm(total=total, unit="batch", desc="reference models", disable=not show, leave=False, dynamic_ncols=True) as bar:
+    with tqdm(total=batches, unit="batch", desc="reference models", disable=not show, leave=False, dynamic_ncols=True) as bar:
 
         def done() -> None:
             bar.update()
             after_batch()
 
-        for held_out in range(FOLDS):
-            model = make_model(held_out).to(fabric.device)
-            _fit(model, loaders["train"], torch.nonzero(fold != held_out).flatten(), labels, held_out, config, fabric, done)
-            found[members[held_out]] = _predict(model, loaders["train"], members[held_out], size, fabric, lambda logits: logits.argmax(1), done)
-            probabilities = probabilities + _predict(model, loaders["val"], of_val, size, fabric, lambda logits: logits.softmax(1), done)
+        for held_out, rows in enumerate(members):
+            models = []
+            for number in range(held_out * MODELS, (held_out + 1) * MODELS):
+                models.append(make_model(number).to(fabric.device))
+                _fit(models[-1], loaders["train"], torch.nonzero(fold != held_out).flatten(), labels, number, config, fabric, done)
+            found[rows] = _probabilities(models, loaders["train"], rows, size, fabric, done).argmax(1)
+            probabilities = probabilities + _probabilities(models, loaders["val"], of_val, size, fabric, done)
     return {"train": found, "val": probabilities.argmax(1)}
 
 
@@ -97,14 +100,14 @@ def _generator(config: dict[str, Any], *words: Any) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(config["seed"], "cross_fit", *words))
 
 
-def _fit(model: nn.Module, loader: Loader, rows: Tensor, labels: Tensor, held_out: int, config: dict[str, Any], fabric, done) -> None:
+def _fit(model: nn.Module, loader: Loader, rows: Tensor, labels: Tensor, number: int, config: dict[str, Any], fabric, done) -> None:
     """Train on batches that are drawn from the rows with replacement."""
     optimizer = make_optimizer(config, model.parameters(), fabric.device.type)
     precision = copy.deepcopy(fabric.strategy.precision)  # a loss scale of its own: the run's starts as without references
-    draws = rows[torch.randint(len(rows), (config["cross_fit"], config["batch_size"]), generator=_generator(config, "batches", held_out))].tolist()
+    draws = rows[torch.randint(len(rows), (config["cross_fit"], config["batch_size"]), generator=_generator(config, "batches", number))].tolist()
     model.train()
     for step, batch in enumerate(loader([[(row, 0) for row in of_batch] for of_batch in draws])):
-        torch.manual_seed(seed_of(config["seed"], "cross_fit", "step", held_out, step))  # of dropout
+        torch.manual_seed(seed_of(config["seed"], "cross_fit", "step", number, step))  # of dropout
         with precision.forward_context():
             logits = model(to_pixels(batch.images, fabric.device))
         precision.backward(F.cross_entropy(logits.float(), labels[batch.rows].to(fabric.device)), model)
@@ -117,16 +120,18 @@ def _fit(model: nn.Module, loader: Loader, rows: Tensor, labels: Tensor, held_ou
 
 
 @torch.no_grad()
-def _predict(model: nn.Module, loader: Loader, rows: Tensor, size: int, fabric, outcome: Callable[[Tensor], Tensor], done) -> Tensor:
-    """``outcome`` of the logits of every row, on the CPU; no more than a batch of logits is kept."""
-    model.eval()
+def _probabilities(models: list[nn.Module], loader: Loader, rows: Tensor, size: int, fabric, done) -> Tensor:
+    """The mean over the models of every row's probabilities, (N, K) float32 on the CPU. Every image is read once."""
+    for model in models:
+        model.eval()
     parts = []
     for batch in loader([[(row, 0) for row in part.tolist()] for part in rows.split(size)]):
+        images = to_pixels(batch.images, fabric.device)
         with fabric.autocast():
-            logits = model(to_pixels(batch.images, fabric.device)).float()
+            logits = torch.stack([model(images).float() for model in models])
         if not logits.isfinite().all():
             raise NotFinite("the logits of a reference model of --cross_fit are not finite; try a smaller --lr or --max_grad_norm 1, with another --log_dir")
-        parts.append(outcome(logits).cpu())
+        parts.append(logits.softmax(-1).mean(0).cpu())
         done()
     return torch.cat(parts)
 

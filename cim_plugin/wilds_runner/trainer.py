@@ -111,8 +111,14 @@ class Trainer:
             pseudo = by_first_process(self.fabric, self._pseudo_environments)
         by_first_process(self.fabric, lambda: cross_fit.write(self.config["log_dir"], self.data, pseudo))
         self._go_by(pseudo)
-        shares = ", ".join(f"{100 * share:.1f}% of {key}" for key, share in cross_fit.shares_that_agree(self.data.splits, pseudo).items())
-        self.logs.write(f"\nCross-fit: the pseudo-environment agrees with the label for {shares}\n")
+        shares = cross_fit.shares_that_agree(self.data.splits, pseudo)
+        self.logs.write(f"\nCross-fit: the pseudo-environment agrees with the label for {', '.join(f'{100 * share:.1f}% of {key}' for key, share in shares.items())}\n")
+        largest = torch.bincount(self.data.splits["train"].labels).max().item() / len(pseudo["train"])
+        if shares["train"] <= largest:
+            self.logs.write(
+                f"warning: always the largest class would agree for {100 * largest:.1f}% of train: the reference models have learnt too little for pseudo-environments; "
+                "give --cross_fit more steps, or a larger --lr\n"
+            )
         self._save(self.state())
 
     def _pseudo_environments(self) -> dict[str, Tensor]:
@@ -122,8 +128,8 @@ class Trainer:
             self.config, self.data.splits, loaders, self._reference_model, self.fabric, not self.bar.disable, lambda: self._stop_if_asked(self.state)
         )
 
-    def _reference_model(self, fold: int) -> RobustClassifier:
-        config = {**self.config, "algorithm": "ERM", "hyperparameters": {}, "seed": seed_of(self.config["seed"], "cross_fit", "model", fold)}
+    def _reference_model(self, number: int) -> RobustClassifier:
+        config = {**self.config, "algorithm": "ERM", "hyperparameters": {}, "seed": seed_of(self.config["seed"], "cross_fit", "model", number)}
         return build_model(config, self.data, self.transform)
 
     def _go_by(self, pseudo: dict[str, Tensor]) -> None:

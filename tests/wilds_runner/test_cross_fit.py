@@ -48,7 +48,7 @@ class Linear(nn.Module):
 
 @pytest.fixture
 def predict(noise_config, noise):
-    """A function (flag words) -> the pseudo-environments that :class:`Linear` gives, and the two models as they were and as they are."""
+    """A function (flag words) -> the pseudo-environments that :class:`Linear` gives, and the models as they were and as they are."""
     from lightning_fabric import Fabric
 
     def predicted(*flags: str, **fabric):
@@ -58,8 +58,8 @@ def predict(noise_config, noise):
         loaders = {key: make_loader(config, noise, key, transform, None, augment=False) for key in ("train", "val")}
         models = []
 
-        def make_model(fold):
-            models.append((Linear(fold), Linear(fold)))
+        def make_model(number):
+            models.append((Linear(number), Linear(number)))
             return models[-1][1]
 
         engine = fabric.get("fabric") or Fabric(accelerator="cpu", devices=1)
@@ -80,25 +80,32 @@ def test_predictions_are_those_of_models_trained_by_hand(predict, noise, max_nor
     found, models = predict(*([] if max_norm is None else ["--max_grad_norm", str(max_norm)]))
     images, labels = images_of(noise, "train"), noise.splits["train"].labels
     row_of = {image.numpy().tobytes(): row for row, image in enumerate(images)}
-    of_val, expected = [], {}
+    logits, of_val, seen = [], [], []
     for fresh, trained in models:
         velocity = [torch.zeros_like(weight) for weight in fresh.parameters()]
         drawn = [torch.tensor([row_of[image.numpy().tobytes()] for image in batch]) for batch in trained.batches]
+        assert [len(rows) for rows in drawn] == [8] * 5
         for rows in drawn:
             _reference_step(fresh.train(), images[rows], labels[rows], velocity, max_norm=max_norm)
         torch.testing.assert_close(fresh.layer.weight, trained.layer.weight, rtol=1e-4, atol=1e-6)
         with torch.no_grad():
-            logits = fresh.eval()(images)
+            logits.append(fresh.eval()(images).double())
             of_val.append(fresh(images_of(noise, "val")).double())
-        expected[frozenset(torch.cat(drawn).tolist())] = logits.argmax(1)
-    (first, of_first), (second, of_second) = expected.items()
-    assert not first & second
-    assert all(found["train"][row] == of_second[row] for row in first) and all(found["train"][row] == of_first[row] for row in second)
-    assert len(first | second) > 24  # of 30; 5 batches of 8 with replacement miss few
-    expected_of_val = sum(logits.softmax(1) for logits in of_val).argmax(1)
-    assert torch.equal(found["val"], expected_of_val)
-    for other in (of_val[0], of_val[1], of_val[0] + of_val[1]):  # one model or averaged logits would not do
-        assert not torch.equal(other.argmax(1), expected_of_val)
+        seen.append(torch.cat(drawn).tolist())
+    assert len(models) == 8 and len(set(map(tuple, seen))) == 8  # each with batches of its own
+    halves = [set(sum(seen[:4], [])), set(sum(seen[4:], []))]
+    assert not halves[0] & halves[1] and len(halves[0] | halves[1]) == 30
+    for half, others in zip(halves, (logits[4:], logits[:4])):
+        rows = torch.tensor(sorted(half))
+        _assert_averaged(found["train"][rows], [of_one[rows] for of_one in others])
+    _assert_averaged(found["val"], of_val)
+
+
+def _assert_averaged(found: torch.Tensor, logits: list[torch.Tensor]) -> None:
+    """By averaged probabilities; one model or averaged logits would not do."""
+    assert torch.equal(found, sum(of_one.softmax(1) for of_one in logits).argmax(1))
+    for other in (*logits, sum(logits)):
+        assert not torch.equal(found, other.argmax(1))
 
 
 def test_pseudo_environments_follow_from_the_seed_alone(predict):

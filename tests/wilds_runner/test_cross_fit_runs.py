@@ -81,7 +81,7 @@ def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path, mo
         places[np.asarray(Image.open(folder / row["img_filename"])).tobytes()] = (split, sum(place[0] == split for place in places.values()))
     models, make = [], trainer.Trainer._reference_model
 
-    def recording(self, fold):
+    def recording(self, number):
         seen = {True: [], False: []}  # in training, in evaluation
         models.append(seen)
 
@@ -89,13 +89,13 @@ def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path, mo
             images = (arguments[0] * 255).round().byte().permute(0, 2, 3, 1).contiguous()
             seen[model.training].append([places[image.numpy().tobytes()] for image in images])
 
-        model = make(self, fold)
+        model = make(self, number)
         model.register_forward_pre_hook(record)
         return model
 
     monkeypatch.setattr(trainer.Trainer, "_reference_model", recording)
     assert train(release, tmp_path, *FLAGS, "--n_epochs", "1", "--additional_train_transform", "weak") == 0
-    assert len(models) == 2
+    assert len(models) == 8
     predicted = []
     for seen in models:
         assert [len(batch) for batch in seen[True]] == [20] * STEPS
@@ -103,7 +103,8 @@ def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path, mo
         assert {split for split, _ in fitted} == {"train"} and not set(fitted) & set(asked)
         assert [row for split, row in asked if split == "val"] == list(range(SIZES["val"]))
         predicted.append([row for split, row in asked if split == "train"])
-    assert list(map(len, predicted)) == [30, 30] and sorted(sum(predicted, [])) == list(range(60))
+    assert all(rows == predicted[0] for rows in predicted[:4]) and all(rows == predicted[4] for rows in predicted[4:])
+    assert len(predicted[0]) == 30 and sorted(predicted[0] + predicted[4]) == list(range(60))
 
 
 # --- triplets and selection -------------------------------------------------------------------------------------------
@@ -213,6 +214,23 @@ def test_a_reference_model_that_diverges_ends_the_run_in_one_line(release, tmp_p
     assert train(release, tmp_path, "--cross_fit", "20", "--optimizer", "SGD", "--lr", "1e30") == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("cim-plugin train: error: the logits of a reference model of --cross_fit are not finite; try a smaller --lr")
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_references_that_are_no_better_than_the_largest_class_are_told(release, tmp_path, monkeypatch, better):
+    def predicted(config, splits, *_):
+        classes = torch.bincount(splits["train"].labels)
+        assert classes.max() < len(splits["train"].labels)
+        constant = torch.full_like(splits["train"].labels, int(classes.argmax()))
+        if better:  # by one image
+            other = torch.nonzero(splits["train"].labels != constant).flatten()[0]
+            constant[other] = splits["train"].labels[other]
+        return {"train": constant, "val": splits["val"].labels}
+
+    monkeypatch.setattr(trainer.cross_fit, "predict_out_of_fold", predicted)
+    assert train(release, tmp_path, "--cross_fit", "2", "--n_epochs", "1") == 0
+    warned = "the reference models have learnt too little for pseudo-environments; give --cross_fit more steps, or a larger --lr" in (tmp_path / "log.txt").read_text()
+    assert warned != better
 
 
 # --- stopped and resumed ----------------------------------------------------------------------------------------------
