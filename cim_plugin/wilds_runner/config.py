@@ -83,7 +83,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "additional_train_transform": {"choices": ("randaugment", "weak"), "help": "random augmentation of training images"},
         "target_resolution": {"type": _whole(1), "nargs": "+", "help": "height and width that images are resized to"},
         "resize_scale": {"type": _number(0, True), "help": "for image_resize*: size relative to the original resolution"},
-        "randaugment_n": {"type": _whole(1), "default": 2, "help": "operations per image of randaugment, torchvision's RandAugment"},
+        "randaugment_n": {"type": _whole(1), "help": "operations per image of randaugment, torchvision's RandAugment; 2 by default"},
         "cache": {
             "type": lambda text: "auto" if text == "auto" else parse_bool(text),
             "const": True,
@@ -160,6 +160,17 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+#: flags that do nothing but with another one: that one and its values
+_ONLY_WITH: dict[str, tuple[str, tuple]] = {
+    "n_groups_per_batch": ("train_loader", ("group",)),
+    "distinct_groups": ("train_loader", ("group",)),
+    "resize_scale": ("transform", ("image_resize", "image_resize_and_center_crop")),
+    "randaugment_n": ("additional_train_transform", ("randaugment",)),
+    "scheduler_kwargs": ("scheduler", tuple(defaults.SCHEDULERS)),
+    "scheduler_metric_name": ("scheduler", ("ReduceLROnPlateau",)),
+    "eval_epoch": ("eval_only", (True,)),
+}
+
 #: flags that may differ when a run is resumed: where and how it runs, not what it computes
 MAY_DIFFER = {"root_dir", "log_dir", "download", "cache", "cache_limit", "device", "resume", "progress_bar", "tensorboard", "eval_only", "eval_epoch"}
 
@@ -196,11 +207,9 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     values = vars(args)
     config = {name: values[name] for flags in FLAGS.values() for name in flags}
     _check_names(config)
-    if config["train_loader"] in (None, "standard"):
-        for name in ("n_groups_per_batch", "distinct_groups"):
-            if config[name] is not None:
-                raise InputError(f"--{name} {config[name]} needs --train_loader group: standard batches do not choose groups")
+    given = {name: config[name] for name in _ONLY_WITH if config[name] not in (None, {})}
     defaults.fill(config, config["dataset"], config["algorithm"])
+    _check_used(given, config)
     config["target_resolution"] = _square(config["target_resolution"])
     config["hyperparameters"] = _hyperparameters(config["algorithm"], values)
     _check_together(config)
@@ -215,6 +224,16 @@ def _check_names(config: dict[str, Any]) -> None:
         raise InputError(f"dataset {dataset!r} is unknown; choose from {', '.join(defaults.DATASETS)}")
     if algorithm not in catalog.TRAINABLE:
         raise InputError(f"algorithm {algorithm!r} is unknown; choose from {', '.join(catalog.TRAINABLE)}")
+
+
+def _check_used(given: dict[str, Any], config: dict[str, Any]) -> None:
+    """Nothing that the user gave is to be without effect."""
+    for name, value in given.items():
+        partner, values = _ONLY_WITH[name]
+        if config[partner] not in values:
+            text = " ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else value
+            wanted = "" if values == (True,) else f" {' or '.join(values)}"
+            raise InputError(f"--{name} {text} does nothing without --{partner}{wanted}; leave it out or give both")
 
 
 def _square(resolution: list[int] | None) -> list[int] | None:

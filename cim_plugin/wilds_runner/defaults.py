@@ -122,7 +122,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     None: {"train_loader": "standard", "uniform_over_groups": False},  #: every other one
 }
 
-LOADER = {"loader_kwargs": {"num_workers": 4, "pin_memory": True}, "n_groups_per_batch": 4}
+LOADER = {"loader_kwargs": {"num_workers": 4, "pin_memory": True}, "n_groups_per_batch": 4, "randaugment_n": 2}
 
 MODELS: dict[str, dict[str, Any]] = {
     "small_cnn": {},
