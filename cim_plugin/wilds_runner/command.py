@@ -52,6 +52,9 @@ def make_fabric(config: dict[str, Any]):
     devices = config["device"] if config["device"] is not None and on_gpu else config["devices"]
     if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has started the processes
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        started = int(os.environ["WORLD_SIZE"])
+        if started != devices * config["num_nodes"]:
+            raise InputError(f"--num_nodes {config['num_nodes']} does not go with torchrun's {started} processes, {devices} on this machine; give --num_nodes {started // devices}")
     n_processes = (len(devices) if isinstance(devices, list) else devices) * config["num_nodes"]
     if config["batch_size"] % n_processes:
         raise InputError(f"--batch_size {config['batch_size']} cannot be shared equally by {n_processes} processes; give a multiple of {n_processes}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -59,6 +60,7 @@ class Trainer:
 
         self.classifier = build_model(config, data, transform)
         _check_size(self.classifier, config, transform)
+        _check_batch_of_one(self.classifier, config, len(self.environments), fabric.world_size, transform)
         if config["compile"]:
             compile_modules(self.classifier)
         optimizer = make_optimizer(config, self.classifier.parameters(), fabric.device.type)
@@ -382,3 +384,16 @@ def _check_size(classifier: RobustClassifier, config: dict[str, Any], transform:
         raise InputError(f"--model {config['model']} cannot take images of {height}x{width} ({str(error) or type(error).__name__}); give another --target_resolution") from error
     finally:
         classifier.train()
+
+
+@torch.no_grad()
+def _check_batch_of_one(classifier: RobustClassifier, config: dict[str, Any], n_images: int, n_processes: int, transform: Transform) -> None:
+    """Raise InputError where an epoch ends in one image and the model cannot train on it, before the first epoch is lost."""
+    left = n_images % config["batch_size"] if config["train_loader"] == "standard" else 0
+    if (left or config["batch_size"]) // n_processes == 1:
+        try:
+            copy.deepcopy(classifier).train()(torch.zeros(1, 3, *transform.training_size))
+        except ValueError as error:
+            raise InputError(
+                f"--batch_size {config['batch_size']} leaves one image to the last batch of {n_images}, and the batch normalisation of --model {config['model']} needs two; give another one"
+            ) from error

@@ -67,6 +67,10 @@ FLAGS = {
     "images that processes cannot share": (["--batch_size", "21", "--devices", "2"], ["--batch_size 21", "a multiple of 2"]),
     "an unknown metric of the schedule": (["--scheduler", "ReduceLROnPlateau", "--scheduler_metric_name", "acc"], ["'acc'", "adj_acc_avg"]),
     "a model for larger images": (["--model", "densenet121", "--model_kwargs", "pretrained=false"], ["densenet121", "28x28", "--target_resolution"]),
+    "a last batch of one image for batch normalisation": (
+        ["--model", "resnet18", "--model_kwargs", "pretrained=false", "--batch_size", "59"],
+        ["--batch_size 59", "one image to the last batch of 60", "resnet18"],
+    ),
     "images too small for the library": (
         ["--algorithm", "CIM", "--cim_similarity", "pytorch_msssim", "--cim_floor", "exact"],
         ["pytorch_msssim", "160"],

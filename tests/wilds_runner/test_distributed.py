@@ -101,6 +101,13 @@ def test_both_ways_to_start_two_processes_give_the_weights_of_one(release, tmp_p
     assert_same_weights(read_model(tmp_path / "one"), read_model(tmp_path / "two"))
 
 
+def test_machines_that_torchrun_has_and_the_command_does_not_name_are_refused(release, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "6")
+    assert train(release, tmp_path / "run", "--num_nodes", "2") == 2
+    assert capsys.readouterr().err.strip().endswith("--num_nodes 2 does not go with torchrun's 6 processes, 2 on this machine; give --num_nodes 3")
+
+
 def test_a_run_of_two_processes_is_resumed_by_two(release, tmp_path):
     argv = words(release, tmp_path / "two", *RUN, algorithm="CIM_VIB")
     assert two_processes(argv, tmp_path / "output") == [0, 0]
