@@ -104,7 +104,7 @@ class RobustClassifier(nn.Module):
             morphed = self.morphing(images)
             seen = [morphed.images]
             if self.contrast is not None:
-                losses["contrastive"], valid = self.contrast(morphed.psi, morphed.pixels, labels, environments, self.shard)
+                losses["contrastive"], valid = self.contrast(morphed, labels, environments, self.shard)
                 without_triplet = (~valid).sum()
             if "sparsity" in self.weights:
                 losses["sparsity"] = morphed.mask.to(images.dtype).mean((1, 2, 3))

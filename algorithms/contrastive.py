@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .colours import colour_embedding
 from .fused_triplet import fused_triplet
+from .morphing import Morphed
 from .shard import WHOLE, Shard
 from .similarity import check_library, library_triplet
 from .triplets import draw_triplets
@@ -21,7 +24,7 @@ READINGS = {"distance": -1.0, "similarity": 1.0}
 #: What psi(x) is compared with: the raw x+ and x- (the poster's), or psi(x+) and psi(x-).
 TARGETS = ("input", "morphed")
 
-#: How s_pos and s_neg are computed, by the name that a user gives.
+#: How MS-SSIM with x+ and with x- is computed, by the name that a user gives; the other similarity is "colours".
 TRIPLETS = {"ms_ssim": fused_triplet, "pytorch_msssim": library_triplet}
 
 
@@ -29,12 +32,12 @@ def contrastive_loss(s_pos: Tensor, s_neg: Tensor, valid: Tensor, reading: str =
     """L_con per anchor (arXiv:2106.06620, Eq. 1).
 
     Args:
-        s_pos, s_neg: MS-SSIM with the positive and with the negative, (N,).
+        s_pos, s_neg: similarity to the positive and to the negative, (N,), at most 1.
         valid: (N,) bool; an anchor without a positive or a negative contributes a graph-connected zero.
         reading: a key of ``READINGS``.
 
     Returns:
-        (N,), in [-1, 1]; -1 is best.
+        (N,); for MS-SSIM in [-1, 1]; the least is best.
     """
     return torch.where(valid, READINGS[reading] * (s_pos - s_neg), 0)
 
@@ -47,8 +50,8 @@ class TripletContrast:
         scales: MS-SSIM scales, from :func:`~.similarity.choose_scales`.
         pairs: a key of ``triplets.CANDIDATES``.
         targets: one of ``TARGETS``.
-        similarity: a key of ``TRIPLETS``.
-        floor: a key of ``similarity.FLOORS``.
+        similarity: a key of ``TRIPLETS``, or "colours", see :mod:`~.colours`.
+        floor: of MS-SSIM, a key of ``similarity.FLOORS``.
         reading: a key of ``READINGS``.
 
     Raises:
@@ -66,21 +69,29 @@ class TripletContrast:
         if self.similarity == "pytorch_msssim":
             check_library(self.scales, self.floor)
 
-    def __call__(self, psi: Tensor, pixels: Tensor, labels: Tensor, environments: Tensor | None, shard: Shard = WHOLE) -> tuple[Tensor, Tensor]:
-        """psi(x) and x, (N, C, H, W) in [0, 1]; labels and environments, (N,) int64 -> (L_con (N,), valid (N,)).
+    def __call__(self, morphed: Morphed, labels: Tensor, environments: Tensor | None, shard: Shard = WHOLE) -> tuple[Tensor, Tensor]:
+        """What morphing a batch gave; labels and environments, (N,) int64 -> (L_con (N,), valid (N,)).
 
         Positives and negatives come from the whole of a batch that several processes share.
         """
         environments = None if environments is None else shard.gather(environments)
         positive, negative, valid = draw_triplets(shard.gather(labels), environments, self.pairs)
-        compare = TRIPLETS[self.similarity]
-        if self.targets == "morphed":
-            everyone = shard.gather(psi)
-            s_pos, s_neg = map(shard.local, compare(everyone, everyone, positive, negative, self.scales, self.floor))
-        else:
-            s_pos, s_neg = compare(psi, shard.gather(pixels), shard.local(positive), shard.local(negative), self.scales, self.floor)
+        compare = self._colours if self.similarity == "colours" else self._ms_ssim
+        s_pos, s_neg = compare(morphed, positive, negative, shard)
         valid = shard.local(valid)
         return contrastive_loss(s_pos, s_neg, valid, self.reading), valid
+
+    def _ms_ssim(self, morphed: Morphed, positive: Tensor, negative: Tensor, shard: Shard) -> Sequence[Tensor]:
+        compare = TRIPLETS[self.similarity]
+        if self.targets == "morphed":
+            everyone = shard.gather(morphed.psi)
+            return [shard.local(values) for values in compare(everyone, everyone, positive, negative, self.scales, self.floor)]
+        return compare(morphed.psi, shard.gather(morphed.pixels), shard.local(positive), shard.local(negative), self.scales, self.floor)
+
+    def _colours(self, morphed: Morphed, positive: Tensor, negative: Tensor, shard: Shard) -> Sequence[Tensor]:
+        own = colour_embedding(morphed.pixels, morphed.mask)
+        everyone = shard.gather(own if self.targets == "morphed" else colour_embedding(morphed.pixels, torch.ones_like(morphed.mask)))
+        return [(own * everyone[shard.local(rows)]).sum(1) for rows in (positive, negative)]
 
 
 def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float, shard: Shard = WHOLE) -> Tensor:

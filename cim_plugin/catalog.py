@@ -112,7 +112,11 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             "weight of the mean of m in the loss, reached after 300 steps",
         ),
         "cim_floor": _choice("smooth", ("exact",), "MS-SSIM where a term is negative: bounded gradient, or the exact rule without one"),
-        "cim_similarity": _choice("ms_ssim", ("pytorch_msssim",), "our MS-SSIM, or the reference library's (images above 160 pixels, exact floor)"),
+        "cim_similarity": _choice(
+            "ms_ssim",
+            ("pytorch_msssim", "colours"),
+            "our MS-SSIM, or the reference library's (images above 160 pixels, exact floor); or how alike the colours are that m leaves, wherever they stand",
+        ),
     },
     "bottleneck": {
         "vib_beta": _weight(1e-3, -5, -1, "weight β of the KL"),

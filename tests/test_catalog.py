@@ -142,7 +142,7 @@ REFUSED = [
     ("CIM", "cim_composites", [1, "yes", None], "true or false (default False)"),
     ("CIM", "cim_sparsity", [-0.1, math.nan, True], "a finite number of at least 0 (default 0.0)"),
     ("CIM", "cim_floor", ["relu"], "'smooth' or 'exact' (default 'smooth')"),
-    ("CIM_VIB", "cim_similarity", ["ssim", "MS_SSIM"], "'ms_ssim' or 'pytorch_msssim' (default 'ms_ssim')"),
+    ("CIM_VIB", "cim_similarity", ["ssim", "MS_SSIM"], "'ms_ssim' or 'pytorch_msssim' or 'colours' (default 'ms_ssim')"),
 ]
 
 

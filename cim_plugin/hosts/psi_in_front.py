@@ -124,7 +124,7 @@ class AddedContrast:
     def _gradient(self, psi: InputMorphing, parameters: list[Tensor]) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             morphed = psi(self.batch.images)
-            losses, valid = self.contrast(morphed.psi, morphed.pixels, self.batch.labels, self.batch.environments)
+            losses, valid = self.contrast(morphed, self.batch.labels, self.batch.environments)
             loss = losses.mean()
             self.losses.append(loss.detach())
             self.without_triplet.append((~valid).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ BALANCED = {"environments": "cross_fit", "balanced": True}
 #: the variant that the study ends with, see docs/study.md
 CUT_OUT = {**MORPHED, "cim_composites": True, "cim_sparsity": 0.5, "cim_mask_stride": 2}
 SPARSE = {**CUT_OUT, "cim_composites": False}
+#: L_con by a similarity that asks for no alignment
+COLOURS = {**MORPHED, "cim_similarity": "colours", "cim_mask_stride": 2}
 
 
 class References(NamedTuple):
@@ -110,11 +113,25 @@ REFERENCES: dict[str, Row] = {
     "true environments": Row("ERM", environments="true", balanced=True, learning_rate=1e-2),
 }
 
+_FOUR = {**BALANCED, "references": References(models=4)}
+#: with the reference models of ``cim-plugin train --cross_fit``
+FOUR_MODELS: dict[str, Row] = {
+    f"{name} by four models": dataclasses.replace(row, **_FOUR)
+    for name, row in {
+        "ERM, balanced": Row("ERM"),
+        "ERM, random composites, balanced": Row("ERM", changes={"random_composites": 0.7}),
+        "CIM, λ=0, balanced": Row("CIM", {"cim_mask_stride": 2, "cim_lambda": 0.0}),
+        "CIM, composites, λ=0, balanced": Row("CIM", {**CUT_OUT, "cim_lambda": 0.0}),
+        "CIM, colours, balanced": Row("CIM", {**COLOURS, "cim_lambda": 1.0}),
+    }.items()
+}
+
 #: word of --rows -> its rows
 GROUPS: dict[str, dict[str, Row]] = {
     "main": MAIN,
     "further": FURTHER,
     "ablations": {f"ablation: {name}": row for name, row in ABLATIONS.items()},
+    "four_models": FOUR_MODELS,
     "references": {f"references: {name}": row for name, row in REFERENCES.items()},
 }
 ROWS = {name: row for group in GROUPS.values() for name, row in group.items()}

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from cim_plugin.algorithms.colours import colour_embedding
 from cim_plugin.algorithms.contrastive import TripletContrast, contrastive_loss, supervised_contrastive_loss
-from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
+from cim_plugin.algorithms.morphing import InputMorphing, Morphed, PixelSpace
 
 TARGETS = ["input", "morphed"]
+SIMILARITIES = ["ms_ssim", "colours"]
 LABELS, ENVIRONMENTS = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
 POSITIVE, NEGATIVE = [1, 0, 3, 2], [2, 3, 0, 1]  # cross-environment pairs leave no choice in this batch
 
@@ -69,9 +71,10 @@ def test_l_con_of_a_batch_equals_pytorch_msssim(crops, targets, similarity, tole
     """Where every term of MS-SSIM is positive."""
     x = crops(4, 2, 161, 161)
     x = 0.7 * x[:1] + 0.3 * x
-    psi = (x * torch.linspace(0.3, 0.9, 161, dtype=torch.float64)).requires_grad_()
+    mask = torch.linspace(0.3, 0.9, 161, dtype=torch.float64).expand(4, 1, 161, 161)
+    psi = (mask * x).requires_grad_()
     contrast = TripletContrast(5, "cross_environment", targets, similarity, "exact", reading)
-    loss, valid = contrast(psi, x, LABELS, ENVIRONMENTS)
+    loss, valid = contrast(Morphed(x, mask, psi, psi), LABELS, ENVIRONMENTS)
     expected = sign * _reference_l_con(psi, psi if targets == "morphed" else x)
     assert valid.all() and expected.abs().min() > 1e-3
     torch.testing.assert_close(loss, expected, rtol=0, atol=tolerance)
@@ -79,41 +82,54 @@ def test_l_con_of_a_batch_equals_pytorch_msssim(crops, targets, similarity, tole
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=10 * tolerance * expected_gradient.abs().max().item())
 
 
-def test_a_batch_without_triplets_gives_zeros_in_the_graph(crops):
-    psi = crops(3, 3, 28, 28).requires_grad_()
-    loss, valid = TripletContrast(2)(psi, psi.detach(), torch.tensor([1, 1, 1]), None)
+@pytest.mark.parametrize("reading, sign", [("distance", 1), ("similarity", -1)])
+@pytest.mark.parametrize("targets", TARGETS)
+def test_l_con_of_colours_is_the_difference_of_their_cosines(crops, targets, reading, sign):
+    morphed = InputMorphing(PixelSpace.raw(3)).double()(crops(4, 3, 28, 28))
+    loss, valid = TripletContrast(2, "cross_environment", targets, "colours", reading=reading)(morphed, LABELS, ENVIRONMENTS)
+    own = colour_embedding(morphed.pixels, morphed.mask)
+    others = own if targets == "morphed" else colour_embedding(morphed.pixels, torch.ones(4, 1, 28, 28, dtype=torch.float64))
+    expected = sign * torch.stack([own[i] @ others[NEGATIVE[i]] - own[i] @ others[POSITIVE[i]] for i in range(4)])
+    assert valid.all() and expected.abs().min() > 1e-3
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_a_batch_without_triplets_gives_zeros_in_the_graph(crops, similarity):
+    morphing = InputMorphing(PixelSpace.raw(3)).double()
+    loss, valid = TripletContrast(2, similarity=similarity)(morphing(crops(3, 3, 28, 28)), torch.tensor([1, 1, 1]), None)
     loss.mean().backward()
     assert not valid.any()
     assert loss.tolist() == [0, 0, 0]
-    assert (psi.grad == 0).all()
+    assert all((weight.grad == 0).all() for weight in morphing.parameters())
 
 
 @pytest.mark.parametrize("targets", TARGETS)
-@pytest.mark.parametrize("floor", ["smooth", "exact"])
-def test_gradcheck_of_l_con_through_psi(crops, floor, targets):
+@pytest.mark.parametrize("similarity, floor", [("ms_ssim", "smooth"), ("ms_ssim", "exact"), ("colours", "smooth")])
+def test_gradcheck_of_l_con_through_the_network(crops, similarity, floor, targets):
     """With respect to the transformation network; the pairs are the same at every call."""
     images = crops(4, 2, 23, 21)
     morphing = InputMorphing(PixelSpace.raw(2)).double()
-    contrast = TripletContrast(2, targets=targets, floor=floor)
+    contrast = TripletContrast(2, targets=targets, similarity=similarity, floor=floor)
     names, parameters = zip(*morphing.named_parameters())
 
     def l_con(*parameters):
         morphed = functional_call(morphing, dict(zip(names, parameters)), (images,))
         torch.manual_seed(1)
-        return contrast(morphed.psi, morphed.pixels, LABELS, None)[0]
+        return contrast(morphed, LABELS, None)[0]
 
     assert torch.autograd.gradcheck(l_con, parameters, fast_mode=True)
 
 
-def test_minimising_l_con_brings_psi_nearer_to_its_positive(crops):
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_minimising_l_con_brings_psi_nearer_to_its_positive(crops, similarity):
     images = crops(4, 3, 28, 28)
     morphing = InputMorphing(PixelSpace.raw(3)).double()
-    contrast = TripletContrast(2, "cross_environment")
+    contrast = TripletContrast(2, "cross_environment", similarity=similarity)
     optimizer = torch.optim.SGD(morphing.parameters(), lr=0.1)
     losses = []
     for _ in range(5):
-        morphed = morphing(images)
-        loss = contrast(morphed.psi, morphed.pixels, LABELS, ENVIRONMENTS)[0].mean()
+        loss = contrast(morphing(images), LABELS, ENVIRONMENTS)[0].mean()
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
@@ -123,11 +139,13 @@ def test_minimising_l_con_brings_psi_nearer_to_its_positive(crops):
 
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("pairs", ["random", "cross_environment"])
-def test_l_con_never_synchronises(pairs, targets, meta):
-    psi, x = (torch.rand(4, 3, 28, 28, device=meta, requires_grad=gradient) for gradient in (True, False))
-    loss, valid = TripletContrast(2, pairs, targets)(psi, x, LABELS.to(meta), ENVIRONMENTS.to(meta))
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_l_con_never_synchronises(pairs, targets, similarity, meta):
+    mask = torch.rand(4, 1, 28, 28, device=meta, requires_grad=True)
+    x = torch.rand(4, 3, 28, 28, device=meta)
+    loss, valid = TripletContrast(2, pairs, targets, similarity)(Morphed(x, mask, mask * x, mask * x), LABELS.to(meta), ENVIRONMENTS.to(meta))
     loss.mean().backward()
-    assert (loss.shape, valid.shape, psi.grad.shape) == ((4,), (4,), (4, 3, 28, 28))
+    assert (loss.shape, valid.shape, mask.grad.shape) == ((4,), (4,), (4, 1, 28, 28))
 
 
 @pytest.mark.parametrize(

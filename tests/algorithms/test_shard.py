@@ -12,6 +12,7 @@ from cim_plugin.algorithms.bottleneck import GaussianBottleneck
 from cim_plugin.algorithms.classifier import _composites
 from cim_plugin.algorithms.contrastive import TripletContrast, supervised_contrastive_loss
 from cim_plugin.algorithms.group_dro import GroupWeights
+from cim_plugin.algorithms.morphing import Morphed
 from cim_plugin.algorithms.shard import WHOLE, Shard
 
 N_PROCESSES = [2, 3]
@@ -71,21 +72,23 @@ def test_noise_is_drawn_for_the_whole_batch(n_processes, dtype):
 
 @pytest.mark.parametrize("pairs", ["random", "cross_environment"])
 @pytest.mark.parametrize("targets", ["input", "morphed"])
+@pytest.mark.parametrize("similarity", ["ms_ssim", "colours"])
 @pytest.mark.parametrize("n_processes", N_PROCESSES)
-def test_triplets_come_from_the_whole_batch(n_processes, targets, pairs, crops):
+def test_triplets_come_from_the_whole_batch(n_processes, similarity, targets, pairs, crops):
     images = crops(12, 3, 28, 28)
-    psi = (images * torch.linspace(0.2, 1, 28, dtype=torch.float64)).requires_grad_()
-    contrast = TripletContrast(2, pairs, targets)
+    mask = torch.linspace(0.2, 1, 28, dtype=torch.float64).expand(12, 1, 28, 28).clone().requires_grad_()
+    contrast = TripletContrast(2, pairs, targets, similarity)
 
-    def compute(*tensors, shard):
-        return contrast(*tensors, shard)
+    def compute(images, mask, labels, environments, shard):
+        psi = mask * images
+        return contrast(Morphed(images, mask, psi, psi), labels, environments, shard)
 
-    loss, valid = whole(compute, psi, images, LABELS, ENVIRONMENTS)
-    parts = simulated(compute, n_processes, psi, images, LABELS, ENVIRONMENTS)
+    loss, valid = whole(compute, images, mask, LABELS, ENVIRONMENTS)
+    parts = simulated(compute, n_processes, images, mask, LABELS, ENVIRONMENTS)
     torch.testing.assert_close(torch.cat([part[0] for part in parts]), loss, rtol=0, atol=1e-12)
     assert torch.equal(torch.cat([part[1] for part in parts]), valid) and valid.any()
-    gradient = torch.autograd.grad(loss.sum(), psi)[0]
-    summed = torch.autograd.grad(sum(part[0].sum() for part in parts), psi)[0]
+    gradient = torch.autograd.grad(loss.sum(), mask)[0]
+    summed = torch.autograd.grad(sum(part[0].sum() for part in parts), mask)[0]
     torch.testing.assert_close(summed, gradient, rtol=0, atol=1e-10)
 
 

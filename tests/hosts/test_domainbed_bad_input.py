@@ -59,7 +59,7 @@ CHOICES = {
     "cim_composites": (1, "true or false"),
     "cim_sparsity": (-0.5, "a finite number of at least 0"),
     "cim_floor": ("relu", "'smooth' or 'exact'"),
-    "cim_similarity": (["ms_ssim"], "'ms_ssim' or 'pytorch_msssim'"),
+    "cim_similarity": (["ms_ssim"], "'ms_ssim' or 'pytorch_msssim' or 'colours'"),
 }
 
 WRONG_HPARAMS = {

@@ -280,7 +280,7 @@ FLAG_VALUES = {
     "cim_composites": ("CIM", True, "maybe", "'maybe' is not true or false"),
     "cim_sparsity": ("CIM_VIB", 0.5, "nan", "at least 0"),
     "cim_floor": ("CIM", "exact", "relu", "'smooth' or 'exact'"),
-    "cim_similarity": ("CIM", "pytorch_msssim", "ssim", "'ms_ssim' or 'pytorch_msssim'"),
+    "cim_similarity": ("CIM", "pytorch_msssim", "ssim", "'ms_ssim' or 'pytorch_msssim' or 'colours'"),
     "vib_beta": ("VIB", 0.1, "much", "invalid float value: 'much'"),
     "vib_dimension": ("CIM_VIB", 64, "2.5", "invalid int value: '2.5'"),
     "scl_weight": ("SCL_E2E", 2.0, "-1", "at least 0"),
