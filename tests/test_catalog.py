@@ -244,6 +244,16 @@ def test_the_values_of_other_rows_reach_their_parts():
     assert (scl.weights, scl.temperature) == ({"supervised": 1.0, "supervised_contrastive": 0.4}, 0.2)
 
 
+@pytest.mark.parametrize("targets", ["input", "morphed"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_l_con_by_colours_reaches_the_transformation_network(channels, targets):
+    model = _build("CIM", channels=channels, cim_similarity="colours", cim_targets=targets)
+    losses = model.loss_terms(torch.rand(8, channels, 28, 28), torch.arange(8) % 2).losses
+    losses["contrastive"].mean().backward()
+    assert losses["contrastive"].abs().min() > 0
+    assert all(parameter.grad.any() for parameter in model.morphing.parameters()) and all(parameter.grad is None for parameter in model.encoder.parameters())
+
+
 @pytest.mark.parametrize("algorithm", ["CIM", "SCL_E2E"])
 def test_encoder_and_head_start_as_a_plain_classifiers_do(algorithm):
     model = _build(algorithm)
