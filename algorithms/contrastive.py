@@ -76,22 +76,37 @@ class TripletContrast:
         """
         environments = None if environments is None else shard.gather(environments)
         positive, negative, valid = draw_triplets(shard.gather(labels), environments, self.pairs)
-        compare = self._colours if self.similarity == "colours" else self._ms_ssim
-        s_pos, s_neg = compare(morphed, positive, negative, shard)
+        own, reference = self.views(morphed)
+        if own is reference:
+            everyone = shard.gather(own)
+            s_pos, s_neg = map(shard.local, self.compare(everyone, everyone, positive, negative))
+        else:
+            s_pos, s_neg = self.compare(own, shard.gather(reference), shard.local(positive), shard.local(negative))
         valid = shard.local(valid)
         return contrastive_loss(s_pos, s_neg, valid, self.reading), valid
 
-    def _ms_ssim(self, morphed: Morphed, positive: Tensor, negative: Tensor, shard: Shard) -> Sequence[Tensor]:
-        compare = TRIPLETS[self.similarity]
-        if self.targets == "morphed":
-            everyone = shard.gather(morphed.psi)
-            return [shard.local(values) for values in compare(everyone, everyone, positive, negative, self.scales, self.floor)]
-        return compare(morphed.psi, shard.gather(morphed.pixels), shard.local(positive), shard.local(negative), self.scales, self.floor)
-
-    def _colours(self, morphed: Morphed, positive: Tensor, negative: Tensor, shard: Shard) -> Sequence[Tensor]:
+    def views(self, morphed: Morphed) -> tuple[Tensor, Tensor]:
+        """What of every image is compared, as an anchor and as a positive or negative; one tensor where it is the same. Both (N, ...)."""
+        if self.similarity != "colours":
+            return morphed.psi, morphed.psi if self.targets == "morphed" else morphed.pixels
         own = colour_embedding(morphed.pixels, morphed.mask)
-        everyone = shard.gather(own if self.targets == "morphed" else colour_embedding(morphed.pixels, torch.ones_like(morphed.mask)))
-        return [(own * everyone[shard.local(rows)]).sum(1) for rows in (positive, negative)]
+        return own, own if self.targets == "morphed" else colour_embedding(morphed.pixels, torch.ones_like(morphed.mask))
+
+    def compare(self, own: Tensor, reference: Tensor, positive: Tensor, negative: Tensor) -> Sequence[Tensor]:
+        """Similarity of every anchor to its positive and to its negative, (N,) each.
+
+        Args:
+            own, reference: from :meth:`views`, of the same images or of others.
+            positive, negative: (N,) int64, rows of ``reference``.
+        """
+        if self.similarity != "colours":
+            return TRIPLETS[self.similarity](own, reference, positive, negative, self.scales, self.floor)
+        return [(own * reference[rows]).sum(1) for rows in (positive, negative)]
+
+    @property
+    def measure(self) -> str:
+        """The similarity in words."""
+        return "cosine of colours" if self.similarity == "colours" else "MS-SSIM"
 
 
 def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float, shard: Shard = WHOLE) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..algorithms.classifier import RobustClassifier
-from ..algorithms.contrastive import TRIPLETS
 from ..algorithms.triplets import draw_triplets
 from ..errors import InputError
 from .show_runs import Learnt
@@ -27,7 +26,7 @@ class Prediction(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A positive or a negative: its row of the split, the image compared with, and MS-SSIM with psi(x)."""
+    """A positive or a negative: its row of the split, the image compared with, and the similarity to psi(x)."""
 
     row: int
     image: Tensor  #: x+ or x-, with morphed targets psi of it; (C, H, W) in [0, 1]
@@ -108,8 +107,8 @@ def _batch(learnt: Learnt, past_morphing: RobustClassifier, rows: list[int], dra
     morphed, after, before = learnt.model.morphing(images), learnt.model(images).softmax(1), past_morphing(images).softmax(1)
     compared = learnt.model.morphing(learnt.read([row for side in drawn for row in side]))  # positives, then negatives
     reference = compared.psi if contrast.targets == "morphed" else compared.pixels
-    own = torch.arange(len(rows))
-    similarities = TRIPLETS[contrast.similarity](morphed.psi, reference, own, own + len(rows), contrast.scales, contrast.floor)
+    first = torch.arange(len(rows))
+    similarities = contrast.compare(contrast.views(morphed)[0], contrast.views(compared)[1], first, first + len(rows))
     for i, row in enumerate(rows):
         sides = [Comparison(drawn[side][i], reference[side * len(rows) + i], float(similarities[side][i])) if valid[i] else None for side in (0, 1)]
         predictions = [Prediction(int(of_all[i].argmax()), float(of_all[i].max())) for of_all in (before, after)]

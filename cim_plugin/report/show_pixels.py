@@ -84,4 +84,4 @@ def _said(learnt: Learnt, when: str, prediction: Prediction, example: Example) -
 def _side(learnt: Learnt, title: str, side: Comparison | None) -> Cell:
     if side is None:
         return Cell(title, None, "none among the images", "drawn from")
-    return Cell(title, image_pixels(side.image), f"image {side.row}: {learnt.class_names[int(learnt.labels[side.row])]}", f"MS-SSIM {side.similarity:.3f}")
+    return Cell(title, image_pixels(side.image), f"image {side.row}: {learnt.class_names[int(learnt.labels[side.row])]}", f"{learnt.model.contrast.measure} {side.similarity:.3f}")

@@ -58,6 +58,7 @@ def _describe(learnt: Learnt, rows: list[int], values: np.ndarray) -> dict[str, 
         "min": float(low.min()),
         "max": float(high.max()),
         **_ratio(figure, ground, weight),
+        "similarity": learnt.model.contrast.measure,  # that the examples' numbers are
         "groups": groups,
         "between_groups": _between(groups, overall, between, weight, group, learnt.group_names),
     }
@@ -94,7 +95,7 @@ def lines(summary: dict[str, Any], unit: str, shown: list[Example]) -> list[str]
     pairs = [(example.positive.similarity, example.negative.similarity) for example in shown if example.positive is not None]
     if pairs:
         positive, negative = (sum(side) / len(pairs) for side in zip(*pairs))
-        said.append(f"MS-SSIM of psi(x) over the {len(pairs)} images shown: {positive:.3f} with the positive, {negative:.3f} with the negative")
+        said.append(f"{summary['similarity']} of psi(x) over the {len(pairs)} images shown: {positive:.3f} with the positive, {negative:.3f} with the negative")
     return said
 
 
@@ -115,7 +116,11 @@ def notes(learnt: Learnt, shown: list[Example]) -> list[str]:
     said = [
         "before: the class for x itself, fed to the encoder past the morphing, although it was trained on psi(x) only. after: the class for psi(x).",
         f"Positives and negatives are drawn by the run's own rule (cim_pairs={contrast.pairs}), here from up to {POOL:,} images of the split instead of a minibatch. "
-        f"MS-SSIM compares psi(x) with {sides}, with {contrast.scales} scales, the {contrast.floor} floor and {contrast.similarity}, as L_con does.",
+        + (
+            f"The colours that m leaves are compared with those of {sides}, as L_con does."
+            if contrast.similarity == "colours"
+            else f"MS-SSIM compares psi(x) with {sides}, with {contrast.scales} scales, the {contrast.floor} floor and {contrast.similarity}, as L_con does."
+        ),
     ]
     if shown and shown[0].mask.shape[0] > 1:
         said.append("m has one value per channel (cim_mask=per_channel); its mean over the channels is shown.")

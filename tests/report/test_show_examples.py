@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cim_plugin import catalog
+from cim_plugin.algorithms.colours import colour_embedding
 from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.algorithms.similarity import ms_ssim
 from cim_plugin.errors import InputError
@@ -83,8 +84,9 @@ def test_an_image_that_is_not_there_is_refused(images, words):
 
 @pytest.mark.parametrize("space", [PixelSpace.raw(3), PixelSpace.imagenet()], ids=["pixels", "normalised"])
 @pytest.mark.parametrize("targets", ["input", "morphed"])
-def test_similarities_are_those_of_the_images_shown(space, targets):
-    run = learnt(space=space, cim_targets=targets)
+@pytest.mark.parametrize("similarity, measure", [("ms_ssim", "MS-SSIM"), ("colours", "cosine of colours")])
+def test_similarities_are_those_of_the_images_shown(space, targets, similarity, measure):
+    run = learnt(space=space, cim_targets=targets, cim_similarity=similarity)
     for example in show(run, [4, 9, 17]):
         torch.testing.assert_close(example.psi, (example.mask * example.x).detach(), atol=1e-5, rtol=0)
         for side, same in ((example.positive, True), (example.negative, False)):
@@ -92,8 +94,17 @@ def test_similarities_are_those_of_the_images_shown(space, targets):
             raw = run.model.morphing.pixel_space.to_pixels(run.read([side.row]))
             expected = raw if targets == "input" else run.model.morphing(run.read([side.row])).psi
             torch.testing.assert_close(side.image, expected[0].detach(), atol=1e-5, rtol=0)
-            found = ms_ssim(example.psi[None].double(), side.image[None].double(), scales=2, floor="smooth")
-            assert side.similarity == pytest.approx(float(found), abs=1e-4)
+            if similarity == "colours":
+                of_side = run.model.morphing(run.read([side.row]))
+                mask = of_side.mask if targets == "morphed" else torch.ones_like(of_side.mask)
+                found = colour_embedding(example.x[None], example.mask[None])[0] @ colour_embedding(of_side.pixels, mask)[0]
+            else:
+                found = ms_ssim(example.psi[None].double(), side.image[None].double(), scales=2, floor="smooth")
+            assert side.similarity == pytest.approx(found.item(), abs=1e-3)
+    said = show_summary.lines(show_summary.summarize(run, 0, False), "group", show(run, [4, 9, 17]))
+    assert any(line.startswith(f"{measure} of psi(x) over the 3 images shown: ") for line in said)
+    (note,) = [text for text in show_summary.notes(run, show(run, [4])) if "as L_con does" in text]
+    assert ("The colours that m leaves" in note) == (similarity == "colours") and ("MS-SSIM compares" in note) == (similarity == "ms_ssim")
 
 
 @pytest.mark.parametrize("algorithm", ["CIM", "CIM_VIB"])
