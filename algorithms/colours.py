@@ -45,6 +45,17 @@ def colour_embedding(pixels: Tensor, weights: Tensor) -> Tensor:
         return F.normalize(torch.einsum("ndp,np->nd", features, weights.flatten(1)), dim=1)
 
 
+def cosine_triplet(own: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str) -> list[Tensor]:
+    """Cosines of every embedding with its positive and with its negative, (N,) each.
+
+    Args:
+        own, reference: embeddings, (N, FEATURES) and (M, FEATURES).
+        positive, negative: (N,) int64, rows of ``reference``.
+        scales, floor: of MS-SSIM; without a meaning here.
+    """
+    return [(own * reference[rows]).sum(1) for rows in (positive, negative)]
+
+
 @functools.lru_cache
 def _frequencies(channels: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """The same ones in every run: (FEATURES, C) and (FEATURES, 1)."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .colours import colour_embedding
+from .colours import colour_embedding, cosine_triplet
 from .fused_triplet import fused_triplet
 from .morphing import Morphed
 from .shard import WHOLE, Shard
@@ -24,8 +24,8 @@ READINGS = {"distance": -1.0, "similarity": 1.0}
 #: What psi(x) is compared with: the raw x+ and x- (the poster's), or psi(x+) and psi(x-).
 TARGETS = ("input", "morphed")
 
-#: How MS-SSIM with x+ and with x- is computed, by the name that a user gives; the other similarity is "colours".
-TRIPLETS = {"ms_ssim": fused_triplet, "pytorch_msssim": library_triplet}
+#: How s_pos and s_neg are computed from what :meth:`TripletContrast.views` gives, by the name that a user gives.
+TRIPLETS = {"ms_ssim": fused_triplet, "pytorch_msssim": library_triplet, "colours": cosine_triplet}
 
 
 def contrastive_loss(s_pos: Tensor, s_neg: Tensor, valid: Tensor, reading: str = "distance") -> Tensor:
@@ -50,7 +50,7 @@ class TripletContrast:
         scales: MS-SSIM scales, from :func:`~.similarity.choose_scales`.
         pairs: a key of ``triplets.CANDIDATES``.
         targets: one of ``TARGETS``.
-        similarity: a key of ``TRIPLETS``, or "colours", see :mod:`~.colours`.
+        similarity: a key of ``TRIPLETS``.
         floor: of MS-SSIM, a key of ``similarity.FLOORS``.
         reading: a key of ``READINGS``.
 
@@ -99,9 +99,7 @@ class TripletContrast:
             own, reference: from :meth:`views`, of the same images or of others.
             positive, negative: (N,) int64, rows of ``reference``.
         """
-        if self.similarity != "colours":
-            return TRIPLETS[self.similarity](own, reference, positive, negative, self.scales, self.floor)
-        return [(own * reference[rows]).sum(1) for rows in (positive, negative)]
+        return TRIPLETS[self.similarity](own, reference, positive, negative, self.scales, self.floor)
 
     @property
     def measure(self) -> str:
