@@ -24,6 +24,7 @@ CHANGES = {
     "warm_up": "λ rises linearly over this share of the steps",
     "sparse_at_once": "the weight of sparsity is there from the first step",
     "random_mask": "m is smooth noise, the same for an image whenever it is seen, with the mean of m of that row's run",
+    "figure_only": "images are black but for the figure, in training and test: what is left to win where the ground misleads; pseudo-environments are those of whole images",
     "random_composites": "half of the cross-entropy is that of composites by smooth noise of this mean as m; no transformation network",
 }
 

@@ -56,6 +56,16 @@ class Task(NamedTuple):
     steps: float = 1.0  #: times the number of steps of all tasks
     tied: bool = True  #: environments are numbered as the classes that they are tied to
 
+    def figure_only(self) -> Task:
+        """The task with black grounds.
+
+        Raises:
+            InputError: its images have no figures.
+        """
+        if any(split.figure is None for split in self.splits.values()):
+            raise InputError(f"where the figures of {self.name} are is not known; leave the task or the rows with figures only out")
+        return self._replace(splits={name: split._replace(images=split.images * split.figure[:, None]) for name, split in self.splits.items()})
+
 
 def mnist(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Real MNIST from its gzipped idx files: "train" and "test" -> strength (N, 1, 28, 28) float32 in [0, 1] and digit (N,) int64."""

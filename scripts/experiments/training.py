@@ -50,10 +50,15 @@ def pseudo_environments(task: Task, seed: int, references: References) -> Pseudo
     """Of the training and the validation split."""
     train, val = task.splits["train"], task.splits["val"]
 
-    def make_model() -> nn.Module:
+    def make_model() -> nn.Sequential:
         return nn.Sequential(FromBytes(), task.make_encoder(), nn.Linear(task.n_features, task.n_classes))
 
-    return Pseudo(*out_of_fold_predictions(make_model, train.images, train.labels, val.images, references, seed))
+    encoder = make_model()[:-1]
+    if any(weight.requires_grad for weight in encoder.parameters()):
+        return Pseudo(*out_of_fold_predictions(make_model, train.images, train.labels, val.images, references, seed))
+    with torch.no_grad():  # a frozen encoder sees every image once
+        features = [torch.cat([encoder(part) for part in split.images.split(1000)]) for split in (train, val)]
+    return Pseudo(*out_of_fold_predictions(lambda: make_model()[-1], features[0], train.labels, features[1], references, seed))
 
 
 def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None) -> dict[str, Any]:
@@ -63,6 +68,8 @@ def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
         mask_mean: for the row with random masks.
     """
     start = time.perf_counter()
+    if row.changes.get("figure_only"):
+        task = task.figure_only()
     steps = number_of_steps(task, row, steps)
     classifier, curve, done = fit(task, row, seed, steps, pseudo, mask_mean)
     train = task.splits["train"]

@@ -81,6 +81,18 @@ def test_balanced_by_true_environments_draws_every_class_and_environment_as_ofte
     assert [chances[(train.labels == y) & (others == e)].sum().item() for y in (0, 1) for e in (0, 1, 2)] == pytest.approx([1 / 6] * 6)
 
 
+def test_figures_only_are_black_beside_them_in_training_and_test(photos, monkeypatch):
+    import training
+    from rows import Row
+
+    seen, fit = [], training.fit
+    monkeypatch.setattr(training, "fit", lambda task, *args: seen.append(task) or fit(task, *args))
+    training.run(photos, Row("ERM", changes={"figure_only": True}), 0, 1, training.Pseudo(photos.splits["train"].labels, photos.splits["val"].labels))
+    for name, split in seen[0].splits.items():
+        figure = split.figure[:, None].expand_as(split.images)
+        assert not split.images[~figure].any() and torch.equal(split.images[figure], photos.splits[name].images[figure])
+
+
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 

@@ -98,6 +98,13 @@ def test_a_run_on_pacs_trains_head_and_transformation_network_only(pacs_folders)
     assert masks([result]) == f"{result['mask_mean']:.2f}"
 
 
+def test_pacs_has_no_figures(pacs_folders):
+    from tasks import make_task
+
+    with pytest.raises(InputError, match="where the figures of pacs_sketch are is not known; leave the task or the rows"):
+        make_task("pacs_sketch", 0, pacs_folders).figure_only()
+
+
 def test_the_squeezenet_is_given_blue_green_and_red_less_their_means(pacs_folders):
     from encoder import FrozenSqueezeNet
 
