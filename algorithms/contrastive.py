@@ -68,6 +68,8 @@ class TripletContrast:
     def __post_init__(self):
         if self.similarity == "pytorch_msssim":
             check_library(self.scales, self.floor)
+        if self.similarity == "colours" and self.floor != "smooth":
+            raise ValueError(f"the floor is of MS-SSIM, {self.floor!r} does nothing with similarity 'colours'; leave it out")
 
     def __call__(self, morphed: Morphed, labels: Tensor, environments: Tensor | None, shard: Shard = WHOLE) -> tuple[Tensor, Tensor]:
         """What morphing a batch gave; labels and environments, (N,) int64 -> (L_con (N,), valid (N,)).

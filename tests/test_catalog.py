@@ -278,6 +278,11 @@ def test_encoder_and_head_start_as_a_plain_classifiers_do(algorithm):
             {"cim_similarity": "pytorch_msssim"},
             "CIM: pytorch_msssim has the exact floor only, 'smooth' was given; use floor 'exact' or similarity 'ms_ssim'",
         ),
+        (
+            {},
+            {"cim_similarity": "colours", "cim_floor": "exact"},
+            "CIM: the floor is of MS-SSIM, 'exact' does nothing with similarity 'colours'; leave it out",
+        ),
         ({"n_environments": 1}, CROSS, "cim_pairs='cross_environment' needs at least 2 training environments, 1 here; use 'random'"),
         ({"n_environments": None}, CROSS, "cim_pairs='cross_environment' needs at least 2 training environments, none here; use 'random'"),
         ({}, {"cim_lambda": -1}, "cim_lambda=-1 is not a finite number of at least 0 (default 1.0)"),

@@ -207,7 +207,7 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     values = vars(args)
     config = {name: values[name] for flags in FLAGS.values() for name in flags}
     _check_names(config)
-    given = {name: config[name] for name in _ONLY_WITH if config[name] not in (None, {})}
+    given = {name: value for name, value in config.items() if value not in (None, {})}
     defaults.fill(config, config["dataset"], config["algorithm"])
     _check_used(given, config)
     config["target_resolution"] = _square(config["target_resolution"])
@@ -228,12 +228,17 @@ def _check_names(config: dict[str, Any]) -> None:
 
 def _check_used(given: dict[str, Any], config: dict[str, Any]) -> None:
     """Nothing that the user gave is to be without effect."""
-    for name, value in given.items():
-        partner, values = _ONLY_WITH[name]
-        if config[partner] not in values:
+    for name, (partner, values) in _ONLY_WITH.items():
+        if name in given and config[partner] not in values:
+            value = given[name]
             text = " ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else value
             wanted = "" if values == (True,) else f" {' or '.join(values)}"
             raise InputError(f"--{name} {text} does nothing without --{partner}{wanted}; leave it out or give both")
+    if "target_resolution" in given and config["transform"] in ("rxrx1", "image_resize") and config["additional_train_transform"] is None:
+        side = " ".join(map(str, given["target_resolution"]))
+        raise InputError(f"--target_resolution {side} does nothing with --transform {config['transform']}, which has its own size; leave it out or take another transform, e.g. image_base")
+    if config["model"] == "small_cnn" and given.get("model_kwargs", {}).get("pretrained"):
+        raise InputError("--model_kwargs pretrained=true does nothing with --model small_cnn, of which there are no pretrained weights; leave it out or name another model, e.g. resnet18")
 
 
 def _square(resolution: list[int] | None) -> list[int] | None:

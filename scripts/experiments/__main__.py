@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
+from docs_page import refresh
 from figures import draw_curves, draw_masks
 from rows import GROUPS, ROWS
 from runs import Run, chosen, masks_of, needed, read, train_one
@@ -30,6 +31,14 @@ QUICK = {"steps": 2, "seeds": 1, "tasks": ["photos_95"]}
 
 
 def main() -> int:
+    args = make_parser().parse_args()
+    if args.quick:
+        vars(args).update(QUICK)
+        args.output_dir = args.output_dir / "quick"
+    return exit_status("study", lambda: run(args), "stopped; finished runs are kept, the same command goes on")
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/study", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to train on")
     parser.add_argument("--rows", nargs="+", default=["main"], help=f"rows: {', '.join(GROUPS)}, or names")
@@ -45,17 +54,23 @@ def main() -> int:
     parser.add_argument("--output_dir", type=Path, default=Path("docs/study"), help="a file per finished run")
     parser.add_argument("--rule", choices=RULES, default=RULES[0], help="selection rule of the tables; all are kept")
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
+    parser.add_argument("--page", type=Path, help="a page of the docs, whose tables are written anew: what every line `scripts/study --tables ...`: in it prints; trains nothing")
     parser.add_argument("--curves", type=Path, help="a folder for a picture of each task's curves")
     parser.add_argument("--masks", type=Path, help=f"a folder for a picture of each task's masks: rows of CIM are trained once more with seed {FIRST_SEED}")
     parser.add_argument("--quick", action="store_true", help="a few steps of every main row on one task: shows that everything runs")
-    args = parser.parse_args()
-    if args.quick:
-        vars(args).update(QUICK)
-        args.output_dir = args.output_dir / "quick"
-    return exit_status("study", lambda: run(args), "stopped; finished runs are kept, the same command goes on")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.page:
+        refresh(args.page, lambda words: study_and_tables(make_parser().parse_args([*words, "--tables", "--output_dir", str(args.output_dir)])))
+    else:
+        print(study_and_tables(args))
+    return 0
+
+
+def study_and_tables(args: argparse.Namespace) -> str:
+    """Train what is missing, draw the pictures that are asked for, and say the tables."""
     if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs} is no number of processes; give 1 or more")
     if args.search > 1 and args.rule in ("last", "oracle"):
@@ -64,7 +79,6 @@ def run(args: argparse.Namespace) -> int:
     searched = study(args, list(dict.fromkeys([*rows, *args.against] if args.tables else rows)))
     runs = chosen(args.output_dir, searched, args.rule) if args.search > 1 else searched
     results = read(args.output_dir, runs)
-    print_tables(args, rows, results, [read(args.output_dir, [run for run in searched if run.draw == number]) for number in range(args.search)])
     for task in args.tasks if args.curves else ():
         draw_curves(results, task, rows, args.curves / f"{task}.png")
     if args.masks:
@@ -75,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             if of_task:
                 images = next(iter(of_task.values()))[0]
                 draw_masks(images, {row: mask for row, (_, mask) in of_task.items()}, f"{task}, seed {FIRST_SEED}: x, and m of every row", args.masks / f"{task}.png")
-    return 0
+    return tables(args, rows, results, [read(args.output_dir, [run for run in searched if run.draw == number]) for number in range(args.search)])
 
 
 def known_rows(words: list[str]) -> list[str]:
@@ -109,15 +123,19 @@ def on_all_cores(args: argparse.Namespace, work: Callable[..., Any], runs: list[
             yield found
 
 
-def print_tables(args: argparse.Namespace, rows: list[str], results: Results, by_draw: list[Results]) -> None:
+def tables(args: argparse.Namespace, rows: list[str], results: Results, by_draw: list[Results]) -> str:
+    """Markdown: of every task that has results."""
+    parts = [f"Test accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% interval."]
+    if args.search > 1:
+        parts[0] += f" Of every seed the draw of hyperparameters with the best {args.rule} on its validation data counts; below, the test worst group of every draw, and in brackets how many seeds chose it."
     for task in args.tasks:
-        print(f"\n### {task}\n\nTest accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% interval.\n")
-        print(table(results, task, rows, args.against, args.rule))
-        if set(rows) <= GROUPS["references"].keys():
-            print(f"\n{references(results, task, rows)}")
-        if args.search > 1:
-            print(f"\nTest worst group of every draw, and in brackets how many seeds chose it by {args.rule} on their validation data:\n")
-            print(draws_table(by_draw, results, task, rows, args.rule))
+        if any((task, row) == (t, r) for t, r, _ in results for row in rows):
+            parts += [f"### {task}", table(results, task, rows, args.against, args.rule)]
+            if set(rows) <= GROUPS["references"].keys():
+                parts.append(references(results, task, rows))
+            if args.search > 1:
+                parts.append(draws_table(by_draw, results, task, rows, args.rule))
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -72,26 +72,25 @@ def masks(results: list[dict[str, Any]]) -> str:
 
 
 def draws_table(by_draw: list[Results], chosen: Results, task: str, rows: Iterable[str], rule: str) -> str:
-    """Markdown: the worst group of every row's draws of hyperparameters, how many seeds chose a draw, and what was drawn.
+    """Markdown: the test worst group of every row's draws of hyperparameters, how many seeds chose a draw, and what was drawn beside the learning rate.
 
     Args:
         by_draw: all results of draw 0, 1, ...
         chosen: those of the draws that were chosen.
     """
-    lines = ["| row | " + " | ".join(f"draw {number}" for number in range(len(by_draw))) + " |", "|" + "---|" * (len(by_draw) + 1)]
+    found = {row: [{seed: result for (t, r, seed), result in results.items() if (t, r) == (task, row)} for results in by_draw] for row in rows}
+    found = {row: of_draws for row, of_draws in found.items() if all(of_draws)}
+    configs = {row: [next(iter(of_seeds.values()))["config"] for of_seeds in of_draws] for row, of_draws in found.items()}
+    rates = [sorted({of_row[number]["lr"] for of_row in configs.values()}) for number in range(len(by_draw))]
+    lines = ["| row | " + " | ".join(f"draw {n}: lr {', '.join(f'{rate:g}' for rate in of_draw)}" for n, of_draw in enumerate(rates)) + " |", "|" + "---|" * (len(by_draw) + 1)]
     drawn = []
-    for row in rows:
-        of_draws = [{seed: result for (t, r, seed), result in results.items() if (t, r) == (task, row)} for results in by_draw]
-        if not all(of_draws):
-            continue
-        cells, values = [row], []
-        first = next(iter(of_draws[0].values()))["config"]["hyperparameters"]
-        for number, of_seeds in enumerate(of_draws):
+    for row, of_draws in found.items():
+        cells = [row]
+        for of_seeds in of_draws:
             n_chosen = sum(chosen.get((task, row, seed)) == result for seed, result in of_seeds.items())
             cells.append(spread(test_value(result, rule, "worst_group") for result in of_seeds.values()) + f" ({n_chosen})")
-            config = next(iter(of_seeds.values()))["config"]
-            changed = {"learning rate": config["lr"], **{name: value for name, value in config["hyperparameters"].items() if first.get(name) != value}}
-            values.append(f"{number}: " + ", ".join(f"{name} {value:.2g}" for name, value in changed.items()))
         lines.append("| " + " | ".join(cells) + " |")
-        drawn.append(f"- {row}: " + "; ".join(values))
-    return "\n".join([*lines, "", *drawn])
+        values = [config["hyperparameters"] for config in configs[row]]
+        changed = [f"{n}: " + ", ".join(f"{name} {value:.3g}" for name, value in of_draw.items() if values[0].get(name) != value) for n, of_draw in enumerate(values) if of_draw != values[0]]
+        drawn += [f"- {row}: {'; '.join(changed)}"] if changed else []
+    return "\n".join([*lines, *(["", *drawn] if drawn else [])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "scripts" / "experiments"
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = ROOT / "scripts" / "experiments"
 
 
 def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
@@ -129,7 +131,7 @@ def test_a_search_trains_the_chosen_draw(mnist, tmp_path):
     found = [json.loads((tmp_path / "quick" / file).read_text())["selection"]["worst_pseudo_group"] for file in files]
     winner = found[0]["score"] < found[1]["score"]
     tested = [f"{100 * of_draw['splits']['test']['metrics']['acc_wg']:.1f} ({int(winner == number)})" for number, of_draw in enumerate(found)]
-    assert f"| ERM | {tested[0]} | {tested[1]} |" in done.stdout and "- ERM: 0: learning rate 0.003; 1: learning rate 0.01" in done.stdout
+    assert f"| ERM | {tested[0]} | {tested[1]} |" in done.stdout and "| row | draw 0: lr 0.003 | draw 1: lr 0.01 |" in done.stdout
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("| ERM | 1 |"))
     assert line.split("|")[4].strip() == tested[winner].split()[0]
 
@@ -149,3 +151,30 @@ def test_differences_are_paired_and_carry_their_interval():
     text = difference(dict(enumerate(ours)), {**dict(enumerate(theirs)), 9: 0.0})
     mean, half = (float(word) for word in text.split(" ± "))
     assert (mean - half, mean + half) == (pytest.approx(low, abs=0.1), pytest.approx(high, abs=0.1))
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_tables_of_a_page_are_what_its_commands_print(tmp_path):
+    from docs_page import END, refresh
+
+    page = tmp_path / "page.md"
+    page.write_text(f'# Page\n\n`scripts/study --tables --rows "CIM, λ=0" ERM`:\n\nold\n\n{END}\n\nText of `scripts/study --tables`: stays.\n\n`scripts/study --tables`:\n{END}\n')
+    refresh(page, lambda words: f"new {words}")
+    written = page.read_text()
+    assert written == (
+        f"# Page\n\n`scripts/study --tables --rows \"CIM, λ=0\" ERM`:\n\nnew ['--rows', 'CIM, λ=0', 'ERM']\n\n{END}\n\n"
+        f"Text of `scripts/study --tables`: stays.\n\n`scripts/study --tables`:\n\nnew []\n\n{END}\n"
+    )
+    refresh(page, lambda words: f"new {words}")
+    assert page.read_text() == written
+
+
+def test_every_table_of_the_docs_is_that_of_the_committed_runs(tmp_path):
+    page = tmp_path / "study.md"
+    shutil.copy(ROOT / "docs" / "study.md", page)
+    done = study(tmp_path, ROOT / "docs" / "study", "--page", str(page))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert page.read_text() == (ROOT / "docs" / "study.md").read_text(), "scripts/study --page docs/study.md writes the tables anew"
+    assert page.read_text().count("\n`scripts/study --tables") == page.read_text().count("<!-- end of the tables -->") > 3

@@ -214,6 +214,18 @@ KNOWN_SETS = "waterbirds, celebA, iwildcam, camelyon17, rxrx1, fmow"
         ),
         ("--scheduler StepLR --scheduler_metric_name acc_avg", "--scheduler_metric_name acc_avg does nothing without --scheduler ReduceLROnPlateau; leave it out or give both"),
         ("--eval_epoch 0", "--eval_epoch 0 does nothing without --eval_only; leave it out or give both"),
+        (
+            "--dataset rxrx1 --target_resolution 128",
+            "--target_resolution 128 does nothing with --transform rxrx1, which has its own size; leave it out or take another transform, e.g. image_base",
+        ),
+        (
+            "--dataset celebA --transform image_resize --resize_scale 2 --target_resolution 64 96",
+            "--target_resolution 64 96 does nothing with --transform image_resize, which has its own size; leave it out or take another transform, e.g. image_base",
+        ),
+        (
+            "--model small_cnn --model_kwargs pretrained=true",
+            "--model_kwargs pretrained=true does nothing with --model small_cnn, of which there are no pretrained weights; leave it out or name another model, e.g. resnet18",
+        ),
         ("--target_resolution 1 2 3", "--target_resolution takes a side or height and width, 3 numbers were given"),
         ("--cim_lambda 1", "ERM has no hyperparameter 'cim_lambda' (given 1.0); it has none of its own"),
         ("--algorithm CIM --vib_beta 1", "CIM has no hyperparameter 'vib_beta' (given 1.0); known: cim_lambda, "),
