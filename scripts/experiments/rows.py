@@ -93,6 +93,7 @@ ABLATIONS: dict[str, Row] = {
     "exact floor": _ablation({"cim_floor": "exact"}),
     "margin 0.2": _ablation(margin=0.2),
     "four pairs per anchor": _ablation(pairs_per_anchor=4),
+    "hardest of four pairs": _ablation(hardest_of=4),
     "one scale": _ablation(scales=1),
     "warm-up of λ": _ablation(warm_up=0.3),
     "the network sees L_con only": Row("CIM", MORPHED, **BALANCED, changes={"detached": True}),
@@ -121,6 +122,28 @@ FOUR_MODELS: dict[str, Row] = {
     "CIM, λ=0, balanced by four models": Row("CIM", {"cim_mask_stride": 2, "cim_lambda": 0.0}, **_FOUR),
     "CIM, colours, balanced by four models": Row("CIM", COLOURS, **_FOUR),
 }
+
+
+def _of_colours(hyperparameters: dict[str, Any] | None = None, **changed: Any) -> Row:
+    """"CIM, colours, balanced by four models" with something changed."""
+    return Row("CIM", {**COLOURS, **(hyperparameters or {})}, **{**_FOUR, **changed})
+
+
+COLOURS_ABLATIONS: dict[str, Row] = {
+    **{f"λ={value:g}": _of_colours({"cim_lambda": value}) for value in (0.1, 10.0)},
+    "reversed sign": _of_colours({"cim_reading": "similarity"}),
+    "raw targets": _of_colours({"cim_targets": "input"}),
+    "random pairs": _of_colours({"cim_pairs": "random"}),
+    "four pairs per anchor": _of_colours(changes={"pairs_per_anchor": 4}),
+    "hardest of four pairs": _of_colours(changes={"hardest_of": 4}),
+    "mask at a quarter": _of_colours({"cim_mask_stride": 4}),
+    "one mask per channel": _of_colours({"cim_mask": "per_channel"}),
+    "the network sees L_con only": _of_colours(changes={"detached": True}),
+    "not balanced": _of_colours(balanced=False),
+    "one reference model": _of_colours(references=References()),
+    "true environments": _of_colours(environments="true"),
+}
+
 #: what a mask can win at most
 CEILING: dict[str, Row] = {"ERM, figure only, balanced by four models": Row("ERM", **_FOUR, changes={"figure_only": True})}
 
@@ -131,6 +154,7 @@ GROUPS: dict[str, dict[str, Row]] = {
     "ablations": {f"ablation: {name}": row for name, row in ABLATIONS.items()},
     "four_models": FOUR_MODELS,
     "ceiling": CEILING,
+    "colours_ablations": {f"colours: {name}": row for name, row in COLOURS_ABLATIONS.items()},
     "references": {f"references: {name}": row for name, row in REFERENCES.items()},
 }
 ROWS = {name: row for group in GROUPS.values() for name, row in group.items()}

@@ -20,6 +20,7 @@ CHANGES = {
     "mask_bias": "added to the last bias of the network at the start: 2 makes m start at 0.88",
     "margin": "L_con is relu(margin + d(psi, x+) - d(psi, x-))",
     "pairs_per_anchor": "L_con is the mean over so many draws",
+    "hardest_of": "L_con of every anchor is the largest of so many draws",
     "scales": "of MS-SSIM",
     "warm_up": "λ rises linearly over this share of the steps",
     "sparse_at_once": "the weight of sparsity is there from the first step",
@@ -57,16 +58,17 @@ class RandomMask(nn.Module):
 
 
 class ChangedContrast:
-    """L_con with a margin, or as the mean over several draws of pairs."""
+    """L_con with a margin, or as the mean or the largest of several draws of pairs."""
 
-    def __init__(self, contrast: TripletContrast, margin: float | None, draws: int):
-        self.contrast, self.margin, self.draws = contrast, margin, draws
+    def __init__(self, contrast: TripletContrast, margin: float | None = None, pairs_per_anchor: int = 1, hardest_of: int = 1):
+        self.contrast, self.margin, self.draws, self.hardest = contrast, margin, pairs_per_anchor * hardest_of, hardest_of > 1
 
     def __call__(self, *args) -> tuple[Tensor, Tensor]:
         values, valid = zip(*(self.contrast(*args) for _ in range(self.draws)))
         if self.margin is not None:
             values = [torch.where(v, F.relu(value + self.margin), 0) for value, v in zip(values, valid)]
-        return torch.stack(list(values)).mean(0), valid[0]
+        values = torch.stack(list(values))
+        return values.amax(0) if self.hardest else values.mean(0), valid[0]
 
 
 def change(classifier: RobustClassifier, changes: dict[str, Any]) -> None:
@@ -80,8 +82,9 @@ def change(classifier: RobustClassifier, changes: dict[str, Any]) -> None:
         nn.init.constant_(classifier.morphing.network.features[-1].bias, changes["mask_bias"])
     if "scales" in changes:
         classifier.contrast = dataclasses.replace(classifier.contrast, scales=changes["scales"])
-    if {"margin", "pairs_per_anchor"} & set(changes):
-        classifier.contrast = ChangedContrast(classifier.contrast, changes.get("margin"), changes.get("pairs_per_anchor", 1))
+    of_contrast = {name: changes[name] for name in ("margin", "pairs_per_anchor", "hardest_of") if name in changes}
+    if of_contrast:
+        classifier.contrast = ChangedContrast(classifier.contrast, **of_contrast)
     if changes.get("detached"):
         classifier.encoder.register_forward_pre_hook(lambda module, inputs: (inputs[0].detach(),))
     if changes.get("sparse_at_once"):

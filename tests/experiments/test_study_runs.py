@@ -115,7 +115,7 @@ def loss_and_gradient(photos, batch, changes: dict, **more):
     return loss.item(), classifier.morphing.network.features[0].weight.grad
 
 
-@pytest.mark.parametrize("changes", [{"pairs_per_anchor": 1}, {"warm_up": 0.25}, {"scales": 2}])
+@pytest.mark.parametrize("changes", [{"pairs_per_anchor": 1}, {"hardest_of": 1}, {"warm_up": 0.25}, {"scales": 2}])
 def test_a_change_that_changes_nothing_gives_the_shipped_loss(photos, batch, changes):
     loss, gradient = loss_and_gradient(photos, batch, changes)
     shipped, expected = loss_and_gradient(photos, batch, {})
@@ -153,6 +153,20 @@ def test_a_margin_ends_where_it_is_kept(photos, batch):
     assert loss_and_gradient(photos, batch, {"margin": 2.0})[0] == pytest.approx(plain + 2, abs=1e-5)
     none = loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0]
     assert loss_and_gradient(photos, batch, {"margin": -2.0})[0] == pytest.approx(none, abs=1e-6)
+
+
+def test_the_hardest_of_several_draws_is_the_largest(photos, batch):
+    from rows import Row
+    from steps import ChangedContrast
+    from training import build
+
+    classifier = build(photos, Row("CIM"), 0, None)
+    morphed = classifier.morphing(batch[0])
+    torch.manual_seed(0)
+    draws = torch.stack([classifier.contrast(morphed, *batch[1:])[0] for _ in range(3)])
+    for changes, expected in (({"hardest_of": 3}, draws.amax(0)), ({"pairs_per_anchor": 3}, draws.mean(0))):
+        torch.manual_seed(0)
+        torch.testing.assert_close(ChangedContrast(classifier.contrast, **changes)(morphed, *batch[1:])[0], expected)
 
 
 def test_sparsity_at_once_is_the_whole_weight(photos, batch):
