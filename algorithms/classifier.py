@@ -17,6 +17,7 @@ from .shard import WHOLE, Shard
 #: The weight of "sparsity" rises over so many steps: until the classifier needs anything of an image, m = 0 is the cheapest, and there it stays.
 SPARSITY_WARM_UP = 300
 
+COLLAPSED = 1e-4  #: a mean of m below which the encoder sees next to nothing
 
 #: loss term -> its name in logs
 LOG_NAMES = {"supervised": "L_sup", "contrastive": "L_con", "sparsity": "mask_mean", "kl": "KL", "supervised_contrastive": "L_scl"}
@@ -28,6 +29,7 @@ class LossTerms(NamedTuple):
     losses: dict[str, Tensor]  #: name -> (N,); the names are those of ``RobustClassifier.weights``
     logits: Tensor  #: (N, K)
     without_triplet: Tensor | None  #: (), how many anchors had no positive or no negative; None without morphing
+    mask_mean: Tensor | None  #: (N,), the mean of every image's m, detached; None without morphing
 
 
 class RobustClassifier(nn.Module):
@@ -97,7 +99,7 @@ class RobustClassifier(nn.Module):
             ValueError: a label is outside [0, K) (checked where it costs no synchronisation: on the CPU).
         """
         losses: dict[str, Tensor] = {}
-        without_triplet = None
+        without_triplet = mask_mean = None
         n = len(labels)
         seen = [images]  # by the encoder: one forward, whatever it is
         if self.morphing is not None:
@@ -106,8 +108,10 @@ class RobustClassifier(nn.Module):
             if self.contrast is not None:
                 losses["contrastive"], valid = self.contrast(morphed, labels, environments, self.shard)
                 without_triplet = (~valid).sum()
+            mask_mean = morphed.mask.to(images.dtype).mean((1, 2, 3))
             if "sparsity" in self.weights:
-                losses["sparsity"] = morphed.mask.to(images.dtype).mean((1, 2, 3))
+                losses["sparsity"] = mask_mean
+            mask_mean = mask_mean.detach()
             if self.composites:
                 seen.append(_composites(images, morphed.mask, self.shard))
         features = self.encoder(torch.cat(seen) if len(seen) > 1 else seen[0])
@@ -119,7 +123,7 @@ class RobustClassifier(nn.Module):
         logits = self.head(features)
         _check_labels(labels, logits.shape[1])
         losses["supervised"] = F.cross_entropy(logits, labels.repeat(len(seen)), reduction="none").view(len(seen), n).mean(0)
-        return LossTerms(losses, logits[:n], without_triplet)
+        return LossTerms(losses, logits[:n], without_triplet, mask_mean)
 
     def total(self, losses: Mapping[str, Tensor], groups: Tensor | None = None) -> Tensor:
         """The training loss, (): the one place that reduces and weighs the terms.
@@ -134,6 +138,11 @@ class RobustClassifier(nn.Module):
         if self.group_weights is not None:
             losses = {**losses, "supervised": self.group_weights(losses["supervised"], groups, self.shard)}
         return sum(self.weights[name] * values.mean() for name, values in losses.items())
+
+
+def collapse_in_words(mask_mean: float) -> str:
+    """What to say of a mean of m below ``COLLAPSED``."""
+    return f"m has a mean of {mask_mean:.1g}, so the encoder sees next to nothing of the images; a smaller learning rate or cim_sparsity keeps it up"
 
 
 def _composites(images: Tensor, mask: Tensor, shard: Shard) -> Tensor:

@@ -108,6 +108,11 @@ class TripletContrast:
         """The similarity in words."""
         return "cosine of colours" if self.similarity == "colours" else "MS-SSIM"
 
+    @property
+    def how(self) -> str:
+        """How images are compared, in words."""
+        return self.measure if self.similarity == "colours" else f"{self.measure} with {self.scales} scales"
+
 
 def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float, shard: Shard = WHOLE) -> Tensor:
     """The supervised contrastive loss L_out (Khosla et al., 2020, arXiv:2004.11362, Eq. 2).

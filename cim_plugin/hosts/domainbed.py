@@ -20,7 +20,7 @@ from .. import catalog
 from ..algorithms.classifier import LOG_NAMES
 from ..errors import InputError
 from . import domainbed_compositions, domainbed_faults
-from .domainbed_images import concatenate, featurizer, pixels, say_scales, warn_without_triplets
+from .domainbed_images import concatenate, featurizer, pixels, say_similarity, warn_of_a_step
 
 #: our data sets: agreement of photograph and label per environment, and how the tables call it
 DIGITS_ON_PHOTOS = {"+90%": 0.9, "+80%": 0.8, "-90%": 0.1}
@@ -51,18 +51,18 @@ class _RobustAlgorithm:
         )
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
         if self.model.contrast is not None:
-            say_scales(self.name, self.model.contrast, image_size, pixel_space)
+            say_similarity(self.name, self.model.contrast, image_size, pixel_space)
 
     def update(self, minibatches, unlabeled=None):
         """One step on the concatenated minibatches, [(images, labels)] per environment; ``unlabeled`` is not used.
 
         Returns:
             The same keys at every step, Python floats: the loss, its terms, and with CIM the number of anchors
-            without a triplet.
+            without a triplet and the mean of m.
         """
         images, labels, environments = concatenate(minibatches)
         try:
-            losses, _, without_triplet = self.model.loss_terms(images, labels, environments)
+            losses, _, without_triplet, mask_mean = self.model.loss_terms(images, labels, environments)
         except ValueError as error:
             raise InputError(f"{self.name}: {error}") from error
         loss = self.model.total(losses)
@@ -72,11 +72,10 @@ class _RobustAlgorithm:
 
         logged = {"loss": loss, **{LOG_NAMES[name]: values.mean() for name, values in losses.items()}}
         if without_triplet is not None:
-            logged["no_triplet"] = without_triplet.to(loss.dtype)
+            logged |= {"no_triplet": without_triplet.to(loss.dtype), "mask_mean": mask_mean.mean()}
         values = torch.stack([value.detach() for value in logged.values()]).tolist()  # the step's one synchronisation
         logged = dict(zip(logged, values))
-        if logged.get("no_triplet") == len(labels):
-            warn_without_triplets(self.name, len(labels))
+        warn_of_a_step(self.name, logged, len(labels))
         return logged
 
     def predict(self, x):

@@ -20,7 +20,7 @@ from .. import catalog
 from ..catalog import COMPOSITION
 from ..errors import InputError
 from . import domainbed_faults
-from .domainbed_images import concatenate, featurizer, pixels, say_scales, warn_without_triplets
+from .domainbed_images import concatenate, featurizer, pixels, say_similarity, warn_of_a_step
 from .psi_in_front import AddedContrast, draw_weights, psi_in_front
 
 
@@ -100,20 +100,19 @@ class _Composition:
             raise InputError(f"{self.name}: {self.base} builds no featurizer by networks.Featurizer, so psi cannot be put before it")
         draw_weights(built[0])  # after the base's own, as CIM does
         self._contrast, self._shape = contrast, input_shape
-        say_scales(self.name, contrast, image_size, pixel_space)
+        say_similarity(self.name, contrast, image_size, pixel_space)
 
     def update(self, minibatches, unlabeled=None):
         """The base's step on images that pass through psi; ``unlabeled`` is the base's business.
 
         Returns:
-            What the base logs, and where a step moved psi: L_con and the number of anchors without a triplet.
+            What the base logs, and where a step moved psi: L_con, the number of anchors without a triplet and the mean of m.
         """
         batch = concatenate(minibatches)
         added = AddedContrast(self, self._contrast, self.hparams["cim_lambda"], batch)
         with _psi_in_front_of(self, self._shape, self.hparams), added, self._in_words():
             logged = {**super().update(minibatches, unlabeled), **added.logged()}
-        if logged.get("no_triplet") == len(batch.labels):
-            warn_without_triplets(self.name, len(batch.labels))
+        warn_of_a_step(self.name, logged, len(batch.labels))
         return logged
 
     @contextlib.contextmanager

@@ -6,6 +6,7 @@ import warnings
 
 import torch
 
+from ..algorithms.classifier import COLLAPSED, collapse_in_words
 from ..algorithms.morphing import PixelSpace
 from ..errors import InputError
 from . import domainbed_faults
@@ -19,8 +20,12 @@ def concatenate(minibatches) -> Batch:
     return Batch(images, labels, torch.cat([torch.full_like(y, number) for number, (_, y) in enumerate(minibatches)]))
 
 
-def warn_without_triplets(name: str, n_images: int) -> None:
-    warnings.warn(f"{name}: none of the {n_images} images of this batch has a positive and a negative; L_con is 0", RuntimeWarning, stacklevel=2)
+def warn_of_a_step(name: str, logged: dict[str, float], n_images: int) -> None:
+    """Say once each that L_con was 0 for want of pairs, and that m lets nothing through."""
+    if logged.get("no_triplet") == n_images:
+        warnings.warn(f"{name}: none of the {n_images} images of this batch has a positive and a negative; L_con is 0", RuntimeWarning, stacklevel=2)
+    if logged.get("mask_mean", 1.0) < COLLAPSED:
+        warnings.warn(f"{name}: {collapse_in_words(logged['mask_mean'])}", RuntimeWarning, stacklevel=2)
 
 
 def pixels(name: str, input_shape) -> tuple[tuple[int, int], PixelSpace]:
@@ -32,10 +37,10 @@ def pixels(name: str, input_shape) -> tuple[tuple[int, int], PixelSpace]:
     return (height, width), PixelSpace.imagenet() if normalised else PixelSpace.raw(channels)
 
 
-def say_scales(name: str, contrast, image_size: tuple[int, int], pixel_space: PixelSpace) -> None:
+def say_similarity(name: str, contrast, image_size: tuple[int, int], pixel_space: PixelSpace) -> None:
     height, width = image_size
     pixels = "ImageNet-normalised images" if pixel_space.normalised else "pixels in [0, 1]"
-    print(f"{name}: MS-SSIM with {contrast.scales} scales for {height}x{width}; inputs are {pixels}")
+    print(f"{name}: {contrast.how} for {height}x{width}; inputs are {pixels}")
 
 
 def featurizer(make, name: str, input_shape, hparams):

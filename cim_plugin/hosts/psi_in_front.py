@@ -96,6 +96,7 @@ class AddedContrast:
         self.psis = {id(module): module for module in algorithm.modules() if isinstance(module, InputMorphing)}
         self.losses: list[Tensor] = []  #: L_con's mean at every step that moved a psi, (), detached
         self.without_triplet: list[Tensor] = []  #: how many anchors had no triplet there, ()
+        self.mask_means: list[Tensor] = []  #: the mean of m there, (), detached
         self._gradients: list[tuple[Tensor, Tensor | None]] = []  #: a weight, and its gradient as the base left it
         self._hooks: list[Any] = []
 
@@ -128,6 +129,7 @@ class AddedContrast:
             loss = losses.mean()
             self.losses.append(loss.detach())
             self.without_triplet.append((~valid).sum())
+            self.mask_means.append(morphed.mask.detach().mean())
             return torch.autograd.grad(self.weight * loss, parameters)
 
     def _restore(self, optimizer: torch.optim.Optimizer, arguments: tuple, keywords: dict) -> None:
@@ -136,8 +138,9 @@ class AddedContrast:
         self._gradients.clear()
 
     def logged(self) -> dict[str, float]:
-        """L_con and the number of anchors without a triplet, averaged over the steps that moved a psi; empty where none did."""
+        """L_con, the number of anchors without a triplet and the mean of m, averaged over the steps that moved a psi; empty where none did."""
         if not self.losses:
             return {}
-        values = torch.stack([torch.stack(self.losses), torch.stack(self.without_triplet).to(self.losses[0].dtype)]).mean(1).tolist()
-        return dict(zip(("L_con", "no_triplet"), values))
+        found = {"L_con": self.losses, "no_triplet": self.without_triplet, "mask_mean": self.mask_means}
+        values = torch.stack([torch.stack(of_steps).to(self.losses[0].dtype) for of_steps in found.values()]).mean(1).tolist()
+        return dict(zip(found, values))

@@ -35,11 +35,11 @@ class _Replicated(nn.Module):
         self.classifier = classifier
 
     def forward(self, images: Tensor, labels: Tensor | None = None, environments: Tensor | None = None):
-        """Logits (N, K); with labels {"logits", loss term: (N,), "no_triplet": (replicas,)}. A replica's triplets come from its own rows."""
+        """Logits (N, K); with labels {"logits", loss term: (N,), "no_triplet": (replicas,), "mask_mean": (N,)}. A replica's triplets come from its own rows."""
         if labels is None:
             return self.classifier(images)
-        losses, logits, without_triplet = self.classifier.loss_terms(images, labels, environments)
-        counted = {} if without_triplet is None else {"no_triplet": without_triplet[None].float()}
+        losses, logits, without_triplet, mask_mean = self.classifier.loss_terms(images, labels, environments)
+        counted = {} if without_triplet is None else {"no_triplet": without_triplet[None].float(), "mask_mean": mask_mean}
         return {"logits": logits, **losses, **counted}
 
 
@@ -74,7 +74,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
         weights = ["group_weight"] if classifier.group_weights is not None else []  # groupDRO's own field
         self._environments, self._fields = environments, (*self.logged_fields, *weights)
         if classifier.contrast is not None:
-            print(f"{config.algorithm}: MS-SSIM with {classifier.contrast.scales} scales for {image.shape[1]}x{image.shape[2]}")
+            print(f"{config.algorithm}: {classifier.contrast.how} for {image.shape[1]}x{image.shape[2]}")
 
     @property
     def classifier(self) -> RobustClassifier:
@@ -86,8 +86,8 @@ class RobustAlgorithm(SingleModelAlgorithm):
         super().train(mode)
         terms = [LOG_NAMES[name] for name in self.classifier.weights] if mode else []
         of_groups = [f"{self.group_prefix}{term}" for term in terms] if self.grouper.n_groups > 1 else []
-        counted = ["no_triplet"] if mode and self.classifier.morphing is not None else []
-        self.logged_fields = [*self._fields, *terms, *counted, *of_groups]
+        counted = ["no_triplet", "mask_mean"] if mode and self.classifier.morphing is not None else []
+        self.logged_fields = list(dict.fromkeys([*self._fields, *terms, *counted, *of_groups]))  # cim_sparsity's term is mask_mean
 
     def process_batch(self, batch, unlabeled_batch=None):
         """As the host's; in training the results also hold "losses", loss term -> (N,), and what is logged of them."""
@@ -103,7 +103,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
         found = self.model(images, labels, environments)
         losses = {name: found[name] for name in self.classifier.weights}
         if "no_triplet" in found:
-            results["no_triplet"] = found["no_triplet"].sum()
+            results |= {"no_triplet": found["no_triplet"].sum(), "mask_mean": found["mask_mean"].mean()}
         return {**results, "y_pred": found["logits"], "losses": losses, **self._logged(losses, groups)}
 
     def _logged(self, losses: dict[str, Tensor], groups: Tensor) -> dict[str, Tensor]:

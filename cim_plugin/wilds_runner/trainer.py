@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..algorithms.classifier import LOG_NAMES, LossTerms, RobustClassifier
+from ..algorithms.classifier import COLLAPSED, LOG_NAMES, LossTerms, RobustClassifier, collapse_in_words
 from ..algorithms.shard import Shard
 from ..errors import InputError, NotFinite
 from . import checkpoint, cross_fit, results, selection
@@ -25,6 +25,7 @@ from .optimization import WARMUPS, make_optimizer, make_scheduler
 from .processes import by_first_process
 from .transforms import Transform
 
+MASK_MEAN = "mask_mean"  #: in train_algo.csv
 NO_TRIPLET = "no_triplet"  #: the share of anchors without a positive or a negative, in train_algo.csv
 SAVE_SECONDS = 600  #: a long epoch is saved this often between its steps
 AFTER_NOT_FINITE = "the last good state is kept. Try a smaller --lr or --max_grad_norm 1, with another --log_dir"
@@ -197,7 +198,7 @@ class Trainer:
     def _add_to_log(self, terms: LossTerms, objective: Tensor, correct: Tensor, groups: Tensor) -> None:
         extra = {LOG_NAMES[name]: values for name, values in terms.losses.items() if name != "supervised"}
         if terms.without_triplet is not None:
-            extra[NO_TRIPLET] = (terms.without_triplet / len(groups)).expand(len(groups))
+            extra |= {NO_TRIPLET: (terms.without_triplet / len(groups)).expand(len(groups)), MASK_MEAN: terms.mask_mean}
         self.averages.add(groups, self._group_weights(), loss=terms.losses["supervised"], acc=correct, objective=objective.expand(len(groups)), **extra)
 
     def _log_line(self) -> None:
@@ -207,6 +208,8 @@ class Trainer:
         line = self.averages.line()
         if line.get(NO_TRIPLET) == 1:
             self.logs.write(f"warning: no image had a positive and a negative up to epoch {self.epoch}, batch {self.batch - 1}: L_con was 0; a larger --batch_size has more\n")
+        if line.get(MASK_MEAN, 1.0) < COLLAPSED:
+            self.logs.write(f"warning: {collapse_in_words(line[MASK_MEAN])} (epoch {self.epoch}, batch {self.batch - 1})\n")
         steps = math.ceil(self.batch / self.config["gradient_accumulation_steps"])
         self.logs.row("train_algo.csv", {"epoch": self.epoch, "batch": steps, **line}, self.epoch * len(self.order) + self.batch)
         self.bar.set_postfix_str(f"epoch {self.epoch}, loss {line['loss_avg']:.3f}, acc {line['acc_avg']:.3f}", refresh=False)

@@ -57,9 +57,10 @@ def terms(request) -> list[str]:
 
 
 def test_every_term_of_the_weights_has_one_value_per_image(terms):
-    losses, _, without_triplet = _classifier(terms).loss_terms(_images(4), LABELS, ENVIRONMENTS)
+    losses, _, without_triplet, mask_mean = _classifier(terms).loss_terms(_images(4), LABELS, ENVIRONMENTS)
     assert {name: values.shape for name, values in losses.items()} == {name: (4,) for name in terms}
     assert without_triplet is None if "contrastive" not in terms else without_triplet.item() == 0
+    assert mask_mean is None if "contrastive" not in terms else mask_mean.shape == (4,) and not mask_mean.requires_grad
 
 
 def test_the_total_weighs_the_means():
@@ -74,7 +75,7 @@ def test_terms_and_total_equal_the_parts_put_together_by_hand():
     model = _classifier(["supervised", "contrastive", "kl"]).double()
     images = _images(4).double()
     torch.manual_seed(1)
-    losses, _, _ = model.loss_terms(images, LABELS, ENVIRONMENTS)
+    losses, *_ = model.loss_terms(images, LABELS, ENVIRONMENTS)
 
     x = 0.25 * images + 0.5
     psi = model.morphing.network(x) * x
@@ -101,7 +102,7 @@ def test_composites_are_cut_out_by_m_and_count_as_much_as_psi():
     model = _classifier(["supervised", "contrastive", "sparsity"]).double()
     images = _images(4).double()
     torch.manual_seed(1)
-    losses, logits, _ = model.loss_terms(images, LABELS, ENVIRONMENTS)
+    losses, logits, *_ = model.loss_terms(images, LABELS, ENVIRONMENTS)
     torch.manual_seed(1)
     torch.rand(2, 4, 4)  # the draw of positives and negatives
     behind = torch.randperm(4)
@@ -117,6 +118,13 @@ def test_composites_are_cut_out_by_m_and_count_as_much_as_psi():
     model.composites = False
     torch.manual_seed(1)
     torch.testing.assert_close(model.loss_terms(images, LABELS, ENVIRONMENTS).losses["contrastive"], losses["contrastive"], rtol=0, atol=0)
+
+
+def test_the_mean_of_m_is_that_of_every_image():
+    model = _classifier(["supervised", "contrastive"])
+    images = _images(4)
+    found = model.loss_terms(images, LABELS, ENVIRONMENTS).mask_mean
+    torch.testing.assert_close(found, model.morphing(images).mask.mean((1, 2, 3)).detach())
 
 
 def test_the_weight_of_sparsity_rises_to_its_whole_and_is_part_of_the_state():
@@ -138,7 +146,7 @@ def test_the_supervised_contrastive_loss_is_that_of_the_features():
     model.head = nn.Linear(12, 2)
     images = torch.zeros(4, 3, 2, 2)
     images[:2, 0, 0, 0], images[2:, 1, 0, 0] = 2.0, 5.0
-    losses, _, _ = model.loss_terms(images, LABELS)
+    losses, *_ = model.loss_terms(images, LABELS)
     assert losses["supervised_contrastive"].tolist() == pytest.approx([math.log(1 + 2 * math.exp(-10))] * 4, abs=1e-6)
 
 
@@ -153,7 +161,7 @@ def test_anchors_without_a_triplet_are_counted():
 
 def test_every_parameter_learns_from_the_total(terms):
     model = _classifier(terms)
-    losses, _, _ = model.loss_terms(_images(4), LABELS, ENVIRONMENTS)
+    losses, *_ = model.loss_terms(_images(4), LABELS, ENVIRONMENTS)
     model.total(losses).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
@@ -209,7 +217,7 @@ def test_degenerate_batches_give_finite_losses_in_the_graph(terms, labels, envir
     if environments is None and model.contrast is not None:
         model.contrast = TripletContrast(2)
     environments = environments and torch.tensor(environments)
-    losses, _, _ = model.loss_terms(_images(len(labels)), torch.tensor(labels), environments)
+    losses, *_ = model.loss_terms(_images(len(labels)), torch.tensor(labels), environments)
     assert all(values.isfinite().all() and values.requires_grad for values in losses.values())
     model.total(losses).backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -227,7 +235,7 @@ def test_a_label_out_of_range_is_refused_with_its_value(terms, labels, wrong):
 
 def test_a_training_step_never_synchronises(terms, meta):
     model = _classifier(terms).to(meta)
-    losses, _, _ = model.loss_terms(_images(4).to(meta), LABELS.to(meta), ENVIRONMENTS.to(meta))
+    losses, *_ = model.loss_terms(_images(4).to(meta), LABELS.to(meta), ENVIRONMENTS.to(meta))
     model.total(losses).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -238,7 +246,7 @@ def test_bfloat16_autocast_stays_finite(terms, channels):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(3):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            losses, _, _ = model.loss_terms(_images(4, channels), LABELS, ENVIRONMENTS)
+            losses, *_ = model.loss_terms(_images(4, channels), LABELS, ENVIRONMENTS)
             total = model.total(losses)
             assert model(_images(2, channels)).isfinite().all()
         optimizer.zero_grad()
@@ -250,7 +258,7 @@ def test_bfloat16_autocast_stays_finite(terms, channels):
 
 def test_a_float64_model_computes_in_float64(terms):
     model, images = _classifier(terms).double(), _images(4).double()
-    losses, _, _ = model.loss_terms(images, LABELS, ENVIRONMENTS)
+    losses, *_ = model.loss_terms(images, LABELS, ENVIRONMENTS)
     model.total(losses).backward()
     assert {values.dtype for values in losses.values()} == {torch.float64}
     assert model(images).dtype == torch.float64

@@ -32,7 +32,7 @@ CONTRASTIVE = {"scl_weight": (1.0, lambda r: 10 ** r.uniform(-2, 1)), "scl_tempe
 HYPERPARAMETERS = {"CIM": MORPHING, "CIM_VIB": {**MORPHING, **BOTTLENECK}, "VIB": BOTTLENECK, "SCL_E2E": CONTRASTIVE}
 
 #: what their steps log beside "loss" and "L_sup"
-TERMS = {"CIM": ["L_con", "no_triplet"], "CIM_VIB": ["L_con", "no_triplet", "KL"], "VIB": ["KL"], "SCL_E2E": ["L_scl"]}
+TERMS = {"CIM": ["L_con", "no_triplet", "mask_mean"], "CIM_VIB": ["L_con", "no_triplet", "mask_mean", "KL"], "VIB": ["KL"], "SCL_E2E": ["L_scl"]}
 
 #: an algorithm on random images of the host's smallest size; the code of a test goes on from here
 MAKE = """
@@ -158,11 +158,28 @@ print(json.dumps([{{key: [type(value).__name__, value] for key, value in step.it
         assert [step["no_triplet"][1] for step in steps] == [0, 16, 0, 0]  # the second batch has one class only
 
 
+@pytest.mark.parametrize("name", ["CIM", "CIM_VIB"])
+def test_a_mask_that_lets_nothing_through_is_said_once(name, host):
+    code = f"""{MAKE}
+import json, warnings
+algorithm = make("{name}")
+(psi,) = [module for module in algorithm.modules() if type(module).__name__ == "InputMorphing"]
+torch.nn.init.constant_(psi.network.features[-1].bias, -20)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("default")
+    steps = [algorithm.update(batches()) for _ in range(3)]
+print(json.dumps([[step["mask_mean"] for step in steps], [str(warning.message) for warning in said]]))
+"""
+    means, said = ask(host, code)
+    assert all(0 < mean < 1e-8 for mean in means)
+    assert [text[: len(name) + 22] for text in said] == [f"{name}: m has a mean of 2e-09"[: len(name) + 22]]
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_the_loss_is_the_weighted_sum_of_its_terms(name, host):
     weights = {"CIM": "cim_lambda=0.25", "CIM_VIB": "cim_lambda=0.25, vib_beta=0.5", "VIB": "vib_beta=0.5", "SCL_E2E": "scl_weight=2.0"}[name]
     logged = ask(host, f"{MAKE}\nimport json\nprint(json.dumps(make('{name}', {weights}).update(batches())))")
-    weight = {"L_sup": 1, "L_con": 0.25, "KL": 0.5, "L_scl": 2, "no_triplet": 0, "loss": 0}
+    weight = {"L_sup": 1, "L_con": 0.25, "KL": 0.5, "L_scl": 2, "no_triplet": 0, "mask_mean": 0, "loss": 0}
     assert logged["loss"] == pytest.approx(sum(weight[key] * value for key, value in logged.items()), rel=1e-5)
 
 

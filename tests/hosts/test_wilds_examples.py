@@ -120,7 +120,7 @@ def test_logs_have_every_loss_term_of_the_batch_and_of_the_groups(algorithm, tra
             of_groups = [(float(row[f"{term}_group:{g}"]), float(row[f"count_group:{g}"])) for g in range(4)]
             mean = sum(mean * count for mean, count in of_groups if count) / sum(count for _, count in of_groups)
             assert mean == pytest.approx(value, rel=1e-3, abs=1e-4)
-    assert ("no_triplet" in rows[0]) == ("L_con" in TERMS[algorithm])
+    assert ("no_triplet" in rows[0]) == ("mask_mean" in rows[0]) == ("L_con" in TERMS[algorithm])
 
 
 @pytest.mark.parametrize("algorithm", OURS)
@@ -209,7 +209,7 @@ def test_replicas_give_what_dataparallel_gathers(checkout, shims, release, tmp_p
         return [sizes, algorithm.update(batch)["objective"]]
     """
     sizes, objective = look_at(checkout, shims, release, tmp_path / "log", "CIM_VIB", look=look)
-    assert sizes == {"logits": 8, "supervised": 8, "contrastive": 8, "kl": 8, "no_triplet": 2}
+    assert sizes == {"logits": 8, "supervised": 8, "contrastive": 8, "kl": 8, "no_triplet": 2, "mask_mean": 8}
     assert np.isfinite(objective)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import redirect_stdout
 from io import StringIO
 
@@ -25,7 +26,7 @@ ALGO_HEADER = [
     *("epoch", "batch", *(f"loss_group:{g}" for g in range(4)), "loss_avg", *(f"acc_group:{g}" for g in range(4)), "acc_avg", "objective"),
     *(*(f"count_group:{g}" for g in range(4)), "count"),
 ]
-TERMS = {"ERM": [], "groupDRO": [], "VIB": ["KL"], "SCL_E2E": ["L_scl"], "CIM": ["L_con", "no_triplet"], "CIM_VIB": ["L_con", "KL", "no_triplet"]}
+TERMS = {"ERM": [], "groupDRO": [], "VIB": ["KL"], "SCL_E2E": ["L_scl"], "CIM": ["L_con", "no_triplet", "mask_mean"], "CIM_VIB": ["L_con", "KL", "no_triplet", "mask_mean"]}
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -341,6 +342,14 @@ def test_images_without_a_triplet_are_logged(release, tmp_path, monkeypatch):
     assert train(release, tmp_path / "none", algorithm="CIM") == 0
     assert all(float(row["no_triplet"]) == 1 and float(row["L_con"]) == 0 for row in read_csv(tmp_path / "none" / "train_algo.csv"))
     assert "warning: no image had a positive and a negative up to epoch 0, batch 0: L_con was 0" in (tmp_path / "none" / "log.txt").read_text()
+
+
+def test_a_mask_that_lets_nothing_through_is_said(release, tmp_path, monkeypatch):
+    network = TransformationNetwork.forward
+    monkeypatch.setattr(TransformationNetwork, "forward", lambda *args: 1e-6 * network(*args))
+    assert train(release, tmp_path, algorithm="CIM") == 0
+    assert all(0 < float(row["mask_mean"]) < 1e-6 for row in read_csv(tmp_path / "train_algo.csv"))
+    assert re.search(r"warning: m has a mean of \de-07, so the encoder sees next to nothing of the images; .* \(epoch 0, batch 0\)", (tmp_path / "log.txt").read_text())
 
 
 def test_the_metric_that_is_named_names_the_best_epoch(release, tmp_path):
