@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from pytorch_msssim.ssim import _fspecial_gauss_1d, _ssim
 from torch import Tensor
 
+from cim_plugin.algorithms.colours import colour_embedding, cosine_triplet
 from cim_plugin.algorithms.fused_triplet import fused_triplet
 from cim_plugin.algorithms.similarity import WEIGHTS, choose_scales, scale_weights, triplet
 
@@ -85,7 +86,15 @@ def twice(call: Callable, anchor: Tensor, reference: Tensor, positive: Tensor, n
     return call(anchor, reference[positive], scales), call(anchor, reference[negative], scales)
 
 
-METHODS = {BASE: functools.partial(twice, library), "plain autograd": triplet, "fused": fused_triplet, **{name: functools.partial(twice, peer.call) for name, peer in PEERS.items()}}
+def colours(anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str) -> list[Tensor]:
+    """``cim_similarity=colours``; m is not there, and psi as the weights costs the same."""
+    own = colour_embedding(anchor, anchor)
+    other = own if reference is anchor else colour_embedding(reference, torch.ones_like(reference[:, :1]))
+    return cosine_triplet(own, other, positive, negative, scales, floor)
+
+
+NOTES = {"colours": "another number, see docs/study.md", **{name: peer.note for name, peer in PEERS.items()}}
+METHODS = {BASE: functools.partial(twice, library), "plain autograd": triplet, "fused": fused_triplet, "colours": colours, **{name: functools.partial(twice, peer.call) for name, peer in PEERS.items()}}
 
 
 def step(method: str, case: Case, device: str = "cpu", channels: int = 3) -> Callable[[], None]:
@@ -168,8 +177,8 @@ def run(args: argparse.Namespace) -> int:
         goal = SIDES[case.side][2] if case.targets == "input" else MORPHED_TARGET
         for method in methods:
             name = method if method == BASE or method in PEERS else f"{method}, targets={case.targets}"
-            target, note = f"{goal:g}" if method == "fused" else "", PEERS[method].note if method in PEERS else ""
-            report.add(measuring.row(name, shape, times[BASE], times[method], times[method], peaks[case][method] / peaks[case][BASE], target, note))
+            target = f"{goal:g}" if method == "fused" else ""
+            report.add(measuring.row(name, shape, times[BASE], times[method], times[method], peaks[case][method] / peaks[case][BASE], target, NOTES.get(method, "")))
         if case.targets == "input":
             for method, reason in obstacles[case].items():
                 if reason is not None:
