@@ -92,7 +92,7 @@ def fit(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
     train = task.splits["train"]
     environments = pseudo.train if row.environments == "cross_fit" else train.environments
     classifier = build(task, row, seed, mask_mean)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=row.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+    optimizer = torch.optim.AdamW(_parameters(classifier, row), lr=row.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     groups = _cells(train.labels, train.environments) if row.algorithm == "groupDRO" else None
     chances = _chances(row, train, environments, groups)
@@ -140,6 +140,13 @@ def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module
         classifier.morphing.network = RandomMask(mask_mean)
     change(classifier, row.changes)
     return classifier
+
+
+def _parameters(classifier: nn.Module, row: Row) -> list[dict[str, Any]]:
+    """As an optimizer takes them."""
+    network = list(classifier.morphing.parameters()) if "network_rate" in row.changes else []
+    others = [weight for weight in classifier.parameters() if not any(weight is own for own in network)]
+    return [{"params": others}, *([{"params": network, "lr": row.learning_rate * row.changes["network_rate"]}] if network else [])]
 
 
 def _cells(labels: Tensor, environments: Tensor) -> Tensor:
