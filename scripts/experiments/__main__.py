@@ -19,7 +19,7 @@ from figures import draw_curves, draw_masks
 from rows import GROUPS, ROWS
 from runs import Run, chosen, masks_of, needed, read, train_one
 from tables import Results, draws_table, references, table
-from tasks import TASKS, Folders, beside, mnist_folder
+from tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
 from tqdm import tqdm
 
 from cim_plugin.errors import InputError, exit_status
@@ -40,7 +40,7 @@ def main() -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/study", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to train on")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=MAIN_TASKS, help="tasks to train on")
     parser.add_argument("--rows", nargs="+", default=["main"], help=f"rows: {', '.join(GROUPS)}, or names")
     parser.add_argument("--against", nargs="+", default=list(AGAINST), help="rows by name, whose paired differences the tables show")
     parser.add_argument("--seeds", type=int, default=5, help=f"runs per row, with seeds {FIRST_SEED}, {FIRST_SEED + 1}, ...")

@@ -182,7 +182,10 @@ TASKS: dict[str, Callable[[Folders, np.random.Generator], Task]] = {
     "photos_95": lambda folders, rng: photos(mnist(folders.mnist), rng, 0.95),
     "domainbed_colours": lambda folders, rng: domainbed_colours(mnist(folders.mnist), rng),
     "pacs_sketch": lambda folders, rng: pacs(folders.pacs, rng, "sketch"),
+    "colours_98": lambda folders, rng: colours(mnist(folders.mnist), rng, 0.98),
+    "photos_85": lambda folders, rng: photos(mnist(folders.mnist), rng, 0.85),
 }
+MAIN_TASKS = list(TASKS)[:5]  #: the others vary the tie
 
 
 def make_task(name: str, seed: int, folders: Folders) -> Task:
