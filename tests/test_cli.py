@@ -43,9 +43,12 @@ def test_help_lists_every_command(words):
         assert " ".join(what.split()) in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+ACTIONS = [f"data {action}" for action in ("demo", "waterbirds", "celebA", "vlcs", "check")] + [f"leaderboard {action}" for action in ("run", "pack", "check")]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *ACTIONS])
 def test_every_command_explains_itself(name):
-    done = run_python("-m", "cim_plugin.cli", name, "--help")
+    done = run_python("-m", "cim_plugin.cli", *name.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"cim-plugin {name}" in done.stdout
 

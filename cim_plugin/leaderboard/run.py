@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action in parser._actions:
         if not action.required:
             action.default = argparse.SUPPRESS
+            action.help = action.help.removesuffix(flags.SAID)  # which asks for a default
         if action.dest in OURS:
             action.help = f"refused: {OURS[action.dest]}"
     group = parser.add_argument_group("leaderboard")

@@ -184,18 +184,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             group.add_argument(*words, **_described(keywords))
     group = parser.add_argument_group("hyperparameters of the algorithm")
     for name, entry in catalog.all_hyperparameters().items():
-        group.add_argument(f"--{name}", **{**entry.flag, "help": entry.flag["help"] + _SAID})
+        group.add_argument(f"--{name}", **{**entry.flag, "help": entry.flag["help"] + SAID})
 
 
-_SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the help has the default already
+SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the help has the default already
 
 
 def _described(keywords: dict[str, Any]) -> dict[str, Any]:
     if keywords.get("required"):
-        return {**keywords, "help": keywords["help"] + _SAID}
+        return {**keywords, "help": keywords["help"] + SAID}
     default = keywords.get("default", {})
     text = "off" if default is None else "set by dataset, algorithm and model" if default in ({}, []) else default
-    return {**keywords, "help": f"{keywords['help']} (default: {text})" + _SAID}
+    return {**keywords, "help": f"{keywords['help']} (default: {text})" + SAID}
 
 
 def make_config(args: argparse.Namespace) -> dict[str, Any]:
