@@ -234,7 +234,9 @@ def _check_used(given: dict[str, Any], config: dict[str, Any]) -> None:
             text = " ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else value
             wanted = "" if values == (True,) else f" {' or '.join(values)}"
             raise InputError(f"--{name} {text} does nothing without --{partner}{wanted}; leave it out or give both")
-    if "target_resolution" in given and config["transform"] in ("rxrx1", "image_resize") and config["additional_train_transform"] is None:
+    resolution = _square(given.get("target_resolution"))
+    own_size = config["transform"] in ("rxrx1", "image_resize") and config["additional_train_transform"] is None
+    if own_size and resolution not in (None, defaults.DATASETS[config["dataset"]].get("target_resolution")):
         side = " ".join(map(str, given["target_resolution"]))
         raise InputError(f"--target_resolution {side} does nothing with --transform {config['transform']}, which has its own size; leave it out or take another transform, e.g. image_base")
     if config["model"] == "small_cnn" and given.get("model_kwargs", {}).get("pretrained"):

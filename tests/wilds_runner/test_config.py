@@ -193,6 +193,10 @@ def test_choices_are_those_of_the_libraries():
 KNOWN_SETS = "waterbirds, celebA, iwildcam, camelyon17, rxrx1, fmow"
 
 
+def test_the_size_that_a_transform_has_anyway_may_be_named(configure):
+    assert configure("--dataset", "rxrx1", "--target_resolution", "256")["target_resolution"] == [256, 256]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
