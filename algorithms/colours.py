@@ -21,7 +21,7 @@ from .similarity import full_precision, without_autocast
 
 FEATURES = 64  #: cosines; their noise is about 1/8 of the kernel
 WIDTH = 0.05  #: standard deviation of the kernel, for colours in [0, 1]
-SIDE = 56  #: larger images are averaged over squares first, down to a shorter side from SIDE to 2·SIDE - 1
+SIDE = 56  #: images whose shorter side is above it are averaged over squares first, so that it is at most SIDE
 
 
 def colour_embedding(pixels: Tensor, weights: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def colour_embedding(pixels: Tensor, weights: Tensor) -> Tensor:
     """
     with without_autocast(pixels):
         pixels, weights = full_precision(pixels.detach()), full_precision(weights).mean(1, keepdim=True)
-        square = max(1, min(pixels.shape[-2:]) // SIDE)
+        square = math.ceil(min(pixels.shape[-2:]) / SIDE)
         if square > 1:
             pixels, weights = F.avg_pool2d(pixels, square), F.avg_pool2d(weights, square)
         frequencies, phases = _frequencies(pixels.shape[1], pixels.dtype, pixels.device)
