@@ -111,6 +111,14 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             "a finite number of at least 0",
             "weight of the mean of m in the loss, reached after 300 steps",
         ),
+        "cim_learning_rate": Hyperparameter(
+            0.0,
+            lambda r: 0.0,
+            "fixed",
+            lambda value: _is_number(value) and value >= 0,
+            "a finite number of at least 0",
+            "learning rate of an Adam of the transformation network's own; 0: the host's optimizer trains it, but for SGD, beside which it is 0.001",
+        ),
         "cim_floor": _choice("smooth", ("exact",), "MS-SSIM where a term is negative: bounded gradient, or the exact rule without one"),
         "cim_similarity": _choice(
             "ms_ssim",

@@ -31,6 +31,7 @@ DRAWS = {
     "cim_mask_stride": {4},
     "cim_composites": {False},
     "cim_sparsity": {0.0},
+    "cim_learning_rate": {0.0},
     "cim_floor": {"smooth"},
     "cim_similarity": {"ms_ssim"},
     "vib_beta": (1e-5, 1e-1),
@@ -116,7 +117,7 @@ def test_draws_are_native_json_values_that_the_check_accepts(name):
 
 # --- refused values --------------------------------------------------------------------------------------------------
 
-CIM_NAMES = "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask, cim_mask_stride, cim_composites, cim_sparsity, cim_floor, cim_similarity"
+CIM_NAMES = "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask, cim_mask_stride, cim_composites, cim_sparsity, cim_learning_rate, cim_floor, cim_similarity"
 
 UNKNOWN = [
     ("CIM", {"cim_lamda": 2}, "CIM has no hyperparameter 'cim_lamda' (given 2); did you mean 'cim_lambda'?"),
@@ -141,6 +142,7 @@ REFUSED = [
     ("CIM", "cim_mask_stride", [1, 3, 2.0, "4", None], "2 or 4 (default 4)"),
     ("CIM", "cim_composites", [1, "yes", None], "true or false (default False)"),
     ("CIM", "cim_sparsity", [-0.1, math.nan, True], "a finite number of at least 0 (default 0.0)"),
+    ("CIM", "cim_learning_rate", [-1e-3, math.inf, "0.001", False], "a finite number of at least 0 (default 0.0)"),
     ("CIM", "cim_floor", ["relu"], "'smooth' or 'exact' (default 'smooth')"),
     ("CIM_VIB", "cim_similarity", ["ssim", "MS_SSIM"], "'ms_ssim' or 'pytorch_msssim' or 'colours' (default 'ms_ssim')"),
 ]

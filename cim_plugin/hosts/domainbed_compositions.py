@@ -93,6 +93,8 @@ class _Composition:
         catalog.check("CIM", hparams)
         if hparams["cim_composites"] or hparams["cim_sparsity"]:
             raise InputError(f"{self.name}: cim_composites and cim_sparsity belong to the classifier's loss, which is {self.base}'s here; use them with CIM or CIM_VIB")
+        if hparams["cim_learning_rate"]:
+            raise InputError(f"{self.name}: cim_learning_rate={hparams['cim_learning_rate']!r}, but the optimizer that moves psi is {self.base}'s here; use it with CIM or CIM_VIB")
         contrast = catalog.build_contrast(self.name, hparams, image_size, num_domains)
         with _psi_in_front_of(self, input_shape, hparams) as built, self._in_words():
             super().__init__(input_shape, num_classes, num_domains, hparams)

@@ -17,7 +17,7 @@ from cim_plugin.algorithms.morphing import TransformationNetwork
 CHANGES = {
     "detached": "the classifier's gradient does not reach the transformation network",
     "free_mask": "m is softplus, unbounded above, instead of a sigmoid",
-    "network_rate": "the transformation network's learning rate, times that of all",
+    "network_learning_rate": "the transformation network's own",
     "mask_bias": "added to the last bias of the network at the start: 2 makes m start at 0.88",
     "margin": "L_con is relu(margin + d(psi, x+) - d(psi, x-))",
     "pairs_per_anchor": "L_con is the mean over so many draws",

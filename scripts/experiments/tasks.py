@@ -113,8 +113,12 @@ def colours(digits, rng: np.random.Generator, tied: float, n_test: int = N_TEST)
     return Task(f"colours_{tied:g}".replace("0.", ""), 10, splits, [f"digit:{k}_colour:{c}" for k in range(10) for c in ("other", "own")], lambda: StudyEncoder(3))
 
 
-def photos(digits, rng: np.random.Generator, tied: float) -> Task:
-    """Digits below 5 or not, on crops of two photographs tied to the label; balanced in the test. The test has its own columns of the photographs."""
+def photos(digits, rng: np.random.Generator, tied: float, inks: bool = False) -> Task:
+    """Digits below 5 or not, on crops of two photographs tied to the label; balanced in the test. The test has its own columns of the photographs.
+
+    Args:
+        inks: every digit has a hue of its own, which says nothing, instead of white.
+    """
     pictures = load_photos()
     seen, held_out = np.split(np.arange(pictures.shape[-1]), [2 * pictures.shape[-1] // 3])
     strips = {"train": seen, "val": seen, "test": held_out}
@@ -126,8 +130,12 @@ def photos(digits, rng: np.random.Generator, tied: float) -> Task:
         top = rng.integers(0, pictures.shape[-2] - CROP + 1, len(labels))
         left = rng.integers(strips[split][0], strips[split][-1] + 2 - CROP, len(labels))
         behind = torch.stack([pictures[p, :, y : y + CROP, x : x + CROP] for p, y, x in zip(photo, top, left)])
-        splits[split] = Images(_to_bytes(compose(ink, F.avg_pool2d(behind, 2))), labels, 2 * labels + photo, photo, ink[:, 0] > 0.5)
-    return Task(f"photos_{tied:g}".replace("0.", ""), 2, splits, [f"below5:{y}_photo:{p}" for y in (0, 1) for p in (0, 1)], lambda: StudyEncoder(3))
+        images = compose(ink, F.avg_pool2d(behind, 2))
+        if inks:
+            hues = torch.tensor([colorsys.hsv_to_rgb(hue, SATURATION, 1.0) for hue in rng.random(len(labels))])
+            images = images - ink * (1 - hues[:, :, None, None])
+        splits[split] = Images(_to_bytes(images), labels, 2 * labels + photo, photo, ink[:, 0] > 0.5)
+    return Task(f"photos_{tied:g}{'_inks' * inks}".replace("0.", ""), 2, splits, [f"below5:{y}_photo:{p}" for y in (0, 1) for p in (0, 1)], lambda: StudyEncoder(3))
 
 
 def domainbed_colours(digits, rng: np.random.Generator) -> Task:
@@ -184,8 +192,9 @@ TASKS: dict[str, Callable[[Folders, np.random.Generator], Task]] = {
     "pacs_sketch": lambda folders, rng: pacs(folders.pacs, rng, "sketch"),
     "colours_98": lambda folders, rng: colours(mnist(folders.mnist), rng, 0.98, n_test=10_000),
     "photos_85": lambda folders, rng: photos(mnist(folders.mnist), rng, 0.85),
+    "photos_95_inks": lambda folders, rng: photos(mnist(folders.mnist), rng, 0.95, inks=True),
 }
-MAIN_TASKS = list(TASKS)[:5]  #: the others vary the tie
+MAIN_TASKS = list(TASKS)[:5]  #: the others vary the tie, or the figure
 
 
 def make_task(name: str, seed: int, folders: Folders) -> Task:

@@ -144,9 +144,9 @@ def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module
 
 def _parameters(classifier: nn.Module, row: Row) -> list[dict[str, Any]]:
     """As an optimizer takes them."""
-    network = list(classifier.morphing.parameters()) if "network_rate" in row.changes else []
+    network = list(classifier.morphing.parameters()) if "network_learning_rate" in row.changes else []
     others = [weight for weight in classifier.parameters() if not any(weight is own for own in network)]
-    return [{"params": others}, *([{"params": network, "lr": row.learning_rate * row.changes["network_rate"]}] if network else [])]
+    return [{"params": others}, *([{"params": network, "lr": row.changes["network_learning_rate"]}] if network else [])]
 
 
 def _cells(labels: Tensor, environments: Tensor) -> Tensor:

@@ -162,10 +162,10 @@ def test_the_networks_learning_rate_is_its_own(photos, monkeypatch):
     made, adamw = [], torch.optim.AdamW
     monkeypatch.setattr(torch.optim, "AdamW", lambda *args, **words: made.append(adamw(*args, **words)) or made[-1])
     pseudo = training.Pseudo(photos.splits["train"].environments, photos.splits["val"].environments)
-    classifier, *_ = training.fit(photos, Row("CIM", changes={"network_rate": 0.1}, learning_rate=1e-2), 0, 1, pseudo)
+    classifier, *_ = training.fit(photos, Row("CIM", changes={"network_learning_rate": 1e-3}, learning_rate=1e-2), 0, 1, pseudo)
     groups = [(group["initial_lr"], {id(weight) for weight in group["params"]}) for group in made[0].param_groups]
     network = {id(weight) for weight in classifier.morphing.parameters()}
-    assert [rate for rate, _ in groups] == [1e-2, pytest.approx(1e-3)] and groups[1][1] == network
+    assert [rate for rate, _ in groups] == [1e-2, 1e-3] and groups[1][1] == network
     assert groups[0][1] == {id(weight) for weight in classifier.parameters()} - network
 
 

@@ -58,6 +58,7 @@ CHOICES = {
     "cim_mask_stride": (3, "2 or 4"),
     "cim_composites": (1, "true or false"),
     "cim_sparsity": (-0.5, "a finite number of at least 0"),
+    "cim_learning_rate": (-1e-3, "a finite number of at least 0"),
     "cim_floor": ("relu", "'smooth' or 'exact'"),
     "cim_similarity": (["ms_ssim"], "'ms_ssim' or 'pytorch_msssim' or 'colours'"),
 }

@@ -295,10 +295,16 @@ def test_base_that_psi_cannot_be_put_before_is_refused_with_the_reason(body, ext
     assert kind == "InputError" and message.startswith("CIM+Base: ") and words in message
 
 
-@pytest.mark.parametrize("values", ["cim_composites=True", "cim_sparsity=0.5"])
-def test_what_only_our_own_classifier_can_do_is_refused(values, host):
+LOSS_IS_THE_BASES = "cim_composites and cim_sparsity belong to the classifier's loss, which is Base's here"
+OPTIMIZER_IS_THE_BASES = "cim_learning_rate=0.001, but the optimizer that moves psi is Base's here"
+
+
+@pytest.mark.parametrize(
+    "values, said", [("cim_composites=True", LOSS_IS_THE_BASES), ("cim_sparsity=0.5", LOSS_IS_THE_BASES), ("cim_learning_rate=0.001", OPTIMIZER_IS_THE_BASES)]
+)
+def test_what_only_our_own_classifier_can_do_is_refused(values, said, host):
     kind, message = ask(host, ADDED.replace("SHAPE", "pass").replace(", EXTRA", "").replace('"CIM+Base"', f'"CIM+Base", {values}'))
-    assert kind == "InputError" and message.startswith("CIM+Base: cim_composites and cim_sparsity belong to the classifier's loss, which is Base's here")
+    assert kind == "InputError" and message.startswith(f"CIM+Base: {said}")
 
 
 def test_the_hosts_networks_are_as_they_were_afterwards(host):

@@ -195,6 +195,23 @@ def test_encoder_and_head_start_as_erms_do_at_the_same_seed(checkout, shims, rel
     assert erm == cim
 
 
+def test_beside_sgd_adam_trains_the_network_and_the_schedule_is_the_others(checkout, shims, release, tmp_path):
+    look = """
+    def look(algorithm, batch):
+        algorithm.train()
+        before = {name: value.detach().clone() for name, value in algorithm.model.named_parameters()}
+        algorithm.update(batch)
+        moved = {name: (value.detach() - before[name]).abs().max().item() for name, value in algorithm.model.named_parameters()}
+        scheduled = {id(weight) for group in algorithm.schedulers[0].optimizer.param_groups for weight in group["params"]}
+        own = {id(weight) for weight in algorithm.classifier.morphing.parameters()}
+        return [max(v for k, v in moved.items() if "morphing" in k), max(v for k, v in moved.items() if "morphing" not in k), len(scheduled), len(scheduled & own)]
+    """
+    words = ("--optimizer", "SGD", "--lr", "1e-5", "--weight_decay", "1", "--scheduler", "StepLR", "--scheduler_kwargs", "step_size=1")
+    network, others, n_scheduled, n_shared = look_at(checkout, shims, release, tmp_path / "log", "CIM", *words, look=look)
+    assert network == pytest.approx(1e-3, rel=0.01) and others < 1e-3
+    assert n_scheduled and not n_shared
+
+
 def test_replicas_give_what_dataparallel_gathers(checkout, shims, release, tmp_path):
     """Two halves of a batch, joined as DataParallel joins them; then a step through DataParallel, which without GPUs passes on."""
     look = """
@@ -279,6 +296,7 @@ FLAG_VALUES = {
     "cim_mask_stride": ("CIM", 2, "3", "2 or 4"),
     "cim_composites": ("CIM", True, "maybe", "'maybe' is not true or false"),
     "cim_sparsity": ("CIM_VIB", 0.5, "nan", "at least 0"),
+    "cim_learning_rate": ("CIM", 0.01, "inf", "at least 0"),
     "cim_floor": ("CIM", "exact", "relu", "'smooth' or 'exact'"),
     "cim_similarity": ("CIM", "pytorch_msssim", "ssim", "'ms_ssim' or 'pytorch_msssim' or 'colours'"),
     "vib_beta": ("VIB", 0.1, "much", "invalid float value: 'much'"),

@@ -270,6 +270,15 @@ def test_lambda_0_is_the_transformation_network_without_its_loss(recorded_run, r
     agree(model, last)
 
 
+def test_under_wilds_sgd_for_waterbirds_adam_trains_the_network(recorded_run):
+    first, _, _, last = recorded_run("CIM", "--optimizer", "SGD", "--lr", "1e-5", "--weight_decay", "1")
+    moved = {name: (last[name] - value).abs().max().item() for name, value in first.items() if value.is_floating_point()}
+    network = [distance for name, distance in moved.items() if name.startswith("morphing.network")]
+    others = [distance for name, distance in moved.items() if not name.startswith("morphing")]
+    assert max(network) == pytest.approx(6e-3, rel=0.3)  # six steps of at most about 0.001
+    assert max(others) < 1e-3
+
+
 @pytest.mark.parametrize(
     "algorithm, weights",
     [("CIM", {"L_con": 1.0}), ("VIB", {"KL": 1e-3}), ("SCL_E2E", {"L_scl": 1.0}), ("CIM_VIB", {"L_con": 1.0, "KL": 1e-3})],
