@@ -16,6 +16,7 @@ import warnings
 from typing import Any, Callable, Iterator
 
 from ..errors import InputError
+from ..wilds_runner.config import is_pretrained
 from .findings import ERROR, NOTE, WARNING, Finding
 from .reporting import DOMAINBED, OUTPUT, TRAIN, Report
 
@@ -100,14 +101,10 @@ def _log_dir(config: dict[str, Any]) -> Iterator[Finding]:
         yield refused
 
 
-def _is_pretrained(config: dict[str, Any]) -> bool:
-    return config["pretrained_model_path"] is not None or (config["model"] != "small_cnn" and bool(config["model_kwargs"].get("pretrained")))
-
-
 #: (whether it applies to a configuration, what to say)
 TRAIN_TRAPS: list[tuple[Callable[[dict[str, Any]], bool], Finding]] = [
     (
-        lambda c: c["dataset"] == "waterbirds" and c["lr"] <= 1e-5 and c["weight_decay"] >= 1.0 and not _is_pretrained(c),
+        lambda c: c["dataset"] == "waterbirds" and c["lr"] <= 1e-5 and c["weight_decay"] >= 1.0 and not is_pretrained(c),
         Finding(
             WARNING,
             "WILDS' defaults for Waterbirds (lr 1e-5, weight decay 1.0) are for a pretrained network: without one, worst-group accuracy stays at 0 (WILDS issue 148)",

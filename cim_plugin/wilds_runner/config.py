@@ -216,6 +216,11 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     return config
 
 
+def is_pretrained(config: dict[str, Any]) -> bool:
+    """Whether the encoder starts from weights of an earlier training."""
+    return config["pretrained_model_path"] is not None or (config["model"] != "small_cnn" and bool(config["model_kwargs"].get("pretrained")))
+
+
 def _check_names(config: dict[str, Any]) -> None:
     dataset, algorithm = config["dataset"], config["algorithm"]
     if dataset in defaults.OTHER_DATASETS:

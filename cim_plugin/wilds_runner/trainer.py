@@ -122,7 +122,7 @@ class Trainer:
         if shares["train"] <= largest:
             self.logs.write(
                 f"warning: always the largest class would agree for {100 * largest:.1f}% of train: the reference models have learnt too little for pseudo-environments; "
-                "give --cross_fit more steps, or a larger --lr\n"
+                "give --cross_fit more steps\n"
             )
         self._save(self.state())
 

@@ -155,6 +155,13 @@ OWN_NETWORK_RATE: dict[str, Row] = {
     "CIM, colours, network at 0.003, balanced by four models": _of_colours(changes=OWN_RATE),
 }
 
+#: where the host's optimizer is SGD
+SGD: dict[str, Row] = {
+    "ERM, balanced by four models": Row("ERM", **_FOUR, learning_rate=0.1, changes={"sgd": "all"}),
+    "CIM, colours, network by Adam": _of_colours(learning_rate=0.1, changes={"sgd": "encoder"}),
+    **{f"CIM, colours, network's rate {rate:g}": _of_colours(learning_rate=0.1, changes={"sgd": "all", "network_learning_rate": rate}) for rate in (1e-3, 1e-2, 1e-1)},
+}
+
 #: what a mask can win at most
 CEILING: dict[str, Row] = {"ERM, figure only, balanced by four models": Row("ERM", **_FOUR, changes={"figure_only": True})}
 
@@ -165,6 +172,7 @@ GROUPS: dict[str, dict[str, Row]] = {
     "ablations": {f"ablation: {name}": row for name, row in ABLATIONS.items()},
     "four_models": FOUR_MODELS,
     "network_at_0.003": OWN_NETWORK_RATE,
+    "sgd": {f"SGD: {name}": row for name, row in SGD.items()},
     "ceiling": CEILING,
     "colours_ablations": {f"colours: {name}": row for name, row in COLOURS_ABLATIONS.items()},
     "references": {f"references: {name}": row for name, row in REFERENCES.items()},

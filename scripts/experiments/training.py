@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
+from cim_plugin.algorithms.own_adam import with_own_adam
 from cim_plugin.wilds_runner.cross_fit import pseudo_groups
 from cim_plugin.wilds_runner.results import versions
 
@@ -92,8 +93,10 @@ def fit(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
     train = task.splits["train"]
     environments = pseudo.train if row.environments == "cross_fit" else train.environments
     classifier = build(task, row, seed, mask_mean)
-    optimizer = torch.optim.AdamW(_parameters(classifier, row), lr=row.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+    optimizer = host_optimizer(classifier, row)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    if row.changes.get("sgd") == "encoder":
+        optimizer = with_own_adam(optimizer, classifier.morphing, 0.0)
     groups = _cells(train.labels, train.environments) if row.algorithm == "groupDRO" else None
     chances = _chances(row, train, environments, groups)
     rng = np.random.default_rng([seed, 1])
@@ -142,11 +145,15 @@ def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module
     return classifier
 
 
-def _parameters(classifier: nn.Module, row: Row) -> list[dict[str, Any]]:
-    """As an optimizer takes them."""
+def host_optimizer(classifier: nn.Module, row: Row) -> torch.optim.Optimizer:
+    """Of all weights."""
     network = list(classifier.morphing.parameters()) if "network_learning_rate" in row.changes else []
-    others = [weight for weight in classifier.parameters() if not any(weight is own for own in network)]
-    return [{"params": others}, *([{"params": network, "lr": row.changes["network_learning_rate"]}] if network else [])]
+    groups = [{"params": [weight for weight in classifier.parameters() if not any(weight is own for own in network)]}]
+    if network:
+        groups.append({"params": network, "lr": row.changes["network_learning_rate"]})
+    if "sgd" in row.changes:
+        return torch.optim.SGD(groups, row.learning_rate, momentum=0.9, weight_decay=WEIGHT_DECAY)
+    return torch.optim.AdamW(groups, row.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def _cells(labels: Tensor, environments: Tensor) -> Tensor:

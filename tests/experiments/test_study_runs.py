@@ -169,6 +169,22 @@ def test_the_networks_learning_rate_is_its_own(photos, monkeypatch):
     assert groups[0][1] == {id(weight) for weight in classifier.parameters()} - network
 
 
+@pytest.mark.parametrize("who, moved", [("encoder", 1e-3), ("all", 0.0)])
+def test_beside_sgd_the_network_has_adam_or_sgd_too(photos, who, moved):
+    """One step at a rate of 0: what moves the network then is an Adam of its own."""
+    import training
+    from rows import Row
+
+    row = Row("CIM", changes={"sgd": who}, learning_rate=0.0)
+    pseudo = training.Pseudo(photos.splits["train"].environments, photos.splits["val"].environments)
+    before = dict(training.build(photos, row, 0, None).named_parameters())
+    classifier, *_ = training.fit(photos, row, 0, 1, pseudo)
+    distances = {name: (weight - before[name]).abs().max().item() for name, weight in classifier.named_parameters()}
+    network = {name for name in distances if name.startswith("morphing")}
+    assert max(distances[name] for name in network) == pytest.approx(moved, rel=1e-2)
+    assert not any(distance for name, distance in distances.items() if name not in network)
+
+
 def test_the_hardest_of_several_draws_is_the_largest(photos, batch):
     from rows import Row
     from steps import ChangedContrast
