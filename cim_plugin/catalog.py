@@ -205,6 +205,12 @@ def all_hyperparameters() -> dict[str, Hyperparameter]:
     return {name: entry for entries in PARTS.values() for name, entry in entries.items()}
 
 
+def complete(algorithm: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and the defaults of those hyperparameters of the algorithm that are not among them: not named, or newer than the file that they come from."""
+    own = owner(algorithm)
+    return {**({name: entry.default for name, entry in hyperparameters(own).items()} if own else {}), **values}
+
+
 def check(algorithm: str, values: Mapping[str, Any]) -> None:
     """Raise InputError for a value that cannot be used or for a key that looks like ours and is unknown.
 

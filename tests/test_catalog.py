@@ -115,6 +115,14 @@ def test_draws_are_native_json_values_that_the_check_accepts(name):
         assert np.histogram(exponents, bins=4, range=np.log10(promised))[0].min() > 30  # of 50 expected: spread evenly over the exponents
 
 
+@pytest.mark.parametrize("name, known", [("CIM", "CIM"), ("CIM+CORAL", "CIM"), ("CIM+groupDRO", "CIM+groupDRO"), ("CORAL", None), (None, None)])
+def test_what_is_not_named_has_its_default_and_what_is_keeps_its_value(name, known):
+    given = {"lr": 0.1, "cim_lambda": 3.0}
+    complete = catalog.complete(name, given)
+    assert {key: complete[key] for key in given} == given
+    assert {key: value for key, value in complete.items() if key not in given} == {key: ENTRIES[key].default for key in (catalog.hyperparameters(known) if known else ()) if key not in given}
+
+
 # --- refused values --------------------------------------------------------------------------------------------------
 
 CIM_NAMES = "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask, cim_mask_stride, cim_composites, cim_sparsity, cim_learning_rate, cim_floor, cim_similarity"

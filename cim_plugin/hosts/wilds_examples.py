@@ -45,9 +45,8 @@ def on_algorithm_defaults(module) -> None:
     if not _is_wilds(module, "algorithm_defaults"):
         return
     for name in NAMES:
-        hyperparameters = {key: entry.default for key, entry in catalog.hyperparameters(name).items()}
         base = "groupDRO" if catalog.needs_uniform_groups(name) else "ERM"
-        module.algorithm_defaults.setdefault(name, {**module.algorithm_defaults[base], **hyperparameters})
+        module.algorithm_defaults.setdefault(name, {**module.algorithm_defaults[base], **catalog.complete(name, {})})
 
 
 def on_initializer(module) -> None:
@@ -120,9 +119,8 @@ def _add_flags_when_parsing() -> None:
 def _check_hyperparameters(config: argparse.Namespace) -> None:
     """Ours as a whole, before any data set is opened; the host's own flags are none of them."""
     if config.algorithm in NAMES:
-        own = catalog.hyperparameters(config.algorithm)
         given = {name: value for name, value in vars(config).items() if name in catalog.all_hyperparameters() and value is not None}
-        catalog.check(config.algorithm, {**{name: entry.default for name, entry in own.items()}, **given})
+        catalog.check(config.algorithm, catalog.complete(config.algorithm, given))
 
 
 @contextlib.contextmanager

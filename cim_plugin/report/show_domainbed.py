@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import autoload
+from .. import autoload, catalog
 from ..catalog import COMPOSITION
 from ..errors import InputError
 from .show_figures import environment_digits
@@ -107,7 +107,8 @@ def _build(host, saved: dict[str, Any], file: str):
             warnings.simplefilter("ignore")
             make = host.algorithms.get_algorithm_class(saved["args"]["algorithm"])
             shape = tuple(saved["model_input_shape"])
-            algorithm = make(shape, saved["model_num_classes"], saved["model_num_domains"], saved["model_hparams"])
+            hparams = catalog.complete(saved["args"]["algorithm"], saved["model_hparams"])
+            algorithm = make(shape, saved["model_num_classes"], saved["model_num_domains"], hparams)
         algorithm.load_state_dict(saved["model_dict"])
     except InputError:
         raise

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import catalog
 from ..errors import InputError
 from .show_figures import release_figures
 from .show_runs import RESULTS, Learnt, check_algorithm
@@ -28,6 +29,7 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Lea
         config["root_dir"] = data_folder
     file, choice = _model_file(path, results, config, rule)
     try:
+        config["hyperparameters"] = catalog.complete(config["algorithm"], config["hyperparameters"])
         data, transform, model = _build(config)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"the configuration in {os.path.join(path, RESULTS)} is not one of this version ({type(error).__name__}: {error})") from error

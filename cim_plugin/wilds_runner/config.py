@@ -255,9 +255,7 @@ def _square(resolution: list[int] | None) -> list[int] | None:
 
 
 def _hyperparameters(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
-    own = catalog.hyperparameters(algorithm)
-    given = {name: values[name] for name in catalog.all_hyperparameters() if values[name] is not None}
-    hyperparameters = {**{name: entry.default for name, entry in own.items()}, **given}
+    hyperparameters = catalog.complete(algorithm, {name: values[name] for name in catalog.all_hyperparameters() if values[name] is not None})
     catalog.check(algorithm, hyperparameters)
     return hyperparameters
 

@@ -256,6 +256,13 @@ BAD = {
 }
 
 
+def test_a_run_from_before_a_hyperparameter_is_shown_with_its_default(copy, run, capsys):
+    now = numbers(capsys, run)
+    change(copy / "results.json", lambda results: results["config"]["hyperparameters"].pop("cim_learning_rate"))
+    before = numbers(capsys, copy)
+    assert {**before, "run": now["run"]} == now
+
+
 @pytest.mark.parametrize("what", BAD)
 def test_refused_in_one_line(copy, capsys, monkeypatch, what):
     damage, words, says = BAD[what]
