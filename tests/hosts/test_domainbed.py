@@ -196,6 +196,19 @@ print(json.dumps([settings, len(optimised) == len(set(optimised) | set(algorithm
     assert ask(host, code) == [[0.03, 0.02], True]
 
 
+@pytest.mark.parametrize("name", ["CIM", "CIM_VIB"])
+def test_a_learning_rate_of_the_networks_own_moves_it_by_that_in_the_first_step(name, host):
+    code = f"""{MAKE}
+import json
+algorithm = make("{name}", lr=1e-5, cim_learning_rate=0.01)
+before = dict((name, value.detach().clone()) for name, value in algorithm.named_parameters())
+algorithm.update(batches())
+moved = {{name: (value - before[name]).abs().max().item() for name, value in algorithm.named_parameters()}}
+print(json.dumps([max(distance for name, distance in moved.items() if ("morphing" in name) == own) for own in (True, False)]))
+"""
+    assert ask(host, code) == [pytest.approx(0.01, rel=1e-2), pytest.approx(1e-5, rel=1e-2)]
+
+
 @pytest.mark.parametrize("labels, no_triplet", [([0, 1], 0), ([0], 16)])
 def test_every_minibatch_is_an_environment_of_its_own(labels, no_triplet, host):
     """Two environments: pairs across them exist when both have both classes, and not when each has one of its own."""
