@@ -142,7 +142,7 @@ class RobustClassifier(nn.Module):
 
 def collapse_in_words(mask_mean: float) -> str:
     """What to say of a mean of m below ``COLLAPSED``."""
-    return f"m has a mean of {mask_mean:.1g}, so the encoder sees next to nothing of the images; a smaller learning rate or cim_sparsity keeps it up"
+    return f"m has a mean of {mask_mean:.1g}, so the encoder sees next to nothing of the images; a smaller cim_learning_rate (of the network alone), learning rate or cim_sparsity keeps it up"
 
 
 def _composites(images: Tensor, mask: Tensor, shard: Shard) -> Tensor:
