@@ -18,10 +18,12 @@ from .errors import InputError
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from .algorithms.classifier import RobustClassifier
     from .algorithms.contrastive import TripletContrast
     from .algorithms.morphing import InputMorphing, PixelSpace
+    from .algorithms.own_adam import WithOwnAdam
 
 
 @dataclass(frozen=True)
@@ -285,6 +287,13 @@ def build(
         modules["morphing"] = build_psi(algorithm, values, pixel_space)
         modules["contrast"] = build_contrast(algorithm, values, image_size, n_environments)
     return RobustClassifier(encoder, head, weights, **modules)
+
+
+def optimizer(host: Optimizer, classifier: RobustClassifier, values: Mapping[str, Any]) -> Optimizer | WithOwnAdam:
+    """What to step for a classifier of :func:`build`: the host's optimizer of all its weights, or that and the transformation network's own Adam."""
+    from .algorithms.own_adam import with_own_adam
+
+    return with_own_adam(host, classifier.morphing, values.get("cim_learning_rate", 0.0))
 
 
 def build_psi(algorithm: str, values: Mapping[str, Any], pixel_space: PixelSpace) -> InputMorphing:

@@ -18,7 +18,6 @@ import torch
 
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES
-from ..algorithms.own_adam import with_own_adam
 from ..errors import InputError
 from . import domainbed_compositions, domainbed_faults
 from .domainbed_images import concatenate, featurizer, pixels, say_similarity, warn_of_a_step
@@ -51,7 +50,7 @@ class _RobustAlgorithm:
             n_environments=num_domains,
         )
         adam = torch.optim.Adam(self.model.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
-        self.optimizer = with_own_adam(adam, self.model.morphing, hparams.get("cim_learning_rate", 0.0))
+        self.optimizer = catalog.optimizer(adam, self.model, hparams)
         if self.model.contrast is not None:
             say_similarity(self.name, self.model.contrast, image_size, pixel_space)
 

@@ -19,7 +19,6 @@ from .. import catalog
 from ..algorithms.classifier import LOG_NAMES, RobustClassifier
 from ..algorithms.group_dro import group_means
 from ..algorithms.morphing import PixelSpace
-from ..algorithms.own_adam import with_own_adam
 from ..errors import InputError
 from .wilds_examples import hyperparameters
 
@@ -72,7 +71,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
             metric=metric,
             n_train_steps=n_train_steps,
         )
-        self.optimizer = with_own_adam(self.optimizer, classifier.morphing, hyperparameters(config).get("cim_learning_rate", 0.0))
+        self.optimizer = catalog.optimizer(self.optimizer, classifier, hyperparameters(config))
         weights = ["group_weight"] if classifier.group_weights is not None else []  # groupDRO's own field
         self._environments, self._fields = environments, (*self.logged_fields, *weights)
         if classifier.contrast is not None:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from .. import autoload, catalog
-from ..catalog import COMPOSITION
 from ..errors import InputError
 from .show_figures import environment_digits
 from .show_runs import Learnt, check_algorithm
@@ -35,7 +34,7 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> Learnt:
         raise InputError(f"--split {split!r}: for DomainBed it is one of {', '.join(SPLITS)}")
     saved = _read(file)
     args, hparams = saved["args"], saved["model_hparams"]
-    if args.get("algorithm") != f"{COMPOSITION}ERM":  # which is CIM
+    if args.get("algorithm") != f"{catalog.COMPOSITION}ERM":  # which is CIM
         check_algorithm(args.get("algorithm"), file)
     host = _import_host(file)
     algorithm = _build(host, saved, file)

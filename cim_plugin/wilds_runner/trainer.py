@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import catalog
 from ..algorithms.classifier import COLLAPSED, LOG_NAMES, LossTerms, RobustClassifier, collapse_in_words
-from ..algorithms.own_adam import with_own_adam
 from ..algorithms.shard import Shard
 from ..errors import InputError, NotFinite
 from . import checkpoint, cross_fit, results, selection
@@ -68,7 +68,7 @@ class Trainer:
         optimizer = make_optimizer(config, self.classifier.parameters(), fabric.device.type)
         n_steps = math.ceil(len(self.order) / config["gradient_accumulation_steps"]) * config["n_epochs"]
         self.scheduler = make_scheduler(config, optimizer, n_steps)
-        optimizer = with_own_adam(optimizer, self.classifier.morphing, config["hyperparameters"].get("cim_learning_rate", 0.0))
+        optimizer = catalog.optimizer(optimizer, self.classifier, config["hyperparameters"])
         self.model, self.optimizer = fabric.setup(self.classifier, optimizer)
         self.model.mark_forward_method("loss_terms")
         self.classifier.shard = Shard(fabric.global_rank, fabric.world_size, self._gather)
