@@ -49,6 +49,30 @@ def shares_that_agree(splits: Mapping[str, Split], pseudo: Mapping[str, Tensor])
 # --- the reference models ---------------------------------------------------------------------------------------------
 
 
+def shuffle_tiles(images: Tensor, tiles: int) -> Tensor:
+    """Cut every image into equal tiles and put them into an order of its own, drawn from torch's generator.
+
+    What fills a ground, its colours and its texture, is left; the shape of what is larger than a tile is not.
+
+    Args:
+        images: (N, C, H, W), any dtype.
+        tiles: per side; 1 leaves the images as they are. Where it does not divide a side, the pixels left over at the end stay in place.
+
+    Returns:
+        (N, C, H, W), as the images.
+    """
+    if tiles == 1:
+        return images
+    n, channels, height, width = images.shape
+    h, w = height // tiles, width // tiles
+    cut = images[:, :, : tiles * h, : tiles * w].reshape(n, channels, tiles, h, tiles, w).permute(0, 2, 4, 1, 3, 5).reshape(n, tiles * tiles, -1)
+    order = torch.rand(n, tiles * tiles, device=images.device).argsort(1)
+    moved = cut.gather(1, order[:, :, None].expand_as(cut)).reshape(n, tiles, tiles, channels, h, w).permute(0, 3, 1, 4, 2, 5)
+    images = images.clone()
+    images[:, :, : tiles * h, : tiles * w] = moved.reshape(n, channels, tiles * h, tiles * w)
+    return images
+
+
 def predict_out_of_fold(
     config: dict[str, Any],
     splits: Mapping[str, Split],

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from rows import References
 from torch import Tensor, nn
 
+from cim_plugin.wilds_runner.cross_fit import shuffle_tiles
+
 BATCH = 64
 
 
@@ -36,26 +38,26 @@ def out_of_fold_predictions(
         rows, of_rows = torch.nonzero(fold == held_out).flatten(), 0
         for number in range(references.models):
             torch.manual_seed(references.folds * (seed + 1000 * number) + held_out)
-            model = _trained(make_model(), images, labels, torch.nonzero(fold != held_out).flatten(), references.steps, rng)
-            of_rows = of_rows + _probabilities(model, images[rows])
-            of_others = of_others + _probabilities(model, others)
+            model = _trained(make_model(), images, labels, torch.nonzero(fold != held_out).flatten(), references, rng)
+            of_rows = of_rows + _probabilities(model, images[rows], references.tiles)
+            of_others = of_others + _probabilities(model, others, references.tiles)
         predictions[rows] = of_rows.argmax(1)
     return predictions, of_others.argmax(1)
 
 
-def _trained(model: nn.Module, images: Tensor, labels: Tensor, rows: Tensor, steps: int, rng: np.random.Generator) -> nn.Module:
+def _trained(model: nn.Module, images: Tensor, labels: Tensor, rows: Tensor, references: References, rng: np.random.Generator) -> nn.Module:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for _ in range(steps):
+    for _ in range(references.steps):
         batch = rows[torch.from_numpy(rng.integers(0, len(rows), BATCH))]
         optimizer.zero_grad()
-        F.cross_entropy(model(images[batch]), labels[batch]).backward()
+        F.cross_entropy(model(shuffle_tiles(images[batch], references.tiles)), labels[batch]).backward()
         optimizer.step()
     return model.eval()
 
 
 @torch.no_grad()
-def _probabilities(model: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([model(part).softmax(1) for part in images.split(1000)])
+def _probabilities(model: nn.Module, images: Tensor, tiles: int) -> Tensor:
+    return torch.cat([model(shuffle_tiles(part, tiles)).softmax(1) for part in images.split(1000)])
 
 
 def describe(predictions: Tensor, labels: Tensor, environments: Tensor) -> dict[str, float]:

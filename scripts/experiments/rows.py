@@ -22,6 +22,7 @@ class References(NamedTuple):
     steps: int = 100  #: few: they are to know what is easy, not what is right
     folds: int = 2
     models: int = 1  #: per fold, their probabilities averaged
+    tiles: int = 1  #: per side of an image, shuffled before a model sees it
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ REFERENCES: dict[str, Row] = {
     **{f"{steps} steps": _balanced_by(steps=steps) for steps in (25, 50, 100, 200, 400, 1000)},
     "five folds": _balanced_by(folds=5),
     "four models": _balanced_by(models=4),
+    **{f"four models, {steps} steps": _balanced_by(models=4, steps=steps) for steps in (300,)},
+    **{f"tiles, {steps} steps": _balanced_by(models=4, steps=steps, tiles=4) for steps in (100, 300)},
     "true environments": Row("ERM", environments="true", balanced=True, learning_rate=1e-2),
 }
 
@@ -149,10 +152,21 @@ COLOURS_ABLATIONS: dict[str, Row] = {
     "true environments": _of_colours(environments="true"),
 }
 
-#: the last two of them with a learning rate of the network's own
+#: the last two of those of four models, with a learning rate of the network's own
 OWN_NETWORK_RATE: dict[str, Row] = {
     "CIM, λ=0, network at 0.003, balanced by four models": replace(FOUR_MODELS["CIM, λ=0, balanced by four models"], changes=OWN_RATE),
     "CIM, colours, network at 0.003, balanced by four models": _of_colours(changes=OWN_RATE),
+}
+
+_TILES = {**BALANCED, "references": References(steps=300, models=4, tiles=4)}
+#: with reference models that see shuffled tiles
+OF_TILES: dict[str, Row] = {
+    "ERM, balanced by tiles": Row("ERM", **_TILES),
+    "ERM, random composites, balanced by tiles": Row("ERM", **_TILES, changes={"random_composites": 0.7}),
+    "CIM, λ=0, network at 0.003, balanced by tiles": Row("CIM", {"cim_mask_stride": 2, "cim_lambda": 0.0}, **_TILES, changes=OWN_RATE),
+    "CIM, colours, network at 0.003, balanced by tiles": Row("CIM", COLOURS, **_TILES, changes=OWN_RATE),
+    "ERM, figure only, balanced by tiles": Row("ERM", **_TILES, changes={"figure_only": True}),
+    "groupDRO, chosen by tiles": Row("groupDRO", references=_TILES["references"]),
 }
 
 #: where the host's optimizer is SGD
@@ -172,6 +186,7 @@ GROUPS: dict[str, dict[str, Row]] = {
     "ablations": {f"ablation: {name}": row for name, row in ABLATIONS.items()},
     "four_models": FOUR_MODELS,
     "network_at_0.003": OWN_NETWORK_RATE,
+    "tiles": OF_TILES,
     "sgd": {f"SGD: {name}": row for name, row in SGD.items()},
     "ceiling": CEILING,
     "colours_ablations": {f"colours: {name}": row for name, row in COLOURS_ABLATIONS.items()},

@@ -75,7 +75,7 @@ def task_of(name: str, seed: int, folders: Folders) -> Any:
     return make_task(name, seed, folders)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def pseudo_environments(task: str, seed: int, folders: Folders, references: References) -> Any:
     """Those of the training and validation images, as :func:`training.pseudo_environments` finds them."""
     import training

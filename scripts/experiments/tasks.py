@@ -23,6 +23,7 @@ from cim_plugin.errors import InputError
 
 N_VALIDATION, N_TEST = 4000, 4000
 PACS_CLASSES = 7
+GROUND_CLASSES = (1, 6)  #: elephant, person: of all pairs of PACS's classes the one whose crops an encoder tells apart best in photos that it has not seen (95%)
 PACS_SIDE = 96  #: the pictures are 227x227; a frozen network takes a fifth of the time at this size
 SATURATION, VALUE = 0.8, 0.7  #: of the ten background colours; a white digit shows on all of them
 
@@ -47,7 +48,6 @@ class Images(NamedTuple):
 class Task(NamedTuple):
     """Training, validation and test; the validation split is drawn as the training split is, so it favours the spurious feature as well."""
 
-    name: str
     n_classes: int
     splits: dict[str, Images]
     group_names: list[str]
@@ -55,6 +55,7 @@ class Task(NamedTuple):
     n_features: int = StudyEncoder.n_features
     steps: float = 1.0  #: times the number of steps of all tasks
     tied: bool = True  #: environments are numbered as the classes that they are tied to
+    name: str = ""  #: in TASKS
 
     def figure_only(self) -> Task:
         """The task with black grounds.
@@ -110,32 +111,63 @@ def colours(digits, rng: np.random.Generator, tied: float, n_test: int = N_TEST)
         colour = torch.where(torch.from_numpy(own), labels, (labels + torch.from_numpy(rng.integers(1, 10, len(labels)))) % 10)
         images = ink + (1 - ink) * palette[colour][:, :, None, None]
         splits[split] = Images(_to_bytes(images), labels, 2 * labels + (colour == labels), colour, ink[:, 0] > 0.5)
-    return Task(f"colours_{tied:g}".replace("0.", ""), 10, splits, [f"digit:{k}_colour:{c}" for k in range(10) for c in ("other", "own")], lambda: StudyEncoder(3))
+    return Task(10, splits, [f"digit:{k}_colour:{c}" for k in range(10) for c in ("other", "own")], lambda: StudyEncoder(3))
 
 
-def photos(digits, rng: np.random.Generator, tied: float, inks: bool = False) -> Task:
-    """Digits below 5 or not, on crops of two photographs tied to the label; balanced in the test. The test has its own columns of the photographs.
+#: (split, which of two kinds of ground each image has (N,) int64) -> grounds (N, 3, H, W) in [0, 1]
+Grounds = Callable[[str, Tensor], Tensor]
+
+
+def _on_grounds(digits, rng: np.random.Generator, tied: float, grounds: Grounds, inks: bool = False) -> Task:
+    """Digits below 5 or not, on two kinds of ground tied to the label; balanced in the test.
 
     Args:
         inks: every digit has a hue of its own, which says nothing, instead of white.
     """
-    pictures = load_photos()
-    seen, held_out = np.split(np.arange(pictures.shape[-1]), [2 * pictures.shape[-1] // 3])
-    strips = {"train": seen, "val": seen, "test": held_out}
     splits = {}
     for split, (ink, classes) in _shares(digits, rng, 4_000).items():
         labels = (classes < 5).long()
         agrees = torch.from_numpy(rng.random(len(labels)) < (tied if split != "test" else 0.5))
-        photo = torch.where(agrees, labels, 1 - labels)
-        top = rng.integers(0, pictures.shape[-2] - CROP + 1, len(labels))
-        left = rng.integers(strips[split][0], strips[split][-1] + 2 - CROP, len(labels))
-        behind = torch.stack([pictures[p, :, y : y + CROP, x : x + CROP] for p, y, x in zip(photo, top, left)])
-        images = compose(ink, F.avg_pool2d(behind, 2))
+        kind = torch.where(agrees, labels, 1 - labels)
+        images = compose(ink, grounds(split, kind))
         if inks:
             hues = torch.tensor([colorsys.hsv_to_rgb(hue, SATURATION, 1.0) for hue in rng.random(len(labels))])
             images = images - ink * (1 - hues[:, :, None, None])
-        splits[split] = Images(_to_bytes(images), labels, 2 * labels + photo, photo, ink[:, 0] > 0.5)
-    return Task(f"photos_{tied:g}{'_inks' * inks}".replace("0.", ""), 2, splits, [f"below5:{y}_photo:{p}" for y in (0, 1) for p in (0, 1)], lambda: StudyEncoder(3))
+        splits[split] = Images(_to_bytes(images), labels, 2 * labels + kind, kind, ink[:, 0] > 0.5)
+    return Task(2, splits, [f"below5:{y}_photo:{p}" for y in (0, 1) for p in (0, 1)], lambda: StudyEncoder(3))
+
+
+def photos(digits, rng: np.random.Generator, tied: float, inks: bool = False) -> Task:
+    """On crops of two photographs. The test has its own columns of the photographs."""
+    pictures = load_photos()
+    seen, held_out = np.split(np.arange(pictures.shape[-1]), [2 * pictures.shape[-1] // 3])
+    strips = {"train": seen, "val": seen, "test": held_out}
+
+    def grounds(split: str, photo: Tensor) -> Tensor:
+        top = rng.integers(0, pictures.shape[-2] - CROP + 1, len(photo))
+        left = rng.integers(strips[split][0], strips[split][-1] + 2 - CROP, len(photo))
+        return F.avg_pool2d(_crops(pictures, photo, top, left, CROP), 2)
+
+    return _on_grounds(digits, rng, tied, grounds, inks)
+
+
+def many_photos(digits, rng: np.random.Generator, tied: float, folder: Path) -> Task:
+    """On crops of PACS's photos of people or of elephants, 40 of each; a third of them is only in the test."""
+    pictures, classes = read_pictures(folder / "photo")
+    kinds = [rng.permutation(np.flatnonzero(classes == number)) for number in GROUND_CLASSES]
+    cut = 2 * len(kinds[0]) // 3
+
+    def grounds(split: str, kind: Tensor) -> Tensor:
+        of_split = torch.from_numpy(np.stack([rows[cut:] if split == "test" else rows[:cut] for rows in kinds]))
+        photo = of_split[kind, torch.from_numpy(rng.integers(0, of_split.shape[1], len(kind)))]
+        top, left = rng.integers(0, PACS_SIDE - SIDE + 1, (2, len(kind)))
+        return _crops(pictures, photo, top, left, SIDE).float() / 255
+
+    return _on_grounds(digits, rng, tied, grounds)
+
+
+def _crops(pictures: Tensor, which: Tensor, top: np.ndarray, left: np.ndarray, side: int) -> Tensor:
+    return torch.stack([pictures[p, :, y : y + side, x : x + side] for p, y, x in zip(which, top, left)])
 
 
 def domainbed_colours(digits, rng: np.random.Generator) -> Task:
@@ -148,14 +180,12 @@ def domainbed_colours(digits, rng: np.random.Generator) -> Task:
         images = torch.zeros(len(ink), 2, SIDE, SIDE)
         images[torch.arange(len(ink)), colour] = ink[:, 0]
         splits[split] = Images(_to_bytes(images), labels, torch.zeros_like(labels), colour, ink[:, 0] > 0.5)
-    return Task("domainbed_colours", 2, splits, ["all"], lambda: StudyEncoder(2))
+    return Task(2, splits, ["all"], lambda: StudyEncoder(2))
 
 
 def pacs(folder: Path, rng: np.random.Generator, held_out: str) -> Task:
     """PACS, its seven classes in ``folder/<domain>/<class>``: a fifth of every other domain for validation, the held-out one as test; a frozen SqueezeNet and a head on it."""
-    domains = sorted((path.name for path in folder.glob("*") if path.is_dir()), key=lambda name: (name == held_out, name))
-    if held_out not in domains:
-        raise InputError(f"{folder / held_out} is not there; name the folder of PACS's domains, or leave the task out")
+    domains = [*sorted({path.name for path in folder.glob("*") if path.is_dir()} - {held_out}), held_out]
     weights = folder.parent / "weights" / "squeezenet1_0_caffe_bgr255_fp16.pt"
     if not weights.exists():
         raise InputError(f"{weights} is not there; put it beside {folder.name}, or leave the task out")
@@ -167,12 +197,14 @@ def pacs(folder: Path, rng: np.random.Generator, held_out: str) -> Task:
         for split, rows in cuts.items():
             parts[split].append(Images(images[rows], labels[rows], torch.full_like(rows, number), torch.full_like(rows, number)))
     splits = {split: Images(*(torch.cat(values) for values in list(zip(*of_split))[:4])) for split, of_split in parts.items()}
-    return Task(f"pacs_{held_out}", int(splits["train"].labels.max()) + 1, splits, domains, functools.partial(FrozenSqueezeNet, weights), FrozenSqueezeNet.n_features, 0.1, tied=False)
+    return Task(int(splits["train"].labels.max()) + 1, splits, domains, functools.partial(FrozenSqueezeNet, weights), FrozenSqueezeNet.n_features, 0.1, tied=False)
 
 
 @functools.lru_cache
 def read_pictures(folder: Path) -> tuple[Tensor, Tensor]:
     """Every picture of ``folder/<class>``: (N, 3, 96, 96) uint8 and (N,) int64."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not there; name the folder of PACS's domains, or leave the task out")
     try:
         found = ImageFolder(str(folder), lambda picture: pil_to_tensor(picture.resize((PACS_SIDE, PACS_SIDE))))
         if len(found.classes) != PACS_CLASSES:
@@ -193,13 +225,14 @@ TASKS: dict[str, Callable[[Folders, np.random.Generator], Task]] = {
     "colours_98": lambda folders, rng: colours(mnist(folders.mnist), rng, 0.98, n_test=10_000),
     "photos_85": lambda folders, rng: photos(mnist(folders.mnist), rng, 0.85),
     "photos_95_inks": lambda folders, rng: photos(mnist(folders.mnist), rng, 0.95, inks=True),
+    "photos_95_many": lambda folders, rng: many_photos(mnist(folders.mnist), rng, 0.95, folders.pacs),
 }
 MAIN_TASKS = list(TASKS)[:5]  #: the others vary the tie, or the figure
 
 
 def make_task(name: str, seed: int, folders: Folders) -> Task:
     """The task of a seed: which images, which backgrounds."""
-    return TASKS[name](folders, np.random.default_rng([seed, list(TASKS).index(name)]))
+    return TASKS[name](folders, np.random.default_rng([seed, list(TASKS).index(name)]))._replace(name=name)
 
 
 def beside(name: str) -> Path:

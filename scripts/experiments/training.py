@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
 from cim_plugin.algorithms.own_adam import with_own_adam
-from cim_plugin.wilds_runner.cross_fit import pseudo_groups
+from cim_plugin.wilds_runner.cross_fit import pseudo_groups, shuffle_tiles
 from cim_plugin.wilds_runner.results import versions
 
 BATCH = 64
@@ -58,8 +58,8 @@ def pseudo_environments(task: Task, seed: int, references: References) -> Pseudo
     if any(weight.requires_grad for weight in encoder.parameters()):
         return Pseudo(*out_of_fold_predictions(make_model, train.images, train.labels, val.images, references, seed))
     with torch.no_grad():  # a frozen encoder sees every image once
-        features = [torch.cat([encoder(part) for part in split.images.split(1000)]) for split in (train, val)]
-    return Pseudo(*out_of_fold_predictions(lambda: make_model()[-1], features[0], train.labels, features[1], references, seed))
+        features = [torch.cat([encoder(shuffle_tiles(part, references.tiles)) for part in split.images.split(1000)]) for split in (train, val)]
+    return Pseudo(*out_of_fold_predictions(lambda: make_model()[-1], features[0], train.labels, features[1], references._replace(tiles=1), seed))
 
 
 def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None) -> dict[str, Any]:

@@ -98,6 +98,32 @@ def test_a_run_on_pacs_trains_head_and_transformation_network_only(pacs_folders)
     assert masks([result]) == f"{result['mask_mean']:.2f}"
 
 
+def test_many_photographs_lie_behind_the_digits_and_other_ones_in_the_test(mnist, tmp_path):
+    from tasks import Folders, make_task
+
+    brightness = {(label, number): 6 * label + number + 1 for label in range(7) for number in range(6)}
+    for (label, number), value in brightness.items():
+        (tmp_path / "photo" / "abcdefg"[label]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (227, 227), (5 * value,) * 3).save(tmp_path / "photo" / "abcdefg"[label] / f"{number}.png")
+    seen = {}
+    for split, images in make_task("photos_95_many", 0, Folders(mnist, tmp_path)).splits.items():
+        assert (images.labels == images.environments).double().mean().item() == pytest.approx(0.5 if split == "test" else 0.95, abs=0.02)
+        for kind, label in enumerate((1, 6)):
+            corners = images.images[images.environments == kind, :, 0, 0].unique()
+            seen[split, kind] = {round(corner / (5 * 0.6)) for corner in corners.tolist()}
+            assert seen[split, kind] <= {brightness[label, number] for number in range(6)}
+    for kind in (0, 1):
+        assert len(seen["train", kind]) == 4 and len(seen["test", kind]) == 2 and seen["val", kind] == seen["train", kind]
+        assert not seen["train", kind] & seen["test", kind]
+
+
+def test_photos_that_are_missing_are_named(mnist, tmp_path):
+    from tasks import Folders, make_task
+
+    with pytest.raises(InputError, match=f"{tmp_path}/photo is not there; name the folder of PACS's domains, or leave the task out"):
+        make_task("photos_95_many", 0, Folders(mnist, tmp_path))
+
+
 def test_pacs_has_no_figures(pacs_folders):
     from tasks import make_task
 
