@@ -15,6 +15,7 @@ from . import defaults
 TRANSFORMS = ("image_base", "image_resize", "image_resize_and_center_crop", "rxrx1")
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 PRECISIONS = ("32", "bf16-mixed", "16-mixed")
+TILES = 4  #: per side, of --cross_fit; docs/study.md has what they are worth
 
 
 class KeyValues(argparse.Action):
@@ -105,8 +106,14 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "type": _whole(1),
             "default": None,
             "metavar": "STEPS",
-            "help": "pseudo-environments without labels of groups: four reference models of so many steps (100 in our study) on each half of the training images "
+            "help": "pseudo-environments without labels of groups: four reference models of so many steps (300 in our study) on each half of the training images "
             "predict the other half; batches are balanced by them, and 'cross_environment' pairs go by them",
+        },
+        "cross_fit_tiles": {
+            "type": _whole(1),
+            "default": None,
+            "metavar": "N",
+            "help": f"with cross_fit: the reference models see every image as N times N tiles in random order, so they go by colours and textures, not by shape; 1: whole images (default: {TILES} with cross_fit)",
         },
     },
     "model": {
@@ -160,8 +167,9 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
-#: flags that do nothing but with another one: that one and its values
-_ONLY_WITH: dict[str, tuple[str, tuple]] = {
+#: flags that do nothing but with another one: that one and its values, None: any
+_ONLY_WITH: dict[str, tuple[str, tuple | None]] = {
+    "cross_fit_tiles": ("cross_fit", None),
     "n_groups_per_batch": ("train_loader", ("group",)),
     "distinct_groups": ("train_loader", ("group",)),
     "resize_scale": ("transform", ("image_resize", "image_resize_and_center_crop")),
@@ -191,7 +199,7 @@ SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the he
 
 
 def _described(keywords: dict[str, Any]) -> dict[str, Any]:
-    if keywords.get("required"):
+    if keywords.get("required") or "(default:" in keywords["help"]:
         return {**keywords, "help": keywords["help"] + SAID}
     default = keywords.get("default", {})
     text = "off" if default is None else "set by dataset, algorithm and model" if default in ({}, []) else default
@@ -211,6 +219,8 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     defaults.fill(config, config["dataset"], config["algorithm"])
     _check_used(given, config)
     config["target_resolution"] = _square(config["target_resolution"])
+    if config["cross_fit"] is not None and config["cross_fit_tiles"] is None:
+        config["cross_fit_tiles"] = TILES
     config["hyperparameters"] = _hyperparameters(config["algorithm"], values)
     _check_together(config)
     return config
@@ -234,10 +244,10 @@ def _check_names(config: dict[str, Any]) -> None:
 def _check_used(given: dict[str, Any], config: dict[str, Any]) -> None:
     """Nothing that the user gave is to be without effect."""
     for name, (partner, values) in _ONLY_WITH.items():
-        if name in given and config[partner] not in values:
+        if name in given and (config[partner] is None if values is None else config[partner] not in values):
             value = given[name]
             text = " ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else value
-            wanted = "" if values == (True,) else f" {' or '.join(values)}"
+            wanted = "" if values in (None, (True,)) else f" {' or '.join(values)}"
             raise InputError(f"--{name} {text} does nothing without --{partner}{wanted}; leave it out or give both")
     resolution = _square(given.get("target_resolution"))
     own_size = config["transform"] in ("rxrx1", "image_resize") and config["additional_train_transform"] is None

@@ -2,7 +2,8 @@
 
 A model that has been trained for few steps goes by what is easiest. On images that it has not seen its prediction tells the
 nuisance that the label is tied to; where it is wrong, the image is one of the few in which label and nuisance disagree
-(Liu et al., 2021, arXiv:2107.09044, find them by their training error; out of fold no image is memorised).
+(Liu et al., 2021, arXiv:2107.09044, find them by their training error; out of fold no image is memorised). Where many different
+grounds make the figure the easier of the two, it must not see the figure: tiles of the image in random order keep colours and textures.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def predict_out_of_fold(
     validation data no labels at all.
 
     Args:
-        config: the run's; the models are trained for "cross_fit" steps of its batch size, by AdamW at :data:`LEARNING_RATES`.
+        config: the run's; the models are trained for "cross_fit" steps of its batch size, by AdamW at :data:`LEARNING_RATES`, and see "cross_fit_tiles" tiles.
         splits: "train" and "val".
         loaders: theirs, without augmentation.
         make_model: number of the model, from 0 to FOLDS·MODELS - 1 -> a fresh one, pixels (N, 3, H, W) in [0, 1] -> logits (N, K).
@@ -120,8 +121,8 @@ def predict_out_of_fold(
             for number in range(held_out * MODELS, (held_out + 1) * MODELS):
                 models.append(make_model(number).to(fabric.device))
                 _fit(models[-1], loaders["train"], torch.nonzero(fold != held_out).flatten(), labels, number, config, fabric, done)
-            found[rows] = _probabilities(models, loaders["train"], rows, size, fabric, done).argmax(1)
-            probabilities = probabilities + _probabilities(models, loaders["val"], of_val, size, fabric, done)
+            found[rows] = _probabilities(models, loaders["train"], rows, config, fabric, done).argmax(1)
+            probabilities = probabilities + _probabilities(models, loaders["val"], of_val, config, fabric, done)
     return {"train": found, "val": probabilities.argmax(1)}
 
 
@@ -137,9 +138,10 @@ def _fit(model: nn.Module, loader: Loader, rows: Tensor, labels: Tensor, number:
     draws = rows[torch.randint(len(rows), (config["cross_fit"], config["batch_size"]), generator=_generator(config, "batches", number))].tolist()
     model.train()
     for step, batch in enumerate(loader([[(row, 0) for row in of_batch] for of_batch in draws])):
-        torch.manual_seed(seed_of(config["seed"], "cross_fit", "step", number, step))  # of dropout
+        torch.manual_seed(seed_of(config["seed"], "cross_fit", "step", number, step))  # of tiles and dropout
+        images = shuffle_tiles(to_pixels(batch.images, fabric.device), config["cross_fit_tiles"])
         with precision.forward_context():
-            logits = model(to_pixels(batch.images, fabric.device))
+            logits = model(images)
         precision.backward(F.cross_entropy(logits.float(), labels[batch.rows].to(fabric.device)), model)
         precision.optimizer_step(optimizer)
         optimizer.zero_grad()
@@ -147,13 +149,14 @@ def _fit(model: nn.Module, loader: Loader, rows: Tensor, labels: Tensor, number:
 
 
 @torch.no_grad()
-def _probabilities(models: list[nn.Module], loader: Loader, rows: Tensor, size: int, fabric, done) -> Tensor:
+def _probabilities(models: list[nn.Module], loader: Loader, rows: Tensor, config: dict[str, Any], fabric, done) -> Tensor:
     """The mean over the models of every row's probabilities, (N, K) float32 on the CPU. Every image is read once."""
     for model in models:
         model.eval()
     parts = []
-    for batch in loader([[(row, 0) for row in part.tolist()] for part in rows.split(size)]):
-        images = to_pixels(batch.images, fabric.device)
+    for number, batch in enumerate(loader([[(row, 0) for row in part.tolist()] for part in rows.split(config["batch_size"])])):
+        torch.manual_seed(seed_of(config["seed"], "cross_fit", "tiles", number))
+        images = shuffle_tiles(to_pixels(batch.images, fabric.device), config["cross_fit_tiles"])
         with fabric.autocast():
             logits = torch.stack([model(images).float() for model in models])
         if not logits.isfinite().all():

@@ -381,7 +381,9 @@ def _evaluated_splits(config: dict[str, Any], data: Dataset) -> list[str]:
 
 @torch.no_grad()
 def _check_size(classifier: RobustClassifier, config: dict[str, Any], transform: Transform) -> None:
-    """Raise InputError where the model cannot take images of this size."""
+    """Raise InputError where the model, or --cross_fit_tiles, cannot take images of this size."""
+    if (config["cross_fit_tiles"] or 1) > min(transform.size):
+        raise InputError(f"--cross_fit_tiles {config['cross_fit_tiles']} is more than a side of {min(transform.size)} pixels can be cut into; give a smaller number")
     try:
         classifier.eval()(torch.zeros(1, 3, *transform.size))
     except (AssertionError, RuntimeError, ValueError) as error:

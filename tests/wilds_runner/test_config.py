@@ -210,6 +210,7 @@ def test_the_size_that_a_transform_has_anyway_may_be_named(configure):
             "--dataset celebA --resize_scale 2",
             "--resize_scale 2.0 does nothing without --transform image_resize or image_resize_and_center_crop; leave it out or give both",
         ),
+        ("--cross_fit_tiles 2", "--cross_fit_tiles 2 does nothing without --cross_fit; leave it out or give both"),
         ("--randaugment_n 3", "--randaugment_n 3 does nothing without --additional_train_transform randaugment; leave it out or give both"),
         (
             "--scheduler_kwargs step_size=3 gamma=0.5",

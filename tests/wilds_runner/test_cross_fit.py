@@ -30,7 +30,7 @@ def _reference_step(model, images, labels, moments, number, lr) -> None:
 
 
 class Linear(nn.Module):
-    """Logits that are linear in the pixels where it is trained, and sharper where it predicts; it keeps the images that it was trained on."""
+    """Logits that are linear in the pixels where it is trained, and sharper where it predicts; it keeps the images that it is given."""
 
     def __init__(self, seed: int):
         super().__init__()
@@ -39,10 +39,10 @@ class Linear(nn.Module):
             self.layer.weight.copy_(torch.randn(6, 3 * 16 * 16, generator=torch.Generator().manual_seed(seed)) / 5)
             self.layer.bias.zero_()
         self.batches: list[torch.Tensor] = []
+        self.predicted: list[torch.Tensor] = []
 
     def forward(self, images):
-        if self.training:
-            self.batches.append(images)
+        (self.batches if self.training else self.predicted).append(images)
         return self.layer(images.flatten(1) - 0.5) * (1 if self.training else 3)
 
 
@@ -53,7 +53,7 @@ def predict(noise_config, noise):
 
     def predicted(*flags: str, **fabric):
         settings = ["--batch_size", "8", "--optimizer", "SGD", "--optimizer_kwargs", "momentum=0.9", "--lr", "0.05", "--weight_decay", "0"]
-        config = noise_config("--cross_fit", "5", *settings, *flags)
+        config = noise_config("--cross_fit", "5", *settings, *([] if "--cross_fit_tiles" in flags else ["--cross_fit_tiles", "1"]), *flags)
         transform = make_transform(config, noise.wilds.original_resolution)
         loaders = {key: make_loader(config, noise, key, transform, None, augment=False) for key in ("train", "val")}
         models = []
@@ -109,20 +109,64 @@ def _assert_averaged(found: torch.Tensor, logits: list[torch.Tensor]) -> None:
         assert not torch.equal(found, other.argmax(1))
 
 
+def _tiles_of(image: np.ndarray, tiles: int) -> list[bytes]:
+    """The tiles of an image (C, H, W), sorted, cut by numpy alone."""
+    rows = [part for strip in np.array_split(image, tiles, 1) for part in np.array_split(strip, tiles, 2)]
+    return sorted(part.tobytes() for part in rows)
+
+
+def test_models_see_the_tiles_of_every_image_in_an_order_of_its_own(predict, noise):
+    """In training, and where they predict."""
+    _, models = predict("--cross_fit_tiles", "4")
+    whole = {tuple(_tiles_of(image, 4)): image for key in ("train", "val") for image in images_of(noise, key).numpy()}
+    for _, trained in models:
+        drawn, predicted = (torch.cat(images).numpy() for images in (trained.batches, trained.predicted))
+        assert len(drawn) == 8 * 5 and len(predicted) == 15 + len(noise.splits["val"].labels)
+        for image in (*drawn, *predicted):
+            assert not np.array_equal(image, whole[tuple(_tiles_of(image, 4))])
+        assert len({image.tobytes() for image in drawn}) == len(drawn)
+
+
+@pytest.mark.parametrize("shape, tiles", [((5, 3, 12, 8), 4), ((5, 1, 13, 11), 3), ((2, 3, 4, 4), 4), ((3, 2, 30, 29), 7)])
+def test_shuffled_tiles_are_whole_and_what_is_left_over_stays(shape, tiles):
+    images = torch.arange(np.prod(shape)).reshape(shape)
+    kept = images.clone()
+    torch.manual_seed(0)
+    moved = cross_fit.shuffle_tiles(images, tiles)
+    h, w = shape[2] // tiles * tiles, shape[3] // tiles * tiles
+    assert torch.equal(images, kept) and not torch.equal(moved, images) and moved.dtype == images.dtype
+    assert torch.equal(moved[:, :, h:], images[:, :, h:]) and torch.equal(moved[:, :, :, w:], images[:, :, :, w:])
+    for before, after in zip(images.numpy(), moved.numpy()):
+        assert _tiles_of(before[:, :h, :w], tiles) == _tiles_of(after[:, :h, :w], tiles)
+
+
+def test_one_tile_changes_nothing_and_draws_nothing():
+    images = torch.rand(2, 3, 8, 8)
+    state = torch.get_rng_state()
+    assert cross_fit.shuffle_tiles(images, 1) is images and torch.equal(torch.get_rng_state(), state)
+
+
+def test_tiles_come_in_every_order_equally_often():
+    torch.manual_seed(0)
+    images = torch.arange(4.0).reshape(1, 1, 2, 2).expand(24_000, 1, 2, 2)
+    counts = Counter(tuple(order) for order in cross_fit.shuffle_tiles(images, 2).flatten(1).tolist())
+    assert len(counts) == 24 and all(850 < count < 1150 for count in counts.values())  # within 4.7 standard deviations of 1000
+
+
 def test_pseudo_environments_follow_from_the_seed_alone(predict):
-    first, _ = predict()
+    first, _ = predict("--cross_fit_tiles", "4")
     torch.manual_seed(99)
     np.random.seed(99)
-    again, _ = predict()
-    other, models = predict("--seed", "1")
+    again, _ = predict("--cross_fit_tiles", "4")
+    other, models = predict("--cross_fit_tiles", "4", "--seed", "1")
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["train"], other["train"])
     assert torch.equal(models[0][0].layer.weight, Linear(0).layer.weight)  # the initial weights are not what differs here
 
 
 def test_workers_change_nothing(predict):
-    alone, _ = predict()
-    shared, _ = predict("--loader_kwargs", "num_workers=2")
+    alone, _ = predict("--cross_fit_tiles", "2")
+    shared, _ = predict("--cross_fit_tiles", "2", "--loader_kwargs", "num_workers=2")
     assert all(torch.equal(alone[key], shared[key]) for key in alone)
 
 
