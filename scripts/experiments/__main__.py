@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterator
 
 from docs_page import refresh
 from figures import draw_curves, draw_masks
-from rows import GROUPS, ROWS
+from rows import GROUPS, ROWS, References
 from runs import Run, chosen, masks_of, needed, read, train_one
 from tables import Results, draws_table, references, table
 from tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
@@ -131,8 +131,12 @@ def tables(args: argparse.Namespace, rows: list[str], results: Results, by_draw:
     for task in args.tasks:
         if any((task, row) == (t, r) for t, r, _ in results for row in rows):
             parts += [f"### {task}", table(results, task, rows, args.against, args.rule)]
-            if set(rows) <= GROUPS["references"].keys():
-                parts.append(references(results, task, rows))
+            by_references: dict[References, str] = {}
+            for row in rows:
+                if ROWS[row].environments == "cross_fit":
+                    by_references.setdefault(ROWS[row].references, row)
+            if len(by_references) > 1 and (lines := references(results, task, by_references.values())):
+                parts.append(lines)
             if args.search > 1:
                 parts.append(draws_table(by_draw, results, task, rows, args.rule))
     return "\n\n".join(parts)

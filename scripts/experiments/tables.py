@@ -55,7 +55,7 @@ def table(results: Results, task: str, rows: Iterable[str], against: Iterable[st
 
 
 def references(results: Results, task: str, rows: Iterable[str]) -> str:
-    """Markdown: a line per row, how good its pseudo-environments of the training images are."""
+    """Markdown: a line per row, how good its pseudo-environments of the training images are; "" where that is not known."""
     lines = []
     for row in rows:
         found = [result["pseudo_environments"] for (t, r, _), result in results.items() if (t, r) == (task, row) and result["config"]["environments"] == "cross_fit"]

@@ -35,6 +35,29 @@ def test_every_image_is_predicted_by_models_that_have_not_seen_it(folds, models)
     assert Counter(row for _, predicted in of_models for row in predicted) == {row: models for row in range(40)}
 
 
+def test_models_of_tiles_train_and_predict_on_shuffled_images():
+    from cross_fit import out_of_fold_predictions
+    from rows import References
+
+    images = torch.arange(60 * 16, dtype=torch.int64).view(60, 1, 4, 4)
+    seen = {True: [], False: []}
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x):
+            seen[torch.is_grad_enabled()].append(x.flatten(1))
+            return self.weight.expand(len(x), 2)
+
+    out_of_fold_predictions(Model, images, torch.zeros(60, dtype=torch.int64), images[:5], References(steps=3, tiles=4), seed=0)
+    assert [sum(map(len, batches)) for batches in (seen[True], seen[False])] == [2 * 3 * 64, 60 + 2 * 5]
+    for shown in (*seen[True], *seen[False]):
+        assert torch.equal(shown.sort(1).values, images.flatten(1)[shown.min(1).values // 16])
+        assert (shown.diff(dim=1) < 0).any(1).all()  # none is in order
+
+
 def test_a_short_reference_finds_the_background(photos):
     from rows import References
     from training import pseudo_environments

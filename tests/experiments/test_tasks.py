@@ -124,6 +124,17 @@ def test_photos_that_are_missing_are_named(mnist, tmp_path):
         make_task("photos_95_many", 0, Folders(mnist, tmp_path))
 
 
+def test_a_frozen_encoder_is_shown_tiles(pacs_folders):
+    from rows import References
+    from tasks import make_task
+    from training import pseudo_environments
+
+    task = make_task("pacs_sketch", 0, pacs_folders)
+    torch.manual_seed(0)
+    whole, tiles = (pseudo_environments(task, 0, References(steps=30, tiles=n)) for n in (1, 4))
+    assert len(tiles.train) == len(task.splits["train"].labels) and not torch.equal(whole.train, tiles.train)
+
+
 def test_pacs_has_no_figures(pacs_folders):
     from tasks import make_task
 
