@@ -113,8 +113,8 @@ REFERENCES: dict[str, Row] = {
     **{f"{steps} steps": _balanced_by(steps=steps) for steps in (25, 50, 100, 200, 400, 1000)},
     "five folds": _balanced_by(folds=5),
     "four models": _balanced_by(models=4),
-    **{f"four models, {steps} steps": _balanced_by(models=4, steps=steps) for steps in (300,)},
-    **{f"tiles, {steps} steps": _balanced_by(models=4, steps=steps, tiles=4) for steps in (100, 300)},
+    "four models, 300 steps": _balanced_by(models=4, steps=300),
+    "tiles, 300 steps": _balanced_by(models=4, steps=300, tiles=4),
     "true environments": Row("ERM", environments="true", balanced=True, learning_rate=1e-2),
 }
 
@@ -158,13 +158,12 @@ OWN_NETWORK_RATE: dict[str, Row] = {
     "CIM, colours, network at 0.003, balanced by four models": _of_colours(changes=OWN_RATE),
 }
 
-_TILES = {**BALANCED, "references": References(steps=300, models=4, tiles=4)}
+_TILES = {**BALANCED, "references": REFERENCES["tiles, 300 steps"].references}
 #: with reference models that see shuffled tiles
 OF_TILES: dict[str, Row] = {
     "ERM, balanced by tiles": Row("ERM", **_TILES),
     "ERM, random composites, balanced by tiles": Row("ERM", **_TILES, changes={"random_composites": 0.7}),
-    "CIM, λ=0, network at 0.003, balanced by tiles": Row("CIM", {"cim_mask_stride": 2, "cim_lambda": 0.0}, **_TILES, changes=OWN_RATE),
-    "CIM, colours, network at 0.003, balanced by tiles": Row("CIM", COLOURS, **_TILES, changes=OWN_RATE),
+    **{name.replace("four models", "tiles"): replace(row, references=_TILES["references"]) for name, row in OWN_NETWORK_RATE.items()},
     "ERM, figure only, balanced by tiles": Row("ERM", **_TILES, changes={"figure_only": True}),
     "groupDRO, chosen by tiles": Row("groupDRO", references=_TILES["references"]),
 }
