@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from docs_page import refresh
-from figures import draw_curves, draw_masks
+from figures import draw_curves, draw_differences, draw_masks
 from rows import GROUPS, ROWS, References
 from runs import Run, chosen, masks_of, needed, read, train_one
 from tables import Results, draws_table, references, table
@@ -56,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
     parser.add_argument("--page", type=Path, help="a page of the docs, whose tables are written anew: what every line `scripts/study --tables ...`: in it prints; trains nothing")
     parser.add_argument("--curves", type=Path, help="a folder for a picture of each task's curves")
+    parser.add_argument("--differences", type=Path, help="a file for a picture of the tables' differences, to the first row of --against that a task has")
     parser.add_argument("--masks", type=Path, help=f"a folder for a picture of each task's masks: rows of CIM are trained once more with seed {FIRST_SEED}")
     parser.add_argument("--quick", action="store_true", help="a few steps of every main row on one task: shows that everything runs")
     return parser
@@ -81,6 +82,8 @@ def study_and_tables(args: argparse.Namespace) -> str:
     results = read(args.output_dir, runs)
     for task in args.tasks if args.curves else ():
         draw_curves(results, task, rows, args.curves / f"{task}.png")
+    if args.differences:
+        draw_differences(results, args.tasks, rows, args.against, args.rule, args.differences)
     if args.masks:
         first = [run for run in runs if run.seed == FIRST_SEED and run.row in rows and ROWS[run.row].algorithm.startswith("CIM")]
         found = list(on_all_cores(args, masks_of, first)) if first else []

@@ -1,13 +1,16 @@
-"""Pictures of the study: curves, to see whether training has reached a plateau, and masks."""
+"""Pictures of the study: curves, to see whether training has reached a plateau, masks, and differences between rows."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Mapping
 
-from tables import Results
+from tables import Results, interval, values_of
+
+from cim_plugin.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +34,33 @@ def draw_curves(results: Results, task: str, rows: Iterable[str], file: Path) ->
     figure.suptitle(f"{task}: mean over seeds (their number)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
     figure.tight_layout(rect=(0, 0, 0.68, 1))
+    _save(figure, file)
+
+
+def draw_differences(results: Results, tasks: Iterable[str], rows: Iterable[str], against: Iterable[str], rule: str, file: Path) -> None:
+    """The tables' differences in worst-group accuracy with their 95% intervals: a panel per task, a line per row, to the first row of ``against`` that the task has."""
+    panels = []
+    for task in tasks:
+        other = next((other for other in against if values_of(results, task, other, rule)), None)
+        if other is not None:
+            of_rows = {row: interval(values_of(results, task, row, rule), values_of(results, task, other, rule)) for row in rows if row != other}
+            panels.append((task, other, {row: found for row, found in of_rows.items() if found is not None}))
+    if not panels:
+        raise InputError(f"{file} would be empty: no task has results of a row of --against")
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(math.ceil(len(panels) / 2), 2, figsize=(13, 0.3 * sum(len(found) + 4 for *_, found in panels[::2]) + 1), squeeze=False, sharex=True)
+    for axis, (task, other, found) in zip(axes.flat, panels):
+        means, halves = zip(*found.values())
+        axis.errorbar(means, list(found), xerr=halves, fmt="o", capsize=3)
+        axis.axvline(0, color="black", linewidth=1)
+        axis.set_title(f"{task}: worst group - {other}", fontsize=8, loc="right")
+        axis.invert_yaxis()
+        axis.tick_params(labelsize=8, labelbottom=True)
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    figure.supxlabel("points, paired over seeds, with 95% intervals", fontsize=9)
+    figure.tight_layout()
     _save(figure, file)
 
 

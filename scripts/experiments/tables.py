@@ -17,15 +17,28 @@ def test_value(result: dict[str, Any], rule: str, what: str) -> float:
     return 100 * (split["metrics"]["acc_wg"] if what == "worst_group" else split["accuracy"])
 
 
-def difference(values: dict[int, float], others: dict[int, float]) -> str:
-    """Paired over the seeds that both have: mean difference and half of its 95% interval (t distribution)."""
+def values_of(results: Results, task: str, row: str, rule: str, what: str = "worst_group") -> dict[int, float]:
+    """Seed -> :func:`test_value`."""
+    return {seed: test_value(result, rule, what) for (t, r, seed), result in results.items() if (t, r) == (task, row)}
+
+
+def interval(values: dict[int, float], others: dict[int, float]) -> tuple[float, float] | None:
+    """Paired over the seeds that both have: mean difference and half of its 95% interval (t distribution), NaN for one seed; None without any."""
     paired = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
     if not paired:
-        return ""
+        return None
     if len(paired) == 1:
-        return f"{paired[0]:+.1f}"
-    half = stats.t.ppf(0.975, len(paired) - 1) * statistics.stdev(paired) / math.sqrt(len(paired))
-    return f"{statistics.mean(paired):+.1f} ± {half:.1f}"
+        return paired[0], math.nan
+    return statistics.mean(paired), stats.t.ppf(0.975, len(paired) - 1) * statistics.stdev(paired) / math.sqrt(len(paired))
+
+
+def difference(values: dict[int, float], others: dict[int, float]) -> str:
+    """:func:`interval` in words; "" without any."""
+    found = interval(values, others)
+    if found is None:
+        return ""
+    mean, half = found
+    return f"{mean:+.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
 
 
 def spread(values: Iterable[float]) -> str:
@@ -35,20 +48,16 @@ def spread(values: Iterable[float]) -> str:
 
 def table(results: Results, task: str, rows: Iterable[str], against: Iterable[str], rule: str) -> str:
     """Markdown: a line per row that has results, differences in worst-group accuracy to the rows of ``against``."""
-
-    def of(row: str, what: str) -> dict[int, float]:
-        return {seed: test_value(result, rule, what) for (t, r, seed), result in results.items() if (t, r) == (task, row)}
-
     heads = ["row", "seeds", "average", "worst group", *(f"worst group - {other}" for other in against), "m on figure, ground", "s/run"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
-        worst = of(row, "worst_group")
+        worst = values_of(results, task, row, rule)
         if not worst:
             continue
         seconds = statistics.mean(result["seconds"]["run"] for (t, r, _), result in results.items() if (t, r) == (task, row))
         short = sum(result["steps"] < result["config"]["steps"] for (t, r, _), result in results.items() if (t, r) == (task, row))
-        cells = [row, f"{len(worst)}{f', {short} diverged' if short else ''}", spread(of(row, "accuracy").values()), spread(worst.values())]
-        cells += [difference(worst, of(other, "worst_group")) if other != row else "" for other in against]
+        cells = [row, f"{len(worst)}{f', {short} diverged' if short else ''}", spread(values_of(results, task, row, rule, "accuracy").values()), spread(worst.values())]
+        cells += [difference(worst, values_of(results, task, other, rule)) if other != row else "" for other in against]
         cells.append(masks([result for (t, r, _), result in results.items() if (t, r) == (task, row)]))
         lines.append("| " + " | ".join([*cells, f"{seconds:.0f}"]) + " |")
     return "\n".join(lines)

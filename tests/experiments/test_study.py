@@ -84,6 +84,7 @@ def test_compare_reads_the_studys_runs(quick, capsys):
         (["--rows", "ERN"], "row 'ERN' is unknown"),
         (["--jobs", "0"], "--jobs 0 is no number of processes; give 1 or more"),
         (["--search", "2", "--rule", "last"], "--rule last cannot choose hyperparameters on validation data"),
+        (["--tables", "--differences", "nothing.png"], "nothing.png would be empty: no task has results of a row of --against"),
         (["--mnist", "nowhere"], "nowhere/train-images-idx3-ubyte.gz is not there; name the folder of MNIST's four .gz files"),
     ],
 )
@@ -151,6 +152,26 @@ def test_differences_are_paired_and_carry_their_interval():
     text = difference(dict(enumerate(ours)), {**dict(enumerate(theirs)), 9: 0.0})
     mean, half = (float(word) for word in text.split(" ± "))
     assert (mean - half, mean + half) == (pytest.approx(low, abs=0.1), pytest.approx(high, abs=0.1))
+
+
+def test_differences_are_drawn_as_the_tables_say_them(tmp_path, monkeypatch):
+    import figures
+    from tables import difference
+
+    worst = {"ERM": (60.0, 64.0, 61.0), "CIM": (70.0, 69.0, 74.0), "VIB": (61.0,)}
+    results = {("photos_95", row, seed): _result(value) for row, values in worst.items() for seed, value in enumerate(values)}
+    drawn, errorbar = [], figures._pyplot().Axes.errorbar
+    monkeypatch.setattr(figures._pyplot().Axes, "errorbar", lambda axis, x, y, xerr, **words: drawn.append((x, y, xerr)) or errorbar(axis, x, y, xerr=xerr, **words))
+    figures.draw_differences(results, ["colours_95", "photos_95"], worst, ["groupDRO", "ERM"], "last", tmp_path / "differences.png")
+    ((means, names, halves),) = drawn
+    assert names == ["CIM", "VIB"] and means[1] == 1.0
+    assert f"{means[0]:+.1f} ± {halves[0]:.1f}" == difference(dict(enumerate(worst["CIM"])), dict(enumerate(worst["ERM"])))
+    assert Image.open(tmp_path / "differences.png").size[0] > 600
+
+
+def _result(worst_group: float) -> dict:
+    """What tables read of a run."""
+    return {"selection": {"last": {"splits": {"test": {"metrics": {"acc_wg": worst_group / 100}}}}}}
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
