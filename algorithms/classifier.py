@@ -17,7 +17,7 @@ from .shard import WHOLE, Shard
 #: The weight of "sparsity" rises over so many steps: until the classifier needs anything of an image, m = 0 is the cheapest, and there it stays.
 SPARSITY_WARM_UP = 300
 
-COLLAPSED = 1e-4  #: a mean of m below which the encoder sees next to nothing
+COLLAPSED = 1e-4  #: a mean of m so close to 0, or to 1, is that of a network that tells no pixels apart any more
 
 #: loss term -> its name in logs
 LOG_NAMES = {"supervised": "L_sup", "contrastive": "L_con", "sparsity": "mask_mean", "kl": "KL", "supervised_contrastive": "L_scl"}
@@ -140,9 +140,13 @@ class RobustClassifier(nn.Module):
         return sum(self.weights[name] * values.mean() for name, values in losses.items())
 
 
-def collapse_in_words(mask_mean: float) -> str:
-    """What to say of a mean of m below ``COLLAPSED``."""
-    return f"m has a mean of {mask_mean:.1g}, so the encoder sees next to nothing of the images; a smaller cim_learning_rate (of the network alone), learning rate or cim_sparsity keeps it up"
+def collapse_in_words(mask_mean: float) -> str | None:
+    """What to say of a mean of m within ``COLLAPSED`` of 0 or 1; None of any other."""
+    if mask_mean < COLLAPSED:
+        return f"m has a mean of {mask_mean:.1g}, so the encoder sees next to nothing of the images; a smaller cim_learning_rate (of the network alone), learning rate or cim_sparsity keeps it up"
+    if mask_mean > 1 - COLLAPSED:
+        return "m is 1 everywhere, so the encoder sees the images as they are, and CIM does nothing; a smaller cim_learning_rate (of the network alone) or learning rate keeps it from that"
+    return None
 
 
 def _composites(images: Tensor, mask: Tensor, shard: Shard) -> Tensor:

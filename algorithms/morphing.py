@@ -81,8 +81,8 @@ class TransformationNetwork(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels (N, C, H, W) in [0, 1] -> m (N, 1 or C, H, W) in (0, 1)."""
-        logits = F.interpolate(self.features(pixels), size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+        """Pixels (N, C, H, W) in [0, 1] -> m (N, 1 or C, H, W) in (0, 1), of their dtype also under autocast: rounded m would draw contours into psi(x)."""
+        logits = F.interpolate(self.features(pixels).to(pixels.dtype), size=pixels.shape[-2:], mode="bilinear", align_corners=False)
         return logits.sigmoid()
 
 

@@ -185,8 +185,8 @@ def library_triplet(anchor: Tensor, reference: Tensor, positive: Tensor, negativ
     """
     check_library(scales, floor)
     with without_autocast(anchor):
-        images = full_precision(anchor)
-        references = images if reference is anchor else full_precision(reference.detach())
+        images = full_precision(anchor).contiguous()  # for channels_last cuDNN may filter in TF32, which E[x²] - E[x]² does not bear
+        references = images if reference is anchor else full_precision(reference.detach()).contiguous()
         s_pos, s_neg = (
             pytorch_msssim.ms_ssim(
                 _without_nan_gradient(images),

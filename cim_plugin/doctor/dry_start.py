@@ -75,30 +75,30 @@ class _Parser(argparse.ArgumentParser):
 
 
 def train(words: list[str], report: Report, output: str) -> None:
-    from ..wilds_runner.command import _check_installed, make_fabric
+    from ..wilds_runner.command import _check_installed, make_fabric, state_to_go_on_from
     from ..wilds_runner.config import add_arguments, make_config
 
     _check_installed()
     parser = _Parser(prog="cim-plugin train")
     add_arguments(parser)
     config = make_config(parser.parse_args(words))
-    report.add(*_log_dir(config), *(finding for applies, finding in TRAIN_TRAPS if applies(config)))
+    fresh = not (config["resume"] or config["eval_only"])
+    try:
+        fresh = state_to_go_on_from(config) is None and not config["eval_only"]
+    except InputError as error:
+        report.add(Finding(ERROR, str(error)))
+    report.add(*_writable(config["log_dir"]), *(finding for applies, finding in TRAIN_TRAPS if applies(config)))
     make_fabric(config)
     config["download"] = False
-    _open_and_build(config, report)
+    _open_and_build(config, fresh, report)
     raise _Started
 
 
-def _log_dir(config: dict[str, Any]) -> Iterator[Finding]:
-    from ..wilds_runner.checkpoint import STATE
+def _writable(folder: str) -> list[Finding]:
     from .places import writable
 
-    folder = config["log_dir"]
-    if os.path.exists(os.path.join(folder, STATE)) and not config["resume"] and not config["eval_only"]:
-        yield Finding(ERROR, f"--log_dir {folder} holds a run already", "go on with --resume, or choose another folder")
     refused = writable(folder, "--log_dir")
-    if refused:
-        yield refused
+    return [refused] if refused else []
 
 
 #: (whether it applies to a configuration, what to say)
@@ -122,11 +122,13 @@ TRAIN_TRAPS: list[tuple[Callable[[dict[str, Any]], bool], Finding]] = [
 ]
 
 
-def _open_and_build(config: dict[str, Any], report: Report) -> None:
+def _open_and_build(config: dict[str, Any], fresh: bool, report: Report) -> None:
+    """As the run does, with one process."""
     from ..data.releases import how_to_get
+    from ..wilds_runner.command import make_fabric
     from ..wilds_runner.datasets import open_dataset
-    from ..wilds_runner.loading import TrainingOrder, read_image, seed_of, seeded
-    from ..wilds_runner.model import build_model
+    from ..wilds_runner.loading import read_image, seed_of, seeded
+    from ..wilds_runner.trainer import Trainer
     from ..wilds_runner.transforms import make_transform
 
     if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder
@@ -136,10 +138,10 @@ def _open_and_build(config: dict[str, Any], report: Report) -> None:
     if data.synthetic:
         report.add(Finding(NOTE, f"{config['dataset']} in {config['root_dir']} is SYNTHETIC, made by 'cim-plugin data demo'", None))
     transform = make_transform(config, data.wilds.original_resolution)
-    TrainingOrder(config, data.splits["train"], data.grouper)
     read_image(data.wilds, int(data.splits["train"].indices[0]), transform)
-    if not _with_weights(lambda: build_model(config, data, transform), config["model"], report):
-        build_model({**config, "model_kwargs": {**config["model_kwargs"], "pretrained": False}}, data, transform)
+    fabric = make_fabric({**config, "device": None, "devices": 1, "num_nodes": 1})
+    if not _with_weights(lambda: Trainer(config, data, transform, fabric, None, fresh), config["model"], report):
+        Trainer(config, data, transform, fabric, None, fresh=False)
 
 
 # --- DomainBed --------------------------------------------------------------------------------------------------------

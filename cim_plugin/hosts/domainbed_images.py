@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from ..algorithms.classifier import COLLAPSED, collapse_in_words
+from ..algorithms.classifier import collapse_in_words
 from ..algorithms.morphing import PixelSpace
 from ..errors import InputError
 from . import domainbed_faults
@@ -21,11 +21,11 @@ def concatenate(minibatches) -> Batch:
 
 
 def warn_of_a_step(name: str, logged: dict[str, float], n_images: int) -> None:
-    """Say once each that L_con was 0 for want of pairs, and that m lets nothing through."""
+    """Say once each that L_con was 0 for want of pairs, and that m lets nothing or everything through."""
     if logged.get("no_triplet") == n_images:
         warnings.warn(f"{name}: none of the {n_images} images of this batch has a positive and a negative; L_con is 0", RuntimeWarning, stacklevel=2)
-    if logged.get("mask_mean", 1.0) < COLLAPSED:
-        warnings.warn(f"{name}: {collapse_in_words(logged['mask_mean'])}", RuntimeWarning, stacklevel=2)
+    if "mask_mean" in logged and (words := collapse_in_words(logged["mask_mean"])):
+        warnings.warn(f"{name}: {words}", RuntimeWarning, stacklevel=2)
 
 
 def pixels(name: str, input_shape) -> tuple[tuple[int, int], PixelSpace]:

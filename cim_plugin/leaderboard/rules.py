@@ -121,7 +121,7 @@ def wrong_in_name(name: Named) -> str | None:
 # --- configurations -----------------------------------------------------------------------------------------------------
 
 #: flags that may differ between the seeds of one submission: where a run writes and what it logs, not what it computes
-FREE = MAY_DIFFER | {"seed", "log_every", "save_step", "save_last", "no_group_logging", "loader_kwargs"}
+FREE = MAY_DIFFER | {"seed", "log_every", "save_step", "save_last", "no_group_logging"}
 
 
 def fixed(dataset: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from .command import write_whole
 
 if TYPE_CHECKING:
     from .show_examples import Example
@@ -89,11 +90,7 @@ def _write(output: str, learnt: Learnt, shown: list[Example], summary: dict[str,
         from .show_page import page as draw
     else:
         from .show_picture import picture as draw
-    content = draw(learnt, shown, summary, Path(output).suffix.lower()[1:])
-    try:
-        Path(output).write_bytes(content)
-    except OSError as error:
-        raise InputError(f"--output {output} cannot be written ({error.strerror})") from error
+    write_whole(output, draw(learnt, shown, summary, Path(output).suffix.lower()[1:]))
 
 
 def _print(learnt: Learnt, shown: list[Example], summary: dict[str, Any], output: str | None) -> None:
@@ -117,7 +114,7 @@ def title(learnt: Learnt) -> str:
 
 def _record(learnt: Learnt, example: Example) -> dict[str, Any]:
     def of(side) -> dict[str, Any] | None:
-        return None if side is None else {"image": side.row, "ms_ssim": side.similarity}
+        return None if side is None else {"image": side.row, "similarity": side.similarity}
 
     return {
         "image": example.row,

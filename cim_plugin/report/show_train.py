@@ -90,16 +90,15 @@ def _build(config: dict[str, Any]):
     """Data, transform and a model whose weights are still random: those of the file replace pretrained ones."""
     from ..wilds_runner.datasets import open_dataset
     from ..wilds_runner.loading import seed_of, seeded
-    from ..wilds_runner.model import build_model
+    from ..wilds_runner.model import build_model, without_weights
     from ..wilds_runner.transforms import make_transform
 
     if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder
         raise InputError(f"{config['root_dir']} with the data of the run does not exist; name the folder by --root_dir")
-    config = {**config, "model_kwargs": {**config["model_kwargs"], "pretrained": False}, "pretrained_model_path": None}
     with seeded(seed_of(config["seed"], "splits")):  # as the run did: --frac draws
         data = open_dataset(config)
     transform = make_transform(config, data.wilds.original_resolution)
-    return data, transform, build_model(config, data, transform)
+    return data, transform, build_model(without_weights(config), data, transform)
 
 
 def _load(model: torch.nn.Module, file: str, config: dict[str, Any]) -> None:

@@ -34,7 +34,6 @@ BOOKKEEPING = MAY_DIFFER | {
     "algorithm",
     "seed",
     "hyperparameters",
-    "loader_kwargs",
     "log_every",
     "no_group_logging",
     "save_step",

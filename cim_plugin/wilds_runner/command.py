@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import shlex
@@ -14,6 +15,9 @@ from ..errors import InputError, NotFinite
 from .config import MAY_DIFFER, add_arguments, make_config
 
 __all__ = ["add_arguments", "run"]
+
+#: for each other; the first process may decode a whole dataset or train reference models before the others have anything to do
+WAIT = datetime.timedelta(days=1)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,6 +49,9 @@ def make_fabric(config: dict[str, Any]):
     """
     import torch
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
+    from .precision import MixedOfPixels
 
     on_gpu = torch.cuda.is_available()
     if config["precision"] == "16-mixed" and not on_gpu:
@@ -55,16 +62,19 @@ def make_fabric(config: dict[str, Any]):
         started = int(os.environ["WORLD_SIZE"])
         if started != devices * config["num_nodes"]:
             raise InputError(f"--num_nodes {config['num_nodes']} does not go with torchrun's {started} processes, {devices} on this machine; give --num_nodes {started // devices}")
+        if config["device"] is not None:
+            raise InputError(f"--device {shlex.join(map(str, config['device']))} has no effect under torchrun; say by CUDA_VISIBLE_DEVICES which GPUs it sees")
     n_processes = (len(devices) if isinstance(devices, list) else devices) * config["num_nodes"]
     if config["batch_size"] % n_processes:
         raise InputError(f"--batch_size {config['batch_size']} cannot be shared equally by {n_processes} processes; give a multiple of {n_processes}")
+    accelerator = "cuda" if on_gpu else "cpu"
     try:
         return Fabric(
-            accelerator="cuda" if on_gpu else "cpu",
+            accelerator=accelerator,
             devices=devices,
             num_nodes=config["num_nodes"],
-            precision="32-true" if config["precision"] == "32" else config["precision"],
-            strategy="ddp" if n_processes > 1 else "auto",
+            plugins=None if config["precision"] == "32" else MixedOfPixels(config["precision"], accelerator),
+            strategy=DDPStrategy(timeout=WAIT) if n_processes > 1 else "auto",
         )
     except Exception as error:
         raise InputError(f"--devices {devices} cannot be used: {error}") from error
@@ -80,7 +90,6 @@ def prepare(config: dict[str, Any], fabric, open_data: Callable[..., Any] | None
     import torch
     from tqdm import tqdm
 
-    from . import checkpoint
     from .datasets import open_dataset
     from .image_cache import open_cache
     from .loading import seed_of, seeded
@@ -93,23 +102,21 @@ def prepare(config: dict[str, Any], fabric, open_data: Callable[..., Any] | None
     torch.backends.cudnn.deterministic = True
     first = fabric.global_rank == 0
     folder = config["log_dir"]
-    state = checkpoint.load_state(folder, config, MAY_DIFFER) if config["resume"] else None
-    if state is None and not config["eval_only"] and _holds_run(folder):
-        way = "without state.pth, so that nothing can go on from it; choose" if config["resume"] else "already; go on with --resume, or choose"
-        raise InputError(f"--log_dir {folder} holds a run {way} another folder")
+    state = state_to_go_on_from(config)
     by_first_process(fabric, lambda: _check_writable(folder))
     with seeded(seed_of(config["seed"], "splits")):
         data = (open_data or open_dataset)(config)
     transform = make_transform(config, data.wilds.original_resolution)
     show = config["progress_bar"] if config["progress_bar"] is not None else sys.stderr.isatty()
-    trainer = Trainer(config, data, transform, fabric, (cache or open_cache)(config, data, transform, fabric, show and first))
+    fresh = state is None and not config["eval_only"]
+    trainer = Trainer(config, data, transform, fabric, (cache or open_cache)(config, data, transform, fabric, show and first), fresh)
     keep = state["log_sizes"] if state is not None else {}
     if config["eval_only"]:
         keep = {name: os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder) if name.endswith((".csv", ".txt"))}
     echo = (lambda text: tqdm.write(text, end="")) if first and not config["eval_only"] else None
     bar = tqdm(total=config["n_epochs"] * len(trainer.order), unit="step", disable=not (show and first) or config["eval_only"], dynamic_ncols=True)
     trainer.start(LogFiles(folder if first else None, keep, echo, make_events(config) if first else None), bar)
-    if state is None and not config["eval_only"]:
+    if fresh:
         describe(trainer)
     elif state is not None:
         trainer.load(state)
@@ -117,12 +124,22 @@ def prepare(config: dict[str, Any], fabric, open_data: Callable[..., Any] | None
     return trainer
 
 
-def _holds_run(folder: str) -> bool:
-    """A state, or what is published after the first; run_expt's models, too."""
+def state_to_go_on_from(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The state that the run of log_dir has left, with --resume.
+
+    Raises:
+        InputError: it is of another configuration, or a run would be overwritten.
+    """
     from . import checkpoint, results
 
+    folder = config["log_dir"]
+    state = checkpoint.load_state(folder, config, MAY_DIFFER) if config["resume"] else None
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return any(name in (checkpoint.STATE, results.RESULTS) or name.endswith("_model.pth") for name in names)
+    holds_run = any(name in (checkpoint.STATE, results.RESULTS) or name.endswith("_model.pth") for name in names)  # run_expt's, too
+    if state is None and not config["eval_only"] and holds_run:
+        way = "without state.pth, so that nothing can go on from it; choose" if config["resume"] else "already; go on with --resume, or choose"
+        raise InputError(f"--log_dir {folder} holds a run {way} another folder")
+    return state
 
 
 def _check_writable(folder: str) -> None:
@@ -155,7 +172,7 @@ def describe(trainer) -> None:
         trainer.logs.write("\nThis is SYNTHETIC data made by 'cim-plugin data demo', not the real dataset.\n")
     contrast = trainer.classifier.contrast
     if contrast is not None:
-        trainer.logs.write(f"MS-SSIM scales: {contrast.scales}\n")
+        trainer.logs.write(f"L_con compares by: {contrast.how}\n")
     trainer.logs.write("\n")
     for split in trainer.data.splits.values():
         trainer.logs.write(f"{split.name} data...\n")
@@ -170,6 +187,8 @@ def describe(trainer) -> None:
 
 
 def _train(trainer) -> int:
+    import torch
+
     from .trainer import Stopped
 
     received: list[int] = []
@@ -189,9 +208,10 @@ def _train(trainer) -> int:
         trainer.bar.close()
         print(f"cim-plugin train: {stop}; go on with: {_resume_command()}", file=sys.stderr)
         return 128 + received[0]
-    except NotFinite as error:
+    except (NotFinite, torch.cuda.OutOfMemoryError) as error:
         trainer.bar.close()
-        print(f"cim-plugin train: error: {error}", file=sys.stderr)
+        full = f"the GPU's memory is full ({str(error).splitlines()[0]}); give a smaller --batch_size, with another --log_dir"
+        print(f"cim-plugin train: error: {error if isinstance(error, NotFinite) else full}", file=sys.stderr)
         return 1
     finally:
         trainer.bar.close()
@@ -250,8 +270,13 @@ def evaluate_only(trainer) -> None:
                 checkpoint.save_predictions(os.path.join(folder, results.prediction_file(config, key, name)), predicted)
 
 
+#: of the configuration
+NETWORK_AND_SPLITS = ("transform", "target_resolution", "resize_scale", "hyperparameters", "version", "split_scheme", "dataset_kwargs", "frac")
+
+
 def _check_same_network(config: dict[str, Any], path: str) -> None:
-    """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else."""
+    """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else; predictions of other splits would replace the run's."""
+    from .. import catalog
     from . import checkpoint
 
     if not os.path.exists(path):
@@ -259,7 +284,8 @@ def _check_same_network(config: dict[str, Any], path: str) -> None:
     try:
         with open(path) as file:
             before = dict(json.load(file)["config"])
+        before["hyperparameters"] = catalog.complete(config["algorithm"], before["hyperparameters"])  # the run may be older than a hyperparameter
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"--eval_only: {path} is damaged ({error!r}), so it cannot be seen whether this is the network that was trained; move it away") from error
-    if differs := checkpoint.difference(before, config, ("transform", "target_resolution", "resize_scale", "hyperparameters")):
+    if differs := checkpoint.difference(before, config, NETWORK_AND_SPLITS):
         raise InputError(f"--eval_only: {path} has {differs}; repeat its flags")

@@ -180,7 +180,7 @@ _ONLY_WITH: dict[str, tuple[str, tuple | None]] = {
 }
 
 #: flags that may differ when a run is resumed: where and how it runs, not what it computes
-MAY_DIFFER = {"root_dir", "log_dir", "download", "cache", "cache_limit", "device", "resume", "progress_bar", "tensorboard", "eval_only", "eval_epoch"}
+MAY_DIFFER = {"root_dir", "log_dir", "download", "cache", "cache_limit", "loader_kwargs", "device", "resume", "progress_bar", "tensorboard", "eval_only", "eval_epoch"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from typing import Any, Iterator, NamedTuple
 
 import numpy as np
@@ -64,6 +65,15 @@ class Images(TorchDataset):
         self.transform = transform
         self.augment = transform.augment if augment else None
         self.cache = cache
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker that is not forked: pickled, a memory map is all of its bytes."""
+        return {**self.__dict__, "cache": self.cache.filename if isinstance(self.cache, np.memmap) else self.cache}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.cache, (str, os.PathLike)):
+            self.cache = np.load(self.cache, mmap_mode="r")
 
     def __getitem__(self, batch: list[tuple[int, int]]) -> Batch | InputError:
         """The batch; an InputError as a value where an image cannot be read, since workers lose the type of what they raise."""
@@ -150,7 +160,7 @@ class Loader:
         for batch in self.loader:
             if isinstance(batch, InputError):
                 raise batch
-            yield batch
+            yield batch._replace(rows=batch.rows.clone())  # who keeps them is not to keep a worker's shared memory, and a file descriptor, of every batch
 
 
 class TrainingOrder:

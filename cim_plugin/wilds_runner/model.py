@@ -19,6 +19,11 @@ from .loading import seed_of, seeded
 from .transforms import Transform
 
 
+def without_weights(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a model whose weights a file replaces anyhow: no pretrained ones are needed."""
+    return {**config, "model_kwargs": {**config["model_kwargs"], "pretrained": False}, "pretrained_model_path": None}
+
+
 def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> RobustClassifier:
     """The classifier of the configured algorithm. It takes pixels in [0, 1]; the encoder standardises what it is given."""
     with seeded(seed_of(config["seed"], "model")):
@@ -46,8 +51,12 @@ def compile_modules(classifier: RobustClassifier) -> None:
     Raises:
         InputError: there is no compiler.
     """
-    if not torch.cuda.is_available() and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "c++", "clang++"))):
-        raise InputError("--compile true needs a C++ compiler on a CPU, e.g. g++; install one, or leave --compile out")
+    if torch.cuda.is_available():  # Triton compiles what starts its kernels
+        language, usual, found = "C", "gcc", (os.environ.get("CC", "gcc"), "clang")
+    else:
+        language, usual, found = "C++", "g++", (os.environ.get("CXX", "g++"), "c++", "clang++")
+    if not any(map(shutil.which, found)):
+        raise InputError(f"--compile true needs a {language} compiler, e.g. {usual}; install one, or leave --compile out")
     for module in (classifier.encoder, classifier.morphing):
         if module is not None:
             module.compile(options={"fallback_random": True})

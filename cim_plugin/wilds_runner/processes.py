@@ -15,6 +15,9 @@ def by_first_process(fabric, compute: Callable[[], Any]) -> Any:
             found = compute()
         except (InputError, NotFinite) as error:
             found = error
+        except Exception as error:
+            fabric.broadcast(RuntimeError(f"the first process failed: {error!r}"))
+            raise
     found = fabric.broadcast(found)
     if isinstance(found, Exception):
         raise found

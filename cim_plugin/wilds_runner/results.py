@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -59,11 +60,12 @@ def model_file(config: dict[str, Any], epoch: Any) -> str:
     return f"{config['dataset']}_seed:{config['seed']}_epoch:{epoch}_model.pth"
 
 
-def publish(trainer: Trainer, predicted: dict[str, Tensor]) -> None:
+def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any]) -> None:
     """Write the files of every rule that has chosen the epoch that ended last, then results.json.
 
     Args:
         predicted: split -> predicted labels (N,) int64 in dataset order.
+        spent: from :func:`cost`, at the end of that epoch.
     """
     config, epoch = trainer.config, trainer.epoch - 1
     wanted = {"last": config["save_last"]}
@@ -82,7 +84,7 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor]) -> None:
         if config["save_pred"]:
             for split, labels in predicted.items():
                 checkpoint.save_predictions(os.path.join(folder, prediction_file(config, split, word)), labels)
-    checkpoint.save_json(os.path.join(config["log_dir"], RESULTS), summary(trainer))
+    checkpoint.save_json(os.path.join(config["log_dir"], RESULTS), {**summary(trainer), **spent})
 
 
 def _val_metric(trainer: Trainer) -> float | None:
@@ -92,7 +94,7 @@ def _val_metric(trainer: Trainer) -> float | None:
 
 
 def summary(trainer: Trainer) -> dict[str, Any]:
-    """results.json: the configuration, what each rule chose and how that does on every split, and what it cost."""
+    """results.json but for :func:`cost`: the configuration, what each rule chose and how that does on every split."""
     config = trainer.config
     return {
         "status": "finished" if trainer.epoch == config["n_epochs"] else "running",
@@ -114,10 +116,18 @@ def summary(trainer: Trainer) -> dict[str, Any]:
         "config": config,
         "n_parameters": sum(p.numel() for p in trainer.classifier.parameters()),
         "agreeing_pseudo_environments": None if trainer.pseudo is None else shares_that_agree(trainer.data.splits, trainer.pseudo),
-        "mssim_scales": getattr(trainer.classifier.contrast, "scales", None),
+        "similarity": trainer.classifier.contrast and trainer.classifier.contrast.how,
         "seconds": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
         "steps": trainer.epoch * len(trainer.order),
-        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def cost(trainer: Trainer) -> dict[str, Any]:
+    """What the run needs and runs on: the most memory of all sessions, and processes, device and versions of this one."""
+    before = trainer.cost_before.get("peak_memory_bytes", {})
+    now = peak_memory()
+    return {
+        "peak_memory_bytes": {kind: max(before.get(kind, 0), now.get(kind, 0)) for kind in {**before, **now}},
         "n_processes": trainer.fabric.world_size,
         "device": torch.cuda.get_device_name() if trainer.fabric.device.type == "cuda" else platform.processor() or platform.machine(),
         "versions": versions(),
@@ -133,6 +143,7 @@ def peak_memory() -> dict[str, int]:
     return memory
 
 
+@functools.cache
 def versions() -> dict[str, str | None]:
     """Versions of what a result depends on, and the commit of this plugin where it runs from a checkout."""
     found: dict[str, str | None] = {"python": platform.python_version(), "cim_plugin": __version__, "cim_plugin_commit": _commit()}

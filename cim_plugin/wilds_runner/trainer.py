@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import catalog
-from ..algorithms.classifier import COLLAPSED, LOG_NAMES, LossTerms, RobustClassifier, collapse_in_words
+from ..algorithms.classifier import LOG_NAMES, LossTerms, RobustClassifier, collapse_in_words
 from ..algorithms.shard import Shard
 from ..errors import InputError, NotFinite
 from . import checkpoint, cross_fit, results, selection
@@ -21,7 +21,7 @@ from .datasets import Dataset
 from .evaluation import Outcome, evaluate
 from .loading import Batch, Loader, TrainingOrder, evaluation_order, make_loader, seed_of, to_pixels
 from .logs import Averages, LogFiles
-from .model import build_model, compile_modules, group_environments
+from .model import build_model, compile_modules, group_environments, without_weights
 from .optimization import WARMUPS, make_optimizer, make_scheduler
 from .processes import by_first_process
 from .transforms import Transform
@@ -45,9 +45,10 @@ class Trainer:
         transform: of its images.
         fabric: Lightning's Fabric, launched.
         cache: (n_images, H, W, C) uint8, the resized images of the whole dataset, or None.
+        fresh: a file will not replace the weights, so pretrained ones are needed.
     """
 
-    def __init__(self, config: dict[str, Any], data: Dataset, transform: Transform, fabric, cache=None):
+    def __init__(self, config: dict[str, Any], data: Dataset, transform: Transform, fabric, cache=None, fresh: bool = True):
         self.config = config
         self.data = data
         self.fabric = fabric
@@ -60,7 +61,7 @@ class Trainer:
         self.environments = group_environments(config, data, "train")
         self.pseudo: dict[str, Tensor] | None = None  #: with --cross_fit, once they are known: split -> (N,) int64 pseudo-environments
 
-        self.classifier = build_model(config, data, transform)
+        self.classifier = build_model(config if fresh else without_weights(config), data, transform)
         _check_size(self.classifier, config, transform)
         _check_batch_of_one(self.classifier, config, len(self.environments), fabric.world_size, transform)
         if config["compile"]:
@@ -81,6 +82,7 @@ class Trainer:
         self.averages = Averages(0 if config["no_group_logging"] else data.grouper.n_groups, fabric.device)
         self.not_finite = torch.tensor(-1, device=fabric.device)  #: the first step whose loss is not finite
         self.clock = results.Clock()
+        self.cost_before: dict[str, Any] = {}  #: :func:`results.cost` of the sessions before this one
         self.logs: LogFiles  #: set by :meth:`start`
         self.bar: Any  #: a tqdm progress bar, set by :meth:`start`
         self.stop_asked = False  #: set it from a signal handler to stop after the step that runs
@@ -156,6 +158,8 @@ class Trainer:
         with self.clock.measure("train"):
             for batch in self.loaders["train"](batches[self.batch :]):
                 self._step(batch, len(batches))
+                if not self._ends_step(self.batch, len(batches)):  # a state has no gradients
+                    continue
                 self._stop_if_asked(self.state)
                 if self.fabric.world_size == 1 and time.monotonic() - saved > SAVE_SECONDS:
                     self._check_weights()
@@ -173,9 +177,10 @@ class Trainer:
         device = self.fabric.device
         labels, groups, environments = (values[batch.rows].to(device, non_blocking=True) for values in (split.labels, split.groups, self.environments))
         torch.manual_seed(seed_of(self.config["seed"], "step", self.epoch, self.batch))
-        steps_now = (self.batch + 1) % self.config["gradient_accumulation_steps"] == 0 or self.batch + 1 == n_batches
+        steps_now = self._ends_step(self.batch + 1, n_batches)
         with self.fabric.no_backward_sync(self.model, enabled=not steps_now):
-            terms = self.model.loss_terms(to_pixels(batch.images, device), labels, environments)
+            with self.fabric.autocast():  # of another method than forward Fabric's wrapper takes care with several processes only
+                terms = self.model.loss_terms(to_pixels(batch.images, device), labels, environments)
             objective = self.classifier.total(terms.losses, groups)
             self.fabric.backward(objective)
         self.not_finite = torch.where((self.not_finite < 0) & ~objective.detach().isfinite(), self.batch, self.not_finite)
@@ -188,6 +193,10 @@ class Trainer:
         self.bar.update()
         if self.batch % (self.config["log_every"] * self.config["gradient_accumulation_steps"]) == 0:
             self._log_line()
+
+    def _ends_step(self, n_done: int, n_batches: int) -> bool:
+        """Whether the weights change after so many batches of an epoch."""
+        return n_done % self.config["gradient_accumulation_steps"] == 0 or n_done == n_batches
 
     def _update_weights(self) -> None:
         if self.config["max_grad_norm"] is not None:
@@ -210,8 +219,8 @@ class Trainer:
         line = self.averages.line()
         if line.get(NO_TRIPLET) == 1:
             self.logs.write(f"warning: no image had a positive and a negative up to epoch {self.epoch}, batch {self.batch - 1}: L_con was 0; a larger --batch_size has more\n")
-        if line.get(MASK_MEAN, 1.0) < COLLAPSED:
-            self.logs.write(f"warning: {collapse_in_words(line[MASK_MEAN])} (epoch {self.epoch}, batch {self.batch - 1})\n")
+        if MASK_MEAN in line and (words := collapse_in_words(line[MASK_MEAN])):
+            self.logs.write(f"warning: {words} (epoch {self.epoch}, batch {self.batch - 1})\n")
         steps = math.ceil(self.batch / self.config["gradient_accumulation_steps"])
         self.logs.row("train_algo.csv", {"epoch": self.epoch, "batch": steps, **line}, self.epoch * len(self.order) + self.batch)
         self.bar.set_postfix_str(f"epoch {self.epoch}, loss {line['loss_avg']:.3f}, acc {line['acc_avg']:.3f}", refresh=False)
@@ -253,8 +262,9 @@ class Trainer:
         if "best" in chosen and chosen["best"].epoch == self.epoch:
             self.logs.write(f"Epoch {self.epoch} has the best validation performance so far.\n")
         self.epoch, self.batch, self.seen = self.epoch + 1, 0, []
-        self._save({**self.state(), "predicted": predicted})
-        self._publish(predicted)
+        state = {**self.state(), "predicted": predicted}
+        self._save(state)
+        self._publish(predicted, state["cost"])
 
     def evaluate_split(self, key: str, after_batch=lambda: None) -> tuple[Tensor, Tensor, Outcome]:
         """Predicted labels (N,) int64 and cross-entropies (N,) of a whole split in dataset order, and what the evaluator says."""
@@ -324,6 +334,7 @@ class Trainer:
             "averages": self.averages.state(),
             "log_sizes": dict(self.logs.sizes),
             "clock": dict(self.clock.seconds),
+            "cost": results.cost(self),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -344,14 +355,15 @@ class Trainer:
         self.averages.load(state["averages"])
         self.clock.seconds.update(state["clock"])
         self.bar.update(self.epoch * len(self.order) + self.batch)
+        self.cost_before = state.get("cost", {})
         if "predicted" in state:
-            self._publish(state["predicted"])
+            self._publish(state["predicted"], self.cost_before)
 
     def _save(self, state: dict[str, Any]) -> None:
         by_first_process(self.fabric, lambda: checkpoint.save(os.path.join(self.config["log_dir"], checkpoint.STATE), state))
 
-    def _publish(self, predicted: dict[str, Tensor]) -> None:
-        by_first_process(self.fabric, lambda: results.publish(self, predicted))
+    def _publish(self, predicted: dict[str, Tensor], cost: dict[str, Any]) -> None:
+        by_first_process(self.fabric, lambda: results.publish(self, predicted, cost))
 
     # --- processes ----------------------------------------------------------------------------------------------------
 

@@ -87,6 +87,10 @@ def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] 
     if size is None:
         raise InputError(f"--transform {name} leaves the images of {config['dataset']} as they are, of unknown size; give --target_resolution")
     crop = target or (size if name == "image_base" else original_resolution)  # image_base has cut a square already
+    if config["additional_train_transform"] is not None and any(side > whole for side, whole in zip(crop, size)):
+        raise InputError(
+            f"--additional_train_transform {config['additional_train_transform']} cuts {crop[0]}x{crop[1]} out of images of {size[0]}x{size[1]}; give a smaller --target_resolution"
+        )
     training_size = size if config["additional_train_transform"] is None else crop
     standardise = StandardisePerImage() if name == "rxrx1" else StandardiseImageNet()
     return Transform(T.Compose(steps), _augment(config, crop), standardise, tuple(size), tuple(training_size))

@@ -18,7 +18,7 @@ from docs_page import refresh
 from figures import draw_curves, draw_differences, draw_masks
 from rows import GROUPS, ROWS, References
 from runs import Run, chosen, masks_of, needed, read, train_one
-from tables import Results, draws_table, references, table
+from tables import Results, draws_table, references, summary, table
 from tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
 from tqdm import tqdm
 
@@ -54,7 +54,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, default=Path("docs/study"), help="a file per finished run")
     parser.add_argument("--rule", choices=RULES, default=RULES[0], help="selection rule of the tables; all are kept")
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
-    parser.add_argument("--page", type=Path, help="a page of the docs, whose tables are written anew: what every line `scripts/study --tables ...`: in it prints; trains nothing")
+    parser.add_argument("--summary", action="store_true", help="one table for all tasks, with the difference to the first of --against")
+    parser.add_argument("--page", nargs="+", type=Path, help="pages of the docs, whose tables are written anew: what every line `scripts/study --tables ...`: in them prints; trains nothing")
     parser.add_argument("--curves", type=Path, help="a folder for a picture of each task's curves")
     parser.add_argument("--differences", type=Path, help="a file for a picture of the tables' differences, to the first row of --against that a task has")
     parser.add_argument("--masks", type=Path, help=f"a folder for a picture of each task's masks: rows of CIM are trained once more with seed {FIRST_SEED}")
@@ -64,7 +65,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     if args.page:
-        refresh(args.page, lambda words: study_and_tables(make_parser().parse_args([*words, "--tables", "--output_dir", str(args.output_dir)])))
+        for page in args.page:
+            refresh(page, lambda words: study_and_tables(make_parser().parse_args([*words, "--tables", "--output_dir", str(args.output_dir)])))
     else:
         print(study_and_tables(args))
     return 0
@@ -130,7 +132,11 @@ def tables(args: argparse.Namespace, rows: list[str], results: Results, by_draw:
     """Markdown: of every task that has results."""
     parts = [f"Test accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% interval."]
     if args.search > 1:
-        parts[0] += f" Of every seed the draw of hyperparameters with the best {args.rule} on its validation data counts; below, the test worst group of every draw, and in brackets how many seeds chose it."
+        parts[0] += f" Of every seed the draw of hyperparameters with the best {args.rule} on its validation data counts"
+        parts[0] += "." if args.summary else "; below, the test worst group of every draw, and in brackets how many seeds chose it."
+    if args.summary:
+        parts[0] += f" Worst group, in brackets its difference to {args.against[0]}; {args.seeds} seeds at most."
+        return "\n\n".join([*parts, summary(results, args.tasks, rows, args.against[0], args.rule)])
     for task in args.tasks:
         if any((task, row) == (t, r) for t, r, _ in results for row in rows):
             parts += [f"### {task}", table(results, task, rows, args.against, args.rule)]

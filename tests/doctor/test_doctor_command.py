@@ -283,6 +283,10 @@ REFUSED = {
     "--root_dir {root} --lr 0": "--lr",
     "--root_dir {root} --precision 16-mixed": "needs a GPU",
     "--root_dir {root} --train_loader group --n_groups_per_batch 9 --distinct_groups true": "more than the 4 groups",
+    "--root_dir {root} --optimizer_kwargs nonsense=1": "--optimizer_kwargs",
+    "--root_dir {root} --val_metric nonsense": "nonsense",
+    "--root_dir {root} --eval_splits nonsense": "--eval_splits 'nonsense' is not a split",
+    "--root_dir {root} --loader_kwargs nonsense=1": "--loader_kwargs",
     "": "required: --root_dir",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -245,10 +246,19 @@ def test_eval_only_refuses_the_model_of_another_algorithm(attempt, release, tmp_
     assert_refused(attempt(release, "--eval_only", algorithm="CIM"), "not a model of CIM with --model small_cnn")
 
 
-@pytest.mark.parametrize("flags, name", [(["--cim_mask_stride", "2"], "hyperparameters"), (["--target_resolution", "32"], "target_resolution")])
+@pytest.mark.parametrize("flags, name", [(["--cim_mask_stride", "2"], "hyperparameters"), (["--target_resolution", "32"], "target_resolution"), (["--frac", "0.5"], "frac")])
 def test_eval_only_refuses_what_the_weights_fit_and_was_not_trained(attempt, release, flags, name):
     assert attempt(release, algorithm="CIM")[0] == 0
     assert_refused(attempt(release, "--eval_only", *flags, algorithm="CIM"), "results.json", f"has {name}", "repeat its flags")
+
+
+def test_eval_only_takes_a_run_from_before_a_hyperparameter(attempt, release, tmp_path):
+    assert attempt(release, algorithm="CIM")[0] == 0
+    file = tmp_path / "run" / "results.json"
+    result = json.loads(file.read_text())
+    del result["config"]["hyperparameters"]["cim_learning_rate"]
+    file.write_text(json.dumps(result))
+    assert attempt(release, "--eval_only", algorithm="CIM")[0] == 0
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])

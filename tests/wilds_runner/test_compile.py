@@ -57,7 +57,14 @@ def test_compiled_losses_and_gradients_are_the_same():
 
 def test_a_missing_compiler_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr(model.shutil, "which", lambda name: None)
-    with pytest.raises(InputError, match=r"--compile true needs a C\+\+ compiler on a CPU"):
+    with pytest.raises(InputError, match=r"--compile true needs a C\+\+ compiler, e.g. g\+\+"):
+        model.compile_modules(_classifier("CIM"))
+
+
+def test_a_missing_compiler_beside_a_gpu_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr(model.shutil, "which", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match="--compile true needs a C compiler, e.g. gcc"):
         model.compile_modules(_classifier("CIM"))
 
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from small_runs import ALGORITHMS, finish, free_port, read_csv, read_model, relative_files, results, start, train, words
 
+from cim_plugin.algorithms.classifier import RobustClassifier
+from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import trainer
+from cim_plugin.wilds_runner.command import make_fabric
+from cim_plugin.wilds_runner.processes import by_first_process
 
 RUN = ("--optimizer", "SGD", "--optimizer_kwargs", "momentum=0.9", "--lr", "0.05")  # small_cnn normalises groups of channels, not batches
 
@@ -47,6 +52,40 @@ def test_two_processes_give_the_weights_of_one(pair):
     one, two = pair
     assert results(one)["n_processes"] == 1 and results(two)["n_processes"] == 2
     assert_same_weights(read_model(one), read_model(two))
+
+
+def _refuse_rounded_pixels() -> None:
+    loss_terms = RobustClassifier.loss_terms
+
+    def checked(self, images, *words):
+        assert images.dtype == torch.float32 and torch.is_autocast_enabled("cpu")
+        return loss_terms(self, images, *words)
+
+    RobustClassifier.loss_terms = checked
+
+
+def test_two_processes_in_mixed_precision_do_not_round_pixels(release, tmp_path):
+    """What Fabric gives to a wrapped model it would round before; a child in which that is so fails."""
+    statuses = two_processes(words(release, tmp_path / "two", *RUN, "--precision", "bf16-mixed", algorithm="CIM"), tmp_path / "output", _refuse_rounded_pixels)
+    assert statuses == [0, 0], (tmp_path / "output.0").read_text()[-2000:]
+
+
+def test_what_fails_in_the_first_process_ends_the_others(monkeypatch):
+    said = []
+    fabric = SimpleNamespace(global_rank=0, broadcast=said.append)
+    with pytest.raises(ZeroDivisionError):
+        by_first_process(fabric, lambda: 1 / 0)
+    (error,) = said
+    assert str(error) == "the first process failed: ZeroDivisionError('division by zero')"
+    with pytest.raises(RuntimeError, match="the first process failed"):
+        by_first_process(SimpleNamespace(global_rank=1, broadcast=lambda _: error), lambda: 1 / 0)
+
+
+def test_gpus_named_by_number_under_torchrun_are_refused(configure, monkeypatch):
+    for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(InputError, match="--device 2 3 has no effect under torchrun; say by CUDA_VISIBLE_DEVICES"):
+        make_fabric(configure("--device", "2", "3"))
 
 
 def test_two_processes_evaluate_every_image_once(pair):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections import Counter
 
@@ -258,6 +259,22 @@ def test_images_of_another_size_than_promised_are_named(noise_config, noise):
     transform = make_transform(config, noise.wilds.original_resolution)._replace(size=(16, 17))
     with pytest.raises(InputError, match="is 16x16 where all must be 16x17; give --target_resolution$"):
         list(make_loader(config, noise, "train", transform, None)([[(0, 0)]]))
+
+
+def test_rows_that_are_kept_hold_no_memory_of_a_worker(load):
+    """Every shared tensor that is kept costs a file descriptor, and an epoch keeps the rows of all batches."""
+    assert not any(batch.rows.is_shared() for batch in load([[(0, 0)], [(1, 0)]], WORKERS))
+
+
+def test_a_worker_that_is_not_forked_gets_a_caches_name_not_its_bytes(noise_config, noise, tmp_path):
+    transform = make_transform(noise_config(), noise.wilds.original_resolution)
+    np.save(tmp_path / "cache.npy", np.random.default_rng(0).integers(0, 256, (len(noise.wilds.y_array), 16, 16, 3), dtype=np.uint8))
+    images = Images(noise.wilds, noise.splits["train"].indices, transform, augment=False, cache=np.load(tmp_path / "cache.npy", mmap_mode="r"))
+    without = Images(noise.wilds, noise.splits["train"].indices, transform, augment=False)
+    pickled = pickle.dumps(images)
+    assert len(pickled) - len(pickle.dumps(without)) < 1000
+    batch = [(2, 0), (0, 0)]
+    assert torch.equal(pickle.loads(pickled)[batch].images, images[batch].images)
 
 
 def test_a_loader_can_be_passed_through_again(noise_config, noise):

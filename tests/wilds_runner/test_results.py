@@ -106,7 +106,7 @@ def test_results_say_what_was_run_and_what_it_cost(trained):
     assert result["status"] == "finished" and (result["epochs"], result["steps"], result["seed"]) == (3, 9, 0)
     assert (result["dataset"], result["algorithm"]) == ("waterbirds", "CIM_VIB")
     assert result["config"]["lr"] == 1e-3 and result["config"]["hyperparameters"]["cim_lambda"] == 1.0 and result["config"]["batch_size"] == 20
-    assert result["mssim_scales"] == 2  # 28 pixels: (11 - 1) · 2 < 28 <= (11 - 1) · 4
+    assert result["similarity"] == "MS-SSIM with 2 scales"  # 28 pixels: (11 - 1) · 2 < 28 <= (11 - 1) · 4
     assert set(result["seconds"]) == {"train", "evaluation"} and all(value > 0 for value in result["seconds"].values())
     assert result["peak_memory_bytes"]["resident"] > 50e6
     expected = {"torch": torch.__version__.split("+")[0], "python": sys.version.split()[0], "wilds": importlib.metadata.version("wilds")}

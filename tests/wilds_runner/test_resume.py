@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from small_runs import finish, relative_files, results, start, train, words
+from small_runs import finish, read_model, relative_files, results, start, train, words
 
 from cim_plugin.wilds_runner import checkpoint, trainer
 from cim_plugin.wilds_runner import results as results_module
@@ -102,6 +102,48 @@ def test_a_stopped_run_saves_and_says_how_to_go_on(release, tmp_path, uninterrup
     assert (state["epoch"], state["batch"]) == (1, 2 if where[1] == "_step" else 3)
     assert finish(start([*argv, "--resume"])) == 0
     assert_same_run(log_dir, uninterrupted)
+
+
+def test_a_run_that_accumulates_gradients_stops_where_it_has_made_a_step(release, tmp_path):
+    accumulating = (*RUN, "--gradient_accumulation_steps", "2")
+    assert train(release, tmp_path / "whole", *accumulating, algorithm="CIM") == 0
+    argv = words(release, tmp_path / "stopped", *accumulating, algorithm="CIM")
+    assert finish(start(argv, functools.partial(stop_at, "trainer", "_step", 4, signal.SIGINT))) == 130  # before the first of two batches
+    state = torch.load(tmp_path / "stopped" / "state.pth", weights_only=True)
+    assert (state["epoch"], state["batch"]) == (1, 2)
+    assert finish(start([*argv, "--resume"])) == 0
+    whole, resumed = read_model(tmp_path / "whole"), read_model(tmp_path / "stopped")
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_what_a_run_cost_is_not_what_resuming_it_costs(release, tmp_path, monkeypatch):
+    monkeypatch.setattr(results_module, "peak_memory", lambda: {"resident": 7, "gpu": 5})
+    assert train(release, tmp_path, "--n_epochs", "1") == 0
+    before = results(tmp_path)
+    monkeypatch.setattr(results_module, "peak_memory", lambda: {"resident": 9})
+    monkeypatch.setattr(results_module, "versions", lambda: {"torch": "another"})
+    assert train(release, tmp_path, "--n_epochs", "1", "--resume") == 0
+    assert {**results(tmp_path), "config": before["config"]} == before and before["peak_memory_bytes"] == {"resident": 7, "gpu": 5}
+
+
+def test_the_most_memory_of_all_sessions_counts(release, tmp_path, monkeypatch):
+    argv = words(release, tmp_path, *RUN, algorithm="ERM")
+    assert finish(start(argv, functools.partial(stop_at, "trainer", "_step", 5, signal.SIGINT))) == 130
+    monkeypatch.setattr(results_module, "peak_memory", lambda: {"resident": 1, "gpu": 2})
+    assert train(release, tmp_path, *RUN, "--resume") == 0
+    peak = results(tmp_path)["peak_memory_bytes"]
+    assert peak["resident"] > 1_000_000 and peak["gpu"] == 2
+
+
+def test_a_run_goes_on_and_is_evaluated_without_the_weights_it_started_from(release, tmp_path, trained):
+    weights = tmp_path / "weights.pth"
+    torch.save({"algorithm": read_model(trained("ERM"))}, weights)
+    flags = ("--pretrained_model_path", str(weights))
+    argv = words(release, tmp_path / "run", *RUN, *flags)
+    assert finish(start(argv, functools.partial(stop_at, "trainer", "_step", 5, signal.SIGINT))) == 130
+    weights.unlink()
+    assert train(release, tmp_path / "run", *RUN, *flags, "--resume") == 0
+    assert train(release, tmp_path / "run", *RUN, *flags, "--eval_only") == 0
 
 
 def test_a_finished_run_resumes_to_itself_and_restores_what_was_lost(release, tmp_path):

@@ -15,7 +15,9 @@ from PIL import Image
 from small_runs import ALGORITHMS, RULES, SIZES, model_path, prediction_path, read_csv, read_metadata, read_model, relative_files, results, train
 
 from cim_plugin.algorithms import contrastive
+from cim_plugin.algorithms.classifier import RobustClassifier
 from cim_plugin.algorithms.morphing import TransformationNetwork
+from cim_plugin.wilds_runner import trainer
 from cim_plugin.wilds_runner.backbones import SmallCNN
 from cim_plugin.wilds_runner.loading import TrainingOrder
 from cim_plugin.wilds_runner.optimization import make_scheduler
@@ -336,6 +338,40 @@ def test_every_option_changes_the_configuration_and_the_run_ends_well(release, t
     assert {**result["config"], **result["config"]["hyperparameters"]}[flags[0].removeprefix("--")] not in (None, False)
 
 
+@pytest.mark.parametrize("algorithm", ["CIM_VIB", "SCL_E2E"])
+def test_mixed_precision_is_that_of_training_and_evaluation_and_leaves_pixels_and_losses_whole(release, tmp_path, monkeypatch, algorithm):
+    """One process: Fabric's wrapper leaves a method that is not forward to itself."""
+    seen = {"training": set(), "evaluation": set()}
+    loss_terms, forward = RobustClassifier.loss_terms, RobustClassifier.forward
+
+    def spy_loss_terms(self, images, *words):
+        terms = loss_terms(self, images, *words)
+        seen["training"].add((images.dtype, terms.logits.dtype, *{values.dtype for values in terms.losses.values()}))
+        return terms
+
+    def spy_forward(self, images):
+        logits = forward(self, images)
+        if seen["training"]:  # not of what is checked before
+            seen["evaluation"].add((images.dtype, logits.dtype))
+        return logits
+
+    monkeypatch.setattr(RobustClassifier, "loss_terms", spy_loss_terms)
+    monkeypatch.setattr(RobustClassifier, "forward", spy_forward)
+    assert train(release, tmp_path, "--precision", "bf16-mixed", algorithm=algorithm) == 0
+    assert seen == {"training": {(torch.float32, torch.bfloat16, torch.float32)}, "evaluation": {(torch.float32, torch.bfloat16)}}
+
+
+def test_a_full_gpu_is_said_in_one_line(release, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmore")
+
+    monkeypatch.setattr(trainer.Trainer, "_step", full)
+    assert train(release, tmp_path) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "cim-plugin train: error: the GPU's memory is full (CUDA out of memory. Tried to allocate 1 GiB.); give a smaller --batch_size, with another --log_dir"
+    )
+
+
 def test_a_schedule_by_a_metric_waits_for_it_to_rise(configure):
     scheduler = make_scheduler(configure("--scheduler", "ReduceLROnPlateau", "--scheduler_metric_name", "acc_wg"), torch.optim.SGD([torch.zeros(1)], 1.0), 1)
     for epoch in range(30):
@@ -351,6 +387,13 @@ def test_images_without_a_triplet_are_logged(release, tmp_path, monkeypatch):
     assert train(release, tmp_path / "none", algorithm="CIM") == 0
     assert all(float(row["no_triplet"]) == 1 and float(row["L_con"]) == 0 for row in read_csv(tmp_path / "none" / "train_algo.csv"))
     assert "warning: no image had a positive and a negative up to epoch 0, batch 0: L_con was 0" in (tmp_path / "none" / "log.txt").read_text()
+
+
+def test_a_mask_that_lets_everything_through_is_said(release, tmp_path, monkeypatch):
+    network = TransformationNetwork.forward
+    monkeypatch.setattr(TransformationNetwork, "forward", lambda *args: 1 - 1e-6 * network(*args))
+    assert train(release, tmp_path, algorithm="CIM") == 0
+    assert "warning: m is 1 everywhere, so the encoder sees the images as they are" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_mask_that_lets_nothing_through_is_said(release, tmp_path, monkeypatch):

@@ -124,6 +124,12 @@ def test_images_are_standardised_one_by_one(transform):
     torch.testing.assert_close(standardise(images)[2:3], standardise(images[2:3]))
 
 
+@pytest.mark.parametrize("name, target, scale", [("image_resize", None, 0.5), ("image_resize", [40, 20], 1.0)])
+def test_a_crop_larger_than_the_image_is_refused(transform, name, target, scale):
+    with pytest.raises(InputError, match="--additional_train_transform weak cuts .* out of images of .*; give a smaller --target_resolution"):
+        transform(name, target, scale, (32, 32), "weak")
+
+
 def test_a_size_that_stays_open_is_refused(transform):
     with pytest.raises(InputError) as error:
         transform("image_base")
