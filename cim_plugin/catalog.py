@@ -85,7 +85,7 @@ def _choice(default: str, others: tuple[str, ...], help: str) -> Hyperparameter:
 PARTS: dict[str, dict[str, Hyperparameter]] = {
     "morphing": {
         "cim_lambda": _weight(1.0, -2, 1, "weight λ of L_con"),
-        "cim_pairs": _choice("random", ("cross_environment",), "where positives and negatives come from"),
+        "cim_pairs": _choice("random", ("cross_environment",), "positives and negatives: any image of the class and of another one, or the class in another environment and another class in the same one (environment: the domain of DomainBed, the group fields of WILDS without y, the pseudo-environment of --cross_fit)"),
         "cim_targets": _choice("input", ("morphed",), "psi(x) is compared with x+ and x-, or with psi(x+) and psi(x-)"),
         "cim_reading": _choice("distance", ("similarity",), "how the poster's MS(·,·) is read; 'similarity' reverses the sign of L_con"),
         "cim_mask": _choice("shared", ("per_channel",), "one mask for all channels, or one per channel"),

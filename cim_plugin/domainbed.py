@@ -19,7 +19,7 @@ def main() -> None:
     """Run a script of the host under its own name, with our hooks installed."""
     if len(sys.argv) < 2 or sys.argv[1] not in (*SCRIPTS, COMPOSITIONS):
         asked_for_help = sys.argv[1:2] in (["-h"], ["--help"])
-        print(f"usage: python -m cim_plugin.domainbed {{{','.join(SCRIPTS)}}} ... | {COMPOSITIONS}   (each takes --help)", file=sys.stdout if asked_for_help else sys.stderr)
+        print(f"usage: python -m cim_plugin.domainbed {{{','.join(SCRIPTS)}}} ... | {COMPOSITIONS}   (each takes --help; that of train is broken in DomainBed itself)", file=sys.stdout if asked_for_help else sys.stderr)
         raise SystemExit(0 if asked_for_help else 2)
     if sys.argv[1] == COMPOSITIONS and len(sys.argv) > 2:
         asked_for_help = sys.argv[2:] in (["-h"], ["--help"])

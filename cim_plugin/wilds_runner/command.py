@@ -104,8 +104,11 @@ def prepare(config: dict[str, Any], fabric, open_data: Callable[..., Any] | None
     folder = config["log_dir"]
     state = state_to_go_on_from(config)
     by_first_process(fabric, lambda: _check_writable(folder))
+    open_data = open_data or open_dataset
+    if config["download"] and fabric.world_size > 1:
+        by_first_process(fabric, lambda: bool(open_data(config)))  # wilds would write one archive from all of them at once
     with seeded(seed_of(config["seed"], "splits")):
-        data = (open_data or open_dataset)(config)
+        data = open_data(config)
     transform = make_transform(config, data.wilds.original_resolution)
     show = config["progress_bar"] if config["progress_bar"] is not None else sys.stderr.isatty()
     fresh = state is None and not config["eval_only"]

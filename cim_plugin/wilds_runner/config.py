@@ -106,7 +106,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "type": _whole(1),
             "default": None,
             "metavar": "STEPS",
-            "help": "pseudo-environments without labels of groups: four reference models of so many steps (300 in our study) on each half of the training images "
+            "help": "pseudo-environments without labels of groups: four reference models of so many steps (in our study 300 with tiles, 100 without) on each half of the training images "
             "predict the other half; batches are balanced by them, and 'cross_environment' pairs go by them",
         },
         "cross_fit_tiles": {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 MORPHED = {"cim_targets": "morphed", "cim_pairs": "cross_environment"}
 BALANCED = {"environments": "cross_fit", "balanced": True}
-#: m has to cut images out; see docs/study.md for all of these
+#: m has to cut images out; see docs/study/tables.md for all of these
 CUT_OUT = {**MORPHED, "cim_composites": True, "cim_sparsity": 0.5, "cim_mask_stride": 2}
 SPARSE = {**CUT_OUT, "cim_composites": False}
 #: L_con by a similarity that asks for no alignment
@@ -119,7 +119,7 @@ REFERENCES: dict[str, Row] = {
 }
 
 _FOUR = {**BALANCED, "references": References(models=4)}
-#: with the reference models of ``cim-plugin train --cross_fit``
+#: with the reference models of ``cim-plugin train --cross_fit 100 --cross_fit_tiles 1``
 FOUR_MODELS: dict[str, Row] = {
     "ERM, balanced by four models": Row("ERM", **_FOUR),
     "ERM, twice the steps, balanced by four models": Row("ERM", **_FOUR, steps=2.0),
@@ -159,7 +159,7 @@ OWN_NETWORK_RATE: dict[str, Row] = {
 }
 
 _TILES = {**BALANCED, "references": REFERENCES["tiles, 300 steps"].references}
-#: with reference models that see shuffled tiles
+#: with those of ``cim-plugin train --cross_fit 300``, which see shuffled tiles
 OF_TILES: dict[str, Row] = {
     "ERM, balanced by tiles": Row("ERM", **_TILES),
     "ERM, random composites, balanced by tiles": Row("ERM", **_TILES, changes={"random_composites": 0.7}),

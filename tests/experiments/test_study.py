@@ -144,6 +144,15 @@ def _reference_interval(ours: list[float], theirs: list[float]) -> tuple[float, 
     return stats.ttest_rel(ours, theirs).confidence_interval(0.95)
 
 
+def test_a_summary_has_a_line_per_row_and_a_column_per_task():
+    from tables import summary
+
+    worst = {("a", "ERM"): (60.0, 64.0), ("a", "CIM"): (70.0, 75.0), ("b", "CIM"): (80.0,), ("c", "VIB"): (50.0,)}
+    results = {(task, row, seed): _result(value) for (task, row), values in worst.items() for seed, value in enumerate(values)}
+    lines = summary(results, ["a", "b"], ["ERM", "VIB", "CIM"], "ERM", "last").splitlines()
+    assert lines[0] == "| row | a | b |" and lines[2:] == ["| ERM | 62.0 ± 2.8 |  |", "| CIM | 72.5 ± 3.5 (+10.5 ± 6.4) | 80.0 |"]
+
+
 def test_differences_are_paired_and_carry_their_interval():
     from tables import difference
 
@@ -193,9 +202,11 @@ def test_tables_of_a_page_are_what_its_commands_print(tmp_path):
 
 
 def test_every_table_of_the_docs_is_that_of_the_committed_runs(tmp_path):
-    page = tmp_path / "study.md"
-    shutil.copy(ROOT / "docs" / "study.md", page)
-    done = study(tmp_path, ROOT / "docs" / "study", "--page", str(page))
+    pages = [ROOT / "docs" / "study.md", ROOT / "docs" / "study" / "tables.md"]
+    copies = [Path(shutil.copy(page, tmp_path)) for page in pages]
+    done = study(tmp_path, ROOT / "docs" / "study", "--page", *map(str, copies))
     assert done.returncode == 0, done.stderr[-2000:]
-    assert page.read_text() == (ROOT / "docs" / "study.md").read_text(), "scripts/study --page docs/study.md writes the tables anew"
-    assert page.read_text().count("\n`scripts/study --tables") == page.read_text().count("<!-- end of the tables -->") > 3
+    for page, copy in zip(pages, copies):
+        text = copy.read_text()
+        assert text == page.read_text(), "scripts/study --page docs/study.md docs/study/tables.md writes the tables anew"
+        assert text.count("\n`scripts/study --tables") == text.count("<!-- end of the tables -->") > 1

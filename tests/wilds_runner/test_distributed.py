@@ -6,9 +6,11 @@ in float32: two sums of ten images, averaged by all-reduce, instead of one sum o
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +19,7 @@ from small_runs import ALGORITHMS, finish, free_port, read_csv, read_model, rela
 
 from cim_plugin.algorithms.classifier import RobustClassifier
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import trainer
+from cim_plugin.wilds_runner import datasets, trainer
 from cim_plugin.wilds_runner.command import make_fabric
 from cim_plugin.wilds_runner.processes import by_first_process
 
@@ -68,6 +70,29 @@ def test_two_processes_in_mixed_precision_do_not_round_pixels(release, tmp_path)
     """What Fabric gives to a wrapped model it would round before; a child in which that is so fails."""
     statuses = two_processes(words(release, tmp_path / "two", *RUN, "--precision", "bf16-mixed", algorithm="CIM"), tmp_path / "output", _refuse_rounded_pixels)
     assert statuses == [0, 0], (tmp_path / "output.0").read_text()[-2000:]
+
+
+def _note_when_data_is_opened(file: str) -> None:
+    opened = datasets.open_dataset
+
+    def noted(config):
+        with open(file, "a") as notes:
+            notes.write(f"{os.environ['RANK']} opens\n")
+        time.sleep(0.5)
+        data = opened({**config, "download": False})
+        with open(file, "a") as notes:
+            notes.write(f"{os.environ['RANK']} has it\n")
+        return data
+
+    datasets.open_dataset = noted
+
+
+def test_one_process_downloads_before_the_others_look(release, tmp_path):
+    argv = words(release, tmp_path / "two", "--download", "true", "--n_epochs", "1")
+    notes = tmp_path / "notes"
+    assert two_processes(argv, tmp_path / "output", functools.partial(_note_when_data_is_opened, str(notes))) == [0, 0]
+    lines = notes.read_text().splitlines()
+    assert lines[:2] == ["0 opens", "0 has it"] and sorted(lines[2:]) == ["0 has it", "0 opens", "1 has it", "1 opens"]
 
 
 def test_what_fails_in_the_first_process_ends_the_others(monkeypatch):
