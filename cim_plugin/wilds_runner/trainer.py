@@ -45,7 +45,7 @@ class Trainer:
         transform: of its images.
         fabric: Lightning's Fabric, launched.
         cache: (n_images, H, W, C) uint8, the resized images of the whole dataset, or None.
-        fresh: a file will not replace the weights, so pretrained ones are needed.
+        fresh: the run begins here; False where a file will replace the weights, so that no pretrained ones are needed.
     """
 
     def __init__(self, config: dict[str, Any], data: Dataset, transform: Transform, fabric, cache=None, fresh: bool = True):
@@ -357,7 +357,7 @@ class Trainer:
         self.bar.update(self.epoch * len(self.order) + self.batch)
         self.cost_before = state.get("cost", {})
         if "predicted" in state:
-            self._publish(state["predicted"], self.cost_before)
+            self._publish(state["predicted"], self.cost_before or results.cost(self))
 
     def _save(self, state: dict[str, Any]) -> None:
         by_first_process(self.fabric, lambda: checkpoint.save(os.path.join(self.config["log_dir"], checkpoint.STATE), state))
