@@ -15,7 +15,6 @@ from PIL import Image
 from small_runs import ALGORITHMS, RULES, SIZES, model_path, prediction_path, read_csv, read_metadata, read_model, relative_files, results, train
 
 from cim_plugin.algorithms import contrastive
-from cim_plugin.algorithms.classifier import RobustClassifier
 from cim_plugin.algorithms.morphing import TransformationNetwork
 from cim_plugin.wilds_runner import trainer
 from cim_plugin.wilds_runner.backbones import SmallCNN
@@ -336,29 +335,6 @@ def test_every_option_changes_the_configuration_and_the_run_ends_well(release, t
     result = results(tmp_path)
     assert result["status"] == "finished"
     assert {**result["config"], **result["config"]["hyperparameters"]}[flags[0].removeprefix("--")] not in (None, False)
-
-
-@pytest.mark.parametrize("algorithm", ["CIM_VIB", "SCL_E2E"])
-def test_mixed_precision_is_that_of_training_and_evaluation_and_leaves_pixels_and_losses_whole(release, tmp_path, monkeypatch, algorithm):
-    """One process: Fabric's wrapper leaves a method that is not forward to itself."""
-    seen = {"training": set(), "evaluation": set()}
-    loss_terms, forward = RobustClassifier.loss_terms, RobustClassifier.forward
-
-    def spy_loss_terms(self, images, *words):
-        terms = loss_terms(self, images, *words)
-        seen["training"].add((images.dtype, terms.logits.dtype, *{values.dtype for values in terms.losses.values()}))
-        return terms
-
-    def spy_forward(self, images):
-        logits = forward(self, images)
-        if seen["training"]:  # not of what is checked before
-            seen["evaluation"].add((images.dtype, logits.dtype))
-        return logits
-
-    monkeypatch.setattr(RobustClassifier, "loss_terms", spy_loss_terms)
-    monkeypatch.setattr(RobustClassifier, "forward", spy_forward)
-    assert train(release, tmp_path, "--precision", "bf16-mixed", algorithm=algorithm) == 0
-    assert seen == {"training": {(torch.float32, torch.bfloat16, torch.float32)}, "evaluation": {(torch.float32, torch.bfloat16)}}
 
 
 def test_a_full_gpu_is_said_in_one_line(release, tmp_path, capsys, monkeypatch):
