@@ -139,7 +139,7 @@ def _csv_lines(report: Report):
         for row in entry["rows"]:
             for name, value in zip(entry["columns"][1:], row["cells"][1:]):
                 yield {**of_table, "algorithm": row["cells"][0], "quantity": name, "mean": value, "marks": row.get("doubt", "")}
-        yield from ({**of_table, "kind": "note", "marks": note} for note in (*entry["notes"], f"Source: {report.published['source']}"))
+        yield from ({**of_table, "kind": "note", "marks": note} for note in (*entry["notes"], f"Source: {entry.get('source', report.published['source'])}"))
     yield from ({"kind": "left out", "marks": reason} for reason in report.left_out)
 
 

@@ -117,5 +117,5 @@ def _published(entry: dict[str, Any], source: str) -> Sheet:
         reference = f" [{marks.index(row['doubt']) + 1}]" if "doubt" in row else ""
         lines.append([row["cells"][0] + reference, *row["cells"][1:]])
     n_words = sum(not row.replace(".", "").isdigit() for row in entry["rows"][0]["cells"])
-    title, notes = f"PUBLISHED, not measured here: {entry['title']}", [*entry["notes"], f"Source: {source}"]
+    title, notes = f"PUBLISHED, not measured here: {entry['title']}", [*entry["notes"], f"Source: {entry.get('source', source)}"]
     return Sheet(title, entry["columns"], lines, frozenset(), n_words, marks, [], notes, False)

@@ -16,7 +16,7 @@ BASELINE = "ERM"
 ORDER = (*catalog.BASELINES, "GroupDRO", *catalog.ALGORITHMS)  #: of algorithms in tables; others come last
 
 SYNTHETIC = "SYNTHETIC data, made for trying things out: these numbers say nothing about a real data set."
-ADJUSTED = "Waterbirds' own evaluator reports another average, adj_acc_avg, weighted by the groups' shares of the training split; it is not shown."
+ADJUSTED = "The adjusted average is weighted by the groups' shares of the training split (adj_acc_avg of the wilds package); Waterbirds is usually published by it."
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,25 +141,27 @@ def known_rules() -> list[str]:
     return list(dict.fromkeys(rule for host in HOSTS.values() for rule in host.module.RULES))
 
 
-def build(runs: list[Run], rules: Sequence[str] | None = None) -> list[Table]:
+def build(runs: list[Run], rules: Sequence[str] | None = None, gains: tuple[str, ...] = ()) -> list[Table]:
     """One table per data set, host and kind of data.
 
     Args:
         rules: those to show; None, or none of a host's own, shows that host's usual ones.
+        gains: columns of runs of 'cim-plugin train' whose difference to ERM is shown; () shows that of the usual ones.
     """
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.dataset, run.synthetic, run.host].append(run)
-    return [_table(*key, groups[key], rules) for key in sorted(groups)]
+    return [_table(*key, groups[key], rules, gains) for key in sorted(groups)]
 
 
-def _table(dataset: str, synthetic: bool, host_name: str, runs: list[Run], rules: Sequence[str] | None) -> Table:
+def _table(dataset: str, synthetic: bool, host_name: str, runs: list[Run], rules: Sequence[str] | None, gains: tuple[str, ...]) -> Table:
     host = HOSTS[host_name]
+    host = host._replace(gains=gains) if gains and host_name == "wilds" else host
     shown = [rule for rule in rules or () if rule in host.module.RULES] or list(host.module.DEFAULT_RULES)
     finished = [run for run in runs if run.unfinished is None]
     columns = host.columns(finished or runs)
     notes = [*host.notes, *(f"selected by {rule}: {host.module.RULES[rule]}." for rule in shown)]
-    notes += [ADJUSTED] if host_name == "wilds" and dataset == "waterbirds" else []
+    notes += [ADJUSTED] if wilds_runs.ADJUSTED in columns else []
     families = _families(runs, host.splits_by_flags)
     rows = []
     for rule in shown:
@@ -175,8 +177,8 @@ def _table(dataset: str, synthetic: bool, host_name: str, runs: list[Run], rules
     notes += [] if host.splits_by_flags else _uneven_draws(families)
     warnings = [*([SYNTHETIC] if synthetic else []), *_common_marks(rows)]
     memory = sorted({kind for run in finished for kind in run.memory})
-    gains = [name for name in host.gains if any(name in row.gains for row in rows)]
-    return Table(dataset, host_name, synthetic, columns, gains, memory, host.parts_are, rows, warnings, notes)
+    shown_gains = [name for name in host.gains if any(name in row.gains for row in rows)]
+    return Table(dataset, host_name, synthetic, columns, shown_gains, memory, host.parts_are, rows, warnings, notes)
 
 
 #: rules that need a sweep

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ..wilds_runner import defaults
-from ..wilds_runner.config import FLAGS, MAY_DIFFER
+from ..wilds_runner.config import MAY_DIFFER, completed
 from .runs import Curve, Run, Selected, Unreadable, check, fraction, get, own_settings, parse_json, read_text
 
 RESULTS = "results.json"
@@ -26,6 +26,7 @@ RULES = {
 DEFAULT_RULES = ("worst_group", "average")
 WORST_GROUP = ("acc_wg", "acc_worst_region")  #: what the evaluators of the wilds package call worst-group accuracy
 AVERAGES = ("acc_avg", "adj_acc_avg")  #: and what they call average accuracy
+ADJUSTED = "adjusted average"
 SPLIT = "test"
 
 #: flags that do not change what is computed
@@ -86,14 +87,9 @@ def read(folder: str) -> list[Run]:
 
 
 def _flags(algorithm: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Without what follows from the algorithm: group DRO samples its groups equally often, and is still compared with ERM.
-
-    A flag that is younger than the run has its default.
-    """
-    older = {name: keywords["default"] for flags in FLAGS.values() for name, keywords in flags.items() if "default" in keywords}
-    config = {**older, **config}
+    """Without what follows from the algorithm: group DRO samples its groups equally often, and is still compared with ERM."""
     implied = {"distinct_groups": None, **defaults.ALGORITHMS.get(algorithm, defaults.ALGORITHMS[None])}
-    return {name: value for name, value in config.items() if name not in BOOKKEEPING and not (name in implied and value == implied[name])}
+    return {name: value for name, value in completed(config).items() if name not in BOOKKEEPING and not (name in implied and value == implied[name])}
 
 
 def _circumstances(record: dict[str, Any], path: str) -> dict[str, str]:
@@ -118,6 +114,8 @@ def _chosen(record: dict[str, Any], where: str, config: dict[str, Any]) -> dict[
     for name in WORST_GROUP:
         if name in metrics:
             values["worst group"] = fraction(metrics[name], f"{where}: metric {name!r}")
+    if "adj_acc_avg" in metrics:
+        values[ADJUSTED] = fraction(metrics["adj_acc_avg"], f"{where}: metric 'adj_acc_avg'")
     special = config.get("val_metric")
     if isinstance(special, str) and special in metrics and special not in (*WORST_GROUP, *AVERAGES):
         values[special] = check(metrics[special], float, f"{where}: metric {special!r}")

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import InputError
 from .backbones import read_checkpoint
+from .config import completed
 
 STATE = "state.pth"
 
@@ -88,6 +89,6 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
 
 
 def difference(before: dict[str, Any], config: dict[str, Any], names: Iterable[str]) -> str | None:
-    """The first of these values that a run had otherwise, in words; compared as JSON keeps them."""
-    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(config))
+    """The first of these values that a run had otherwise, in words; compared as JSON keeps them. What is younger than the run had its default."""
+    before, now = json.loads(json.dumps(completed(before))), json.loads(json.dumps(config))
     return next((f"{name} {before.get(name)!r}, now it is {now[name]!r}" for name in names if before.get(name) != now[name]), None)

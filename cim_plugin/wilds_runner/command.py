@@ -213,8 +213,7 @@ def _train(trainer) -> int:
         return 128 + received[0]
     except (NotFinite, torch.cuda.OutOfMemoryError) as error:
         trainer.bar.close()
-        full = f"the GPU's memory is full ({str(error).splitlines()[0]}); give a smaller --batch_size, with another --log_dir"
-        print(f"cim-plugin train: error: {error if isinstance(error, NotFinite) else full}", file=sys.stderr)
+        print(f"cim-plugin train: error: {in_words(error)}", file=sys.stderr)
         return 1
     finally:
         trainer.bar.close()
@@ -223,6 +222,15 @@ def _train(trainer) -> int:
     if trainer.fabric.global_rank == 0:
         print_summary(trainer)
     return 0
+
+
+def in_words(error: Exception) -> str:
+    """What ended a run, and what to do."""
+    import torch
+
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return f"the GPU's memory is full ({str(error).splitlines()[0]}); give a smaller --batch_size, with another folder"
+    return str(error)
 
 
 def _resume_command() -> str:
@@ -279,7 +287,6 @@ NETWORK_AND_SPLITS = ("transform", "target_resolution", "resize_scale", "hyperpa
 
 def _check_same_network(config: dict[str, Any], path: str) -> None:
     """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else; predictions of other splits would replace the run's."""
-    from .. import catalog
     from . import checkpoint
 
     if not os.path.exists(path):
@@ -287,7 +294,6 @@ def _check_same_network(config: dict[str, Any], path: str) -> None:
     try:
         with open(path) as file:
             before = dict(json.load(file)["config"])
-        before["hyperparameters"] = catalog.complete(config["algorithm"], before["hyperparameters"])  # the run may be older than a hyperparameter
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"--eval_only: {path} is damaged ({error!r}), so it cannot be seen whether this is the network that was trained; move it away") from error
     if differs := checkpoint.difference(before, config, NETWORK_AND_SPLITS):

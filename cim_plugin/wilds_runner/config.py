@@ -81,7 +81,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "version": {"help": "release of the dataset; the newest by default"},
         "frac": {"type": _fraction, "default": 1.0, "help": "use this fraction of every split, for trying things out"},
         "transform": {"choices": TRANSFORMS, "help": "how images are made the same size"},
-        "additional_train_transform": {"choices": ("randaugment", "weak"), "help": "random augmentation of training images"},
+        "additional_train_transform": {"choices": ("randaugment", "weak", "resized_crop"), "help": "random augmentation of training images: flip and crop, and RandAugment after it; or flip and RandomResizedCrop, which WILDS does not have"},
         "target_resolution": {"type": _whole(1), "nargs": "+", "help": "height and width that images are resized to"},
         "resize_scale": {"type": _number(0, True), "help": "for image_resize*: size relative to the original resolution"},
         "randaugment_n": {"type": _whole(1), "help": "operations per image of randaugment, torchvision's RandAugment; 2 by default"},
@@ -195,6 +195,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", **{**entry.flag, "help": entry.flag["help"] + SAID})
 
 
+_DEFAULTS = {name: keywords["default"] for flags in FLAGS.values() for name, keywords in flags.items() if "default" in keywords}
+
 SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the help has the default already
 
 
@@ -204,6 +206,13 @@ def _described(keywords: dict[str, Any]) -> dict[str, Any]:
     default = keywords.get("default", {})
     text = "off" if default is None else "set by dataset, algorithm and model" if default in ({}, []) else default
     return {**keywords, "help": f"{keywords['help']} (default: {text})" + SAID}
+
+
+def completed(before: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run that may be older than a flag or a hyperparameter: it was trained as their defaults are."""
+    own = before.get("hyperparameters")
+    hyperparameters = {"hyperparameters": catalog.complete(before.get("algorithm"), own)} if isinstance(own, dict) else {}
+    return {**_DEFAULTS, **before, **hyperparameters}
 
 
 def make_config(args: argparse.Namespace) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def _augment(config: dict[str, Any], size) -> Callable | None:
     if config["transform"] == "rxrx1":
         steps += [RandomRightAngle(), T.RandomHorizontalFlip()]
     if config["additional_train_transform"] is not None:
-        steps += [T.RandomHorizontalFlip(), T.RandomCrop(size)]
+        crop = T.RandomResizedCrop if config["additional_train_transform"] == "resized_crop" else T.RandomCrop
+        steps += [T.RandomHorizontalFlip(), crop(size)]
     if config["additional_train_transform"] == "randaugment":
         steps.append(T.RandAugment(config["randaugment_n"]))
     return T.Compose(steps) if steps else None

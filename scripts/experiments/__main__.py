@@ -12,12 +12,13 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 from docs_page import refresh
 from figures import draw_curves, draw_differences, draw_masks
 from rows import GROUPS, ROWS, References
 from runs import Run, chosen, masks_of, needed, read, train_one
+from search import LEARNING_RATES
 from tables import Results, draws_table, references, summary, table
 from tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
 from tqdm import tqdm
@@ -48,13 +49,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--search", type=int, default=1, help="draws of hyperparameters per row, task and seed, of which the best by --rule on validation data counts; 1: the defaults"
     )
+    parser.add_argument("--draw", type=int, help="this draw only, whose learning rate is the same for all rows, instead of a choice; counted from 0")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
     parser.add_argument("--mnist", type=Path, default=mnist_folder(), help="folder of MNIST's four .gz files")
     parser.add_argument("--pacs", type=Path, default=beside("PACS"), help="folder of PACS's domains, with ../weights of a SqueezeNet")
     parser.add_argument("--output_dir", type=Path, default=Path("docs/study"), help="a file per finished run")
     parser.add_argument("--rule", choices=RULES, default=RULES[0], help="selection rule of the tables; all are kept")
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
-    parser.add_argument("--summary", action="store_true", help="one table for all tasks, with the difference to the first of --against")
+    parser.add_argument("--summary", action="store_true", help="one table for all tasks, with the difference to the first of --against that a task has")
     parser.add_argument("--page", nargs="+", type=Path, help="pages of the docs, whose tables are written anew: what every line `scripts/study --tables ...`: in them prints; trains nothing")
     parser.add_argument("--curves", type=Path, help="a folder for a picture of each task's curves")
     parser.add_argument("--differences", type=Path, help="a file for a picture of the tables' differences, to the first row of --against that a task has")
@@ -78,6 +80,8 @@ def study_and_tables(args: argparse.Namespace) -> str:
         raise InputError(f"--jobs {args.jobs} is no number of processes; give 1 or more")
     if args.search > 1 and args.rule in ("last", "oracle"):
         raise InputError(f"--rule {args.rule} cannot choose hyperparameters on validation data; leave it or --search out")
+    if args.draw is not None and (args.draw < 0 or args.search > 1):
+        raise InputError(f"--draw {args.draw} is one draw, counted from 0, without a choice; leave --search out" if args.draw >= 0 else f"--draw {args.draw} is none; draws are counted from 0")
     rows, args.against = known_rows(args.rows), known_rows(args.against)
     searched = study(args, list(dict.fromkeys([*rows, *args.against] if args.tables else rows)))
     runs = chosen(args.output_dir, searched, args.rule) if args.search > 1 else searched
@@ -94,7 +98,12 @@ def study_and_tables(args: argparse.Namespace) -> str:
             if of_task:
                 images = next(iter(of_task.values()))[0]
                 draw_masks(images, {row: mask for row, (_, mask) in of_task.items()}, f"{task}, seed {FIRST_SEED}: x, and m of every row", args.masks / f"{task}.png")
-    return tables(args, rows, results, [read(args.output_dir, [run for run in searched if run.draw == number]) for number in range(args.search)])
+    return tables(args, rows, results, [read(args.output_dir, [run for run in searched if run.draw == number]) for number in draws(args)])
+
+
+def draws(args: argparse.Namespace) -> Sequence[int]:
+    """Their numbers."""
+    return range(args.search) if args.draw is None else [args.draw]
 
 
 def known_rows(words: list[str]) -> list[str]:
@@ -108,7 +117,7 @@ def known_rows(words: list[str]) -> list[str]:
 def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
     """All runs that are asked for; those that are not done are trained on all cores, first what other runs need."""
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
-    runs = [Run(task, row, seed, args.steps, number) for seed in seeds for number in range(args.search) for task in args.tasks for row in rows]
+    runs = [Run(task, row, seed, args.steps, number) for seed in seeds for number in draws(args) for task in args.tasks for row in rows]
     for part in (needed(runs), runs):
         left = [run for run in dict.fromkeys(part) if not run.file(args.output_dir).exists()]
         if left and not args.tables:
@@ -131,12 +140,14 @@ def on_all_cores(args: argparse.Namespace, work: Callable[..., Any], runs: list[
 def tables(args: argparse.Namespace, rows: list[str], results: Results, by_draw: list[Results]) -> str:
     """Markdown: of every task that has results."""
     parts = [f"Test accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% interval."]
+    if args.draw is not None:
+        parts[0] += f" All rows at the learning rate {LEARNING_RATES[args.draw % len(LEARNING_RATES)]:g}, draw {args.draw}."
     if args.search > 1:
         parts[0] += f" Of every seed the draw of hyperparameters with the best {args.rule} on its validation data counts"
         parts[0] += "." if args.summary else "; below, the test worst group of every draw, and in brackets how many seeds chose it."
     if args.summary:
-        parts[0] += f" Worst group, in brackets its difference to {args.against[0]}; {args.seeds} seeds at most."
-        return "\n\n".join([*parts, summary(results, args.tasks, rows, args.against[0], args.rule)])
+        parts[0] += f" Worst group, in brackets its difference to {' or '.join(args.against)}; {args.seeds} seeds at most."
+        return "\n\n".join([*parts, summary(results, args.tasks, rows, args.against, args.rule)])
     for task in args.tasks:
         if any((task, row) == (t, r) for t, r, _ in results for row in rows):
             parts += [f"### {task}", table(results, task, rows, args.against, args.rule)]

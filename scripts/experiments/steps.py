@@ -17,7 +17,7 @@ from cim_plugin.algorithms.morphing import TransformationNetwork
 CHANGES = {
     "detached": "the classifier's gradient does not reach the transformation network",
     "free_mask": "m is softplus, unbounded above, instead of a sigmoid",
-    "network_learning_rate": "the transformation network's own",
+    "network_learning_rate": "the transformation network's own, in the optimizer of all weights: with its schedule, which cim_learning_rate does not have",
     "sgd": "SGD with momentum 0.9 instead of AdamW: 'all', or 'encoder' where the transformation network has its own Adam, as the package does",
     "mask_bias": "added to the last bias of the network at the start: 2 makes m start at 0.88",
     "margin": "L_con is relu(margin + d(psi, x+) - d(psi, x-))",

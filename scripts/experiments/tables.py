@@ -63,13 +63,14 @@ def table(results: Results, task: str, rows: Iterable[str], against: Iterable[st
     return "\n".join(lines)
 
 
-def summary(results: Results, tasks: Iterable[str], rows: Iterable[str], other: str, rule: str) -> str:
-    """Markdown: rows against tasks, the test worst group and in brackets its difference to the row ``other``; a line per row that has results."""
+def summary(results: Results, tasks: Iterable[str], rows: Iterable[str], against: Iterable[str], rule: str) -> str:
+    """Markdown: rows against tasks, the test worst group and in brackets its difference to the first row of ``against`` that the task has; a line per row that has results."""
     tasks = list(tasks)
+    others = [next((row for row in against if values_of(results, task, row, rule)), None) for task in tasks]
     lines = ["| row | " + " | ".join(tasks) + " |", "|---|" + "---|" * len(tasks)]
     for row in rows:
         of_tasks = [values_of(results, task, row, rule) for task in tasks]
-        gains = [difference(values, values_of(results, task, other, rule)) if row != other else "" for values, task in zip(of_tasks, tasks)]
+        gains = [difference(values, values_of(results, task, other, rule)) if other not in (row, None) else "" for values, task, other in zip(of_tasks, tasks, others)]
         if any(of_tasks):
             cells = [spread(values.values()) + (f" ({gain})" if gain else "") if values else "" for values, gain in zip(of_tasks, gains)]
             lines.append("| " + " | ".join([row, *cells]) + " |")

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
-from cim_plugin.algorithms.own_adam import with_own_adam
 from cim_plugin.wilds_runner.cross_fit import pseudo_groups, shuffle_tiles
 from cim_plugin.wilds_runner.results import versions
 
@@ -95,8 +94,8 @@ def fit(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
     classifier = build(task, row, seed, mask_mean)
     optimizer = host_optimizer(classifier, row)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    if row.changes.get("sgd") == "encoder":
-        optimizer = with_own_adam(optimizer, classifier.morphing, 0.0)
+    if row.changes.get("sgd") != "all":
+        optimizer = catalog.optimizer(optimizer, classifier, catalog.complete(row.algorithm, row.hyperparameters))
     groups = _cells(train.labels, train.environments) if row.algorithm == "groupDRO" else None
     chances = _chances(row, train, environments, groups)
     rng = np.random.default_rng([seed, 1])
@@ -126,10 +125,9 @@ def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module
     train = task.splits["train"]
     channels, side = train.images.shape[1], train.images.shape[2]
     torch.manual_seed(seed)
-    values = {name: entry.default for name, entry in catalog.hyperparameters(row.algorithm).items()} | row.hyperparameters
     classifier = catalog.build(
         row.algorithm,
-        values,
+        catalog.complete(row.algorithm, row.hyperparameters),
         encoder=nn.Sequential(Standardise(), task.make_encoder()),
         n_features=task.n_features,
         make_head=lambda n: nn.Linear(n, task.n_classes),

@@ -78,12 +78,11 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     defaults.DATASETS[dataset] = DEFAULTS
     given = [*(QUICK if args.quick else []), *words]
     configs = configurations(dataset, args.data.absolute(), folder / dataset, args.algorithms, [0] if args.quick else args.seeds, given)
-    if train(configs, partial(prepare, source=args.data, most=most)):
-        return 1
+    status = train(configs, partial(prepare, source=args.data, most=most))
     without = _why_without_domainbed(args)
     tables = partial(show, folder, (*RULES, *sweep.RULES), None, columns)
     if without:
-        tables()
+        tables(failed=bool(status))
     else:
         write_raw(digits, folder / "data" / "MNIST" / "raw")
         sweep.sweep("ColoredMNIST", 3, folder / "data", folder / "DomainBed", args, tables)
@@ -92,7 +91,7 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
         print(f"scikit-learn's digits stand in: there is no MNIST in {args.data}.")
     if without:
         print(f"DomainBed's ColoredMNIST was left out: {without}.")
-    return 0
+    return status
 
 
 def _why_without_domainbed(args: argparse.Namespace) -> str:
@@ -162,9 +161,9 @@ def colour(digits: Digits, rng: np.random.Generator) -> tuple[np.ndarray, Tensor
     return images, labels, backgrounds, splits
 
 
-def columns(parts: dict[str, float]) -> dict[str, float]:
-    """Accuracy per kind of background."""
-    return {name.removeprefix(f"{FIELD}:"): value for name, value in parts.items()}
+def columns(values: dict[str, float], parts: dict[str, float]) -> dict[str, float]:
+    """With the accuracy per kind of background."""
+    return values | {name.removeprefix(f"{FIELD}:"): value for name, value in parts.items()}
 
 
 def write_raw(digits: Digits, folder: Path) -> None:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
+import sys
 from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from cim_plugin.data.check import USABLE, examine
+from cim_plugin.data.releases import RELEASES
+from cim_plugin.errors import InputError
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -34,9 +43,40 @@ def add_seeds(parser: argparse.ArgumentParser) -> None:
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n_hparams", type=int, default=20, help="hyperparameter draws of DomainBed's sweep")
     parser.add_argument("--n_trials", type=int, default=3, help="trials of DomainBed's sweep")
+    parser.add_argument("--keep_models", action="store_true", help="keep the model of every job of it; otherwise they are deleted when their job is done, as no table needs them")
     parser.add_argument("--steps", type=int, help="of every run of it; the data set's own number, 5001, if not given")
 
 
 def folder(args: argparse.Namespace, name: str) -> Path:
     """Where an experiment keeps its runs: absolute, quick ones apart."""
     return (args.output_dir / "quick" / name if args.quick else args.output_dir / name).absolute()
+
+
+def check_data(name: str, root: Path) -> str:
+    """What is there of a data set, in words, also where it is unlike the published release.
+
+    Raises:
+        InputError: it is not there or incomplete.
+    """
+    finding = examine(RELEASES[name], root)
+    if finding.state not in USABLE:
+        raise InputError(f"{name} is {finding.state}: {finding.words}")
+    return f"{name}: {finding.words}"
+
+
+def announce(quick: bool, *lines: str) -> None:
+    """What the user should know before hours of training."""
+    if not quick and not torch.cuda.is_available():
+        lines += ("warning: torch sees no GPU: this trains on the CPU, for weeks; --quick shows that everything runs",)
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def lock(file: TextIO) -> int:
+    """The number of the file, which is locked until every process that holds it has ended.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file.fileno()

@@ -6,13 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import Callable, Iterable, NamedTuple
 
+from cim_plugin.errors import InputError
 from cim_plugin.report import reading
 from cim_plugin.report.formats import TEXT
 from cim_plugin.report.runs import Run
 from cim_plugin.report.sheets import Sheet, make_report
 from cim_plugin.report.tables import build
 
-Columns = Callable[[dict[str, float]], dict[str, float]]  #: accuracy per part of the test split -> columns of the table
+Columns = Callable[[dict[str, float], dict[str, float]], dict[str, float]]  #: usual columns of a table, accuracy per part of the test split -> columns
 
 
 class Page(NamedTuple):
@@ -25,17 +26,27 @@ class Page(NamedTuple):
         return self.shown
 
 
-def show(folder: Path, rules: Iterable[str], published: str | None, columns: Columns | None = None) -> None:
+def show(folder: Path, rules: Iterable[str], published: str | None, columns: Columns | None = None, gains: tuple[str, ...] = (), failed: bool = False) -> None:
     """Print the tables of all runs below ``folder``.
 
     Args:
         rules: selection rules to show.
         published: how the title of the poster's table begins; None where it prints none.
-        columns: further columns for runs of 'cim-plugin train'.
+        columns: those of runs of 'cim-plugin train', if they are others.
+        gains: of which of them the difference to ERM is shown, if of others.
+        failed: runs have failed, perhaps all; without any to show nothing is printed.
+
+    Raises:
+        InputError: there is no run.
     """
-    found = reading.find([str(folder)])
+    try:
+        found = reading.find([str(folder)])
+    except InputError:
+        if failed:
+            return
+        raise
     runs = [_with_columns(run, columns) if columns is not None and run.host == "wilds" else run for run in found.runs]
-    report = make_report(found, build(runs, list(rules)), published is not None)
+    report = make_report(found, build(runs, list(rules), gains), published is not None)
     sheets = report.sheets()
     if published is not None:
         n_measured = len(report.tables)
@@ -45,6 +56,5 @@ def show(folder: Path, rules: Iterable[str], published: str | None, columns: Col
 
 
 def _with_columns(run: Run, columns: Columns) -> Run:
-    further = {rule: columns(chosen["parts"]) if chosen["parts"] else {} for rule, chosen in run.measured.items()}
-    measured = {rule: {**chosen, "values": {**chosen["values"], **further[rule]}} for rule, chosen in run.measured.items()}
+    measured = {rule: {**chosen, "values": columns(chosen["values"], chosen["parts"])} if chosen["parts"] else chosen for rule, chosen in run.measured.items()}
     return dataclasses.replace(run, measured=measured)

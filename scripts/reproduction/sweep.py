@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import importlib.util
 import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Callable, Sequence, TextIO
 
+from options import lock
 from tqdm import tqdm
 
 from cim_plugin import autoload
@@ -22,6 +21,7 @@ from cim_plugin.errors import InputError
 ALGORITHMS = ("ERM", "GroupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB")
 RULES = ("training_domain", "leave_one_out", "oracle")
 LOG = "sweep.txt"
+POLL = 5  #: seconds; a sweep has thousands of folders, perhaps over a network
 QUICK_STEPS = 2  #: of a job
 QUICK_ALGORITHMS = ("ERM", "CIM_VIB")  #: a job starts an interpreter and dozens of loaders; CIM_VIB has every part of ours
 
@@ -34,13 +34,13 @@ def has_domainbed() -> bool:
 
 
 def sweep(
-    dataset: str, n_environments: int, data_dir: Path, folder: Path, args: argparse.Namespace, show: Callable[[], None], hparams: dict[str, Any] | None = None
+    dataset: str, n_environments: int, data_dir: Path, folder: Path, args: argparse.Namespace, show: Callable[..., None], hparams: dict[str, Any] | None = None
 ) -> None:
     """Launch the jobs that are not done: every environment held out, and every pair; with --quick two algorithms and no pairs.
 
     Args:
-        args: algorithms, n_hparams, n_trials, steps and quick.
-        show: prints the tables, also of the other jobs where some failed.
+        args: algorithms, n_hparams, n_trials, steps, keep_models and quick.
+        show: prints the tables, also of the other jobs where some failed, which it is told by ``failed``.
         hparams: overrides of DomainBed's hyperparameters.
 
     Raises:
@@ -48,7 +48,7 @@ def sweep(
     """
     if args.quick:
         algorithms = [name for name in args.algorithms if name in QUICK_ALGORITHMS] or args.algorithms[:1]
-        args = argparse.Namespace(algorithms=algorithms, n_hparams=1, n_trials=1, steps=QUICK_STEPS, quick=True)
+        args = argparse.Namespace(algorithms=algorithms, n_hparams=1, n_trials=1, steps=QUICK_STEPS, keep_models=args.keep_models, quick=True)
     n_held_out = n_environments if args.quick else n_environments * (n_environments + 1) // 2
     n_jobs = len(args.algorithms) * n_held_out * args.n_hparams * args.n_trials
     words = flags(dataset, data_dir, folder, args, hparams or {})
@@ -58,22 +58,20 @@ def sweep(
         locks = [_lock(stack.enter_context(open(folder / f"{name}.lock", "w"))) for name in args.algorithms]
         log, bar = stack.enter_context(open(folder / LOG, "a")), stack.enter_context(tqdm(total=n_jobs, unit="job", dynamic_ncols=True))
         for command in ("delete_incomplete", "launch"):
-            failed = _call([sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words], log, locks, Jobs(folder, args.algorithms), bar)
+            failed = _call([sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words], log, locks, Jobs(folder, args.algorithms, args.keep_models), bar)
             if failed:
                 break
-    with contextlib.suppress(InputError) if failed else contextlib.nullcontext():  # perhaps all failed
-        show()
+    show(failed=bool(failed))
     if failed:
         raise InputError(f"jobs of DomainBed's sweep failed, {folder / LOG} says why; the same command does them again")
 
 
 def _lock(file: TextIO) -> int:
-    """The number of the file, locked until this process and the sweep that it is handed to have ended: a sweep goes on where only this process is killed."""
+    """For the sweep as well, which goes on where only this process is killed."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock(file)
     except BlockingIOError as error:
         raise InputError(f"{file.name} is locked: a sweep of that algorithm is running in this folder; wait until it ends, or end it") from error
-    return file.fileno()
 
 
 def _check_same(folder: Path, setting: dict[str, Any]) -> None:
@@ -96,10 +94,14 @@ def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, 
 
 
 class Jobs:
-    """Those of some algorithms that are done; other sweeps may have theirs in the same folder."""
+    """Those of some algorithms that are done; other sweeps may have theirs in the same folder.
 
-    def __init__(self, folder: Path, algorithms: Sequence[str]):
-        self.folder, self.algorithms = folder, algorithms
+    The model of a job that is done is deleted unless they are to be kept: of VLCS they are about 94 MB each, and a sweep whose
+    disk is full fails job by job after hours of training.
+    """
+
+    def __init__(self, folder: Path, algorithms: Sequence[str], keep_models: bool):
+        self.folder, self.algorithms, self.keep_models = folder, algorithms, keep_models
         self.ours: dict[Path, bool] = {}
 
     def __len__(self) -> int:
@@ -107,6 +109,8 @@ class Jobs:
             if path not in self.ours:
                 with open(path.with_name("results.jsonl")) as file:
                     self.ours[path] = json.loads(file.readline())["args"]["algorithm"] in self.algorithms
+                if self.ours[path] and not self.keep_models:
+                    path.with_name("model.pkl").unlink(missing_ok=True)
         return sum(self.ours.values())
 
 
@@ -115,13 +119,14 @@ def _call(command: list[str], log: TextIO, locks: list[int], jobs: Jobs, bar: tq
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=locks)
     try:
         while True:
-            status = process.poll()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=POLL)
+            status = process.returncode
             done = min(bar.total, len(jobs))
             if done != bar.n:
                 bar.update(done - bar.n)
             if status is not None:
                 return status
-            time.sleep(0.5)
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)  # a terminal has sent it already, other senders have not
         process.wait()

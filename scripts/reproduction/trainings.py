@@ -11,10 +11,11 @@ import threading
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
-from options import Parser
+from options import Parser, lock
 
 from cim_plugin import catalog
 from cim_plugin.errors import InputError, NotFinite
+from cim_plugin.wilds_runner.checkpoint import difference
 from cim_plugin.wilds_runner.config import MAY_DIFFER, add_arguments, make_config
 
 RESULTS = "results.json"
@@ -38,7 +39,7 @@ def configurations(name: str, root: Path, folder: Path, algorithms: Iterable[str
     """
     taken = [word for word in words if word.partition("=")[0] in OURS]
     if taken:
-        raise InputError(f"{taken[0]} cannot be given: this command chooses its runs and trains one at a time; share --seeds out to use several GPUs")
+        raise InputError(f"{taken[0]} cannot be given: this command chooses its runs and trains one at a time; start it once per GPU, with CUDA_VISIBLE_DEVICES, to use several")
     parser = Parser(prog="cim-plugin train")
     add_arguments(parser)
     algorithms = list(algorithms)
@@ -64,19 +65,18 @@ def is_finished(config: Config) -> bool:
     if not path.exists():
         return False
     record = json.loads(path.read_text())
-    before, now = record["config"], json.loads(json.dumps(config))
-    for name in now:
-        if name not in MAY_DIFFER and before.get(name) != now[name]:
-            fix = "repeat its flags or choose another --output_dir"
-            raise InputError(f"{path.parent} holds a run with {name} {before.get(name)!r}, now it is {now[name]!r}; {fix}")
+    if differs := difference(record["config"], config, [name for name in config if name not in MAY_DIFFER]):
+        raise InputError(f"{path.parent} holds a run with {differs}; repeat its flags or choose another --output_dir")
     return record["status"] == "finished"
 
 
 def train(configs: list[Config], prepare: Prepare) -> int:
-    """Train what is not finished, one run after the other. Exit status 1 where one failed, having said why, else 0.
+    """Train what is not finished, one run after the other. Exit status 1 where some failed, having said why, else 0.
 
-    A process of its own per run, so that the peak memory in results.json is that of the run.
+    A process of its own per run, so that the peak memory in results.json is that of the run. A run that another command is
+    training is left to it, so that several commands, each with a GPU, share the runs of a folder.
     """
+    status = 0
     left = [config for config in configs if not is_finished(config)]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED_ONCE)
@@ -93,13 +93,27 @@ def train(configs: list[Config], prepare: Prepare) -> int:
         if process.exitcode < 0:
             name = signal.Signals(-process.exitcode).name
             print(f"{config['algorithm']}, seed {config['seed']}: error: ended by {name}, as where memory is short; the same command goes on", file=sys.stderr)
-        if process.exitcode:
-            return 1
-    return 0
+        status = status or int(process.exitcode != 0)
+    return status
 
 
 def _train_one(prepare: Prepare, config: Config) -> None:
-    from cim_plugin.wilds_runner.command import make_fabric
+    run = f"{config['algorithm']}, seed {config['seed']}"
+    os.makedirs(os.path.dirname(config["log_dir"]), exist_ok=True)
+    with open(f"{config['log_dir']}.lock", "w") as file:
+        try:
+            lock(file)
+        except BlockingIOError:
+            print(f"{run}: left to the command that is training it", file=sys.stderr)
+            return
+        if not is_finished(config):  # by another command, meanwhile
+            _train_locked(prepare, config, run)
+
+
+def _train_locked(prepare: Prepare, config: Config, run: str) -> None:
+    import torch
+
+    from cim_plugin.wilds_runner.command import in_words, make_fabric
     from cim_plugin.wilds_runner.trainer import Stopped
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # log.txt has it all
@@ -114,8 +128,8 @@ def _train_one(prepare: Prepare, config: Config) -> None:
         trainer.bar.close()
     except (Stopped, KeyboardInterrupt):
         sys.exit(130)
-    except (InputError, NotFinite) as error:
-        print(f"{config['algorithm']}, seed {config['seed']}: error: {error}", file=sys.stderr)
+    except (InputError, NotFinite, torch.cuda.OutOfMemoryError) as error:
+        print(f"{run}: error: {in_words(error)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -11,7 +11,6 @@ import options
 from showing import show
 from sweep import ALGORITHMS, RULES, has_domainbed, sweep
 
-from cim_plugin.data.check import USABLE, examine
 from cim_plugin.data.images import SUFFIXES
 from cim_plugin.data.releases import RELEASES
 from cim_plugin.errors import InputError
@@ -42,14 +41,14 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
         raise InputError(f"unrecognized arguments: {' '.join(words)}; see --help")
     if not has_domainbed():
         raise InputError("DomainBed is not found; 'cim-plugin get-domainbed' fetches it, or set DOMAINBED_HOME to a checkout")
-    finding = examine(RELEASE, args.data)
-    if finding.state not in USABLE:
-        raise InputError(f"VLCS is {finding.state}: {finding.words}")
+    found = options.check_data("VLCS", args.data)
     hparams = {**(PUBLISHED_SETUP if args.published_setup else {}), **(QUICK if args.quick else {})}
     _fetch_weights(hparams)
     folder = options.folder(args, name)
     data = _few_images(args.data, folder / "data") if args.quick else args.data.absolute()
+    options.announce(args.quick, found)
     sweep("VLCS", len(RELEASE.needs), data, folder, args, functools.partial(show, folder, RULES, "VLCS"), hparams)
+    print(f"\nDomainBed's hyperparameters, but for {hparams}." if hparams else "\nDomainBed's present hyperparameters; its published rows are of --published-setup.")
     return 0
 
 

@@ -84,6 +84,8 @@ def test_compare_reads_the_studys_runs(quick, capsys):
         (["--rows", "ERN"], "row 'ERN' is unknown"),
         (["--jobs", "0"], "--jobs 0 is no number of processes; give 1 or more"),
         (["--search", "2", "--rule", "last"], "--rule last cannot choose hyperparameters on validation data"),
+        (["--search", "2", "--draw", "1"], "--draw 1 is one draw, counted from 0, without a choice; leave --search out"),
+        (["--draw", "-1"], "--draw -1 is none; draws are counted from 0"),
         (["--tables", "--differences", "nothing.png"], "nothing.png would be empty: no task has results of a row of --against"),
         (["--mnist", "nowhere"], "nowhere/train-images-idx3-ubyte.gz is not there; name the folder of MNIST's four .gz files"),
     ],
@@ -135,6 +137,9 @@ def test_a_search_trains_the_chosen_draw(mnist, tmp_path):
     assert f"| ERM | {tested[0]} | {tested[1]} |" in done.stdout and "| row | draw 0: lr 0.003 | draw 1: lr 0.01 |" in done.stdout
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("| ERM | 1 |"))
     assert line.split("|")[4].strip() == tested[winner].split()[0]
+    done = study(mnist, tmp_path, "--quick", "--rows", "ERM", "--draw", "1", "--rule", "last")
+    last = json.loads((tmp_path / "quick" / files[1]).read_text())["selection"]["last"]["splits"]["test"]["metrics"]["acc_wg"]
+    assert "All rows at the learning rate 0.01, draw 1." in done.stdout and f"| {100 * last:.1f} |" in done.stdout
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -149,7 +154,7 @@ def test_a_summary_has_a_line_per_row_and_a_column_per_task():
 
     worst = {("a", "ERM"): (60.0, 64.0), ("a", "CIM"): (70.0, 75.0), ("b", "CIM"): (80.0,), ("c", "VIB"): (50.0,)}
     results = {(task, row, seed): _result(value) for (task, row), values in worst.items() for seed, value in enumerate(values)}
-    lines = summary(results, ["a", "b"], ["ERM", "VIB", "CIM"], "ERM", "last").splitlines()
+    lines = summary(results, ["a", "b"], ["ERM", "VIB", "CIM"], ["VIB", "ERM"], "last").splitlines()
     assert lines[0] == "| row | a | b |" and lines[2:] == ["| ERM | 62.0 ± 2.8 |  |", "| CIM | 72.5 ± 3.5 (+10.5 ± 6.4) | 80.0 |"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import statistics
 import subprocess
@@ -93,6 +94,16 @@ def test_cim_local_runs_every_job_with_this_interpreter_and_says_how_many_failed
     assert done.stdout.count('"L_con"') == 1  # the second ran
     assert "error: cim_lambda=-1" in done.stderr
     assert "cim_local: 1 of 2 jobs failed" in done.stderr and "delete_incomplete" in done.stderr.splitlines()[-1]
+
+
+def test_cim_local_keeps_every_visible_gpu_busy_with_one_job(tmp_path):
+    """Two jobs that wait for each other end only where both run at once."""
+    meet = "import os, pathlib, time; gpu = os.environ['CUDA_VISIBLE_DEVICES']; pathlib.Path(gpu).touch()\nwhile not (pathlib.Path('3').exists() and pathlib.Path('5').exists()): time.sleep(0.05)"
+    jobs = [shlex.join([sys.executable, "-c", meet])] * 2 + [shlex.join([sys.executable, "-c", "raise SystemExit(3)"])]
+    code = f"import torch; torch.cuda.device_count = lambda: 2\nfrom domainbed import command_launchers\ncommand_launchers.REGISTRY['cim_local']({jobs!r})"
+    done = forked_host.run(SMALL_HOST, "-c", code, cwd=tmp_path, CUDA_VISIBLE_DEVICES="3,5,7")
+    assert done.returncode == 1 and "cim_local: 1 of 3 jobs failed" in done.stderr
+    assert "cim_local: job 1 of 3 on GPU 3" in done.stdout and "cim_local: job 2 of 3 on GPU 5" in done.stdout
 
 
 # --- sweep, collect_results, list_top_hparams ------------------------------------------------------------------------

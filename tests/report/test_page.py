@@ -76,7 +76,7 @@ def test_page_takes_nothing_from_outside_and_runs_nothing(page):
 def test_every_table_scrolls_in_its_box_and_has_its_plots(page):
     elements = Elements(page.read_text(encoding="utf-8"))
     tags = [tag for tag, _ in elements.tags]
-    assert tags.count("table") == [attributes.get("class") for _, attributes in elements.tags].count("scroll") == 2 + 4
+    assert tags.count("table") == [attributes.get("class") for _, attributes in elements.tags].count("scroll") == 2 + 5
     assert tags.count("svg") == 3 * 3 + 2 + 3 * 2 + 3
     assert all(attributes.get("role") == "img" and attributes.get("aria-label") for tag, attributes in elements.tags if tag == "svg")
     assert ("html", {"lang": "en"}) in elements.tags and any(attributes.get("name") == "viewport" for tag, attributes in elements.tags if tag == "meta")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import sys
 import time
 
 import pytest
-from stand_ins import SCRIPTS, write_mnist
+from stand_ins import SCRIPTS, reproduce, write_mnist
 
 
 def _trainer_of(command: int) -> int:
@@ -38,3 +39,23 @@ def test_killed_process_leaves_none_behind_and_a_state(killed, tmp_path):
     else:
         line = "ERM, seed 0: error: ended by SIGKILL, as where memory is short; the same command goes on"
         assert process.returncode == 1 and line in said.splitlines()  # Python may add what a killed process could not tidy up
+
+
+def test_failed_run_stops_no_other_and_one_that_another_command_trains_is_left_to_it(tmp_path):
+    write_mnist(tmp_path / "mnist")
+    folder = tmp_path / "reproduction" / "quick" / "colored_mnist" / "colored_mnist"
+    folder.mkdir(parents=True)
+    words = ["--quick", "--n_trials", "0", "--algorithms", "ERM", "VIB", "CIM"]
+    (folder / "ERM-0").mkdir()
+    (folder / "ERM-0" / "state.pth").write_text("damaged")
+    with open(folder / "VIB-0.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = reproduce("colored_mnist", *words, cwd=tmp_path)
+    said = done.stderr.splitlines()
+    assert done.returncode == 1 and "VIB, seed 0: left to the command that is training it" in said
+    assert any(line.startswith("ERM, seed 0: error: --resume: ") for line in said)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("average ") and "ΔERM" not in line]
+    assert line.split()[1] == "CIM"
+    (folder / "ERM-0" / "state.pth").unlink()
+    done = reproduce("colored_mnist", *words, cwd=tmp_path)
+    assert done.returncode == 0 and "run 2 of 2: VIB" in done.stderr

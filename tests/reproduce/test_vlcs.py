@@ -45,23 +45,27 @@ def test_every_environment_and_pair_is_held_out_and_a_failed_job_is_done_again(t
         fcntl.flock(lock, fcntl.LOCK_EX)
         other = reproduce("vlcs", *words, cwd=tmp_path, host=SMALL_SWEEP)
     assert other.returncode == 2 and f"{folder}/CIM.lock is locked: a sweep of that algorithm is running" in other.stderr
+    assert not list(folder.glob("*/model.pkl"))
     found = jobs(folder)
     assert len(found) == 2 * 10 * 2 and {len(job["test_envs"]) for job in found} == {1, 2}
     assert {(job["dataset"], job["steps"], job["hparams"]) for job in found} == {("VLCS", 7, '{"resnet50_augmix": false, "freeze_bn": true}')}
     for rule in ("training_domain", "leave_one_out", "oracle"):
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"{rule} ") and " CIM " in line)
         assert [word for word in line.split() if "." in word][:8:2] == ["50.0", "60.0", "70.0", "80.0"]
-    assert "PUBLISHED, not measured here: VLCS" in done.stdout and done.stdout.count("PUBLISHED") == 1
+    assert "PUBLISHED, not measured here: VLCS (Out" in done.stdout and "PUBLISHED, not measured here: VLCS in DomainBed" in done.stdout and done.stdout.count("PUBLISHED") == 2
+    assert done.stdout.splitlines()[-1] == "DomainBed's hyperparameters, but for {'resnet50_augmix': False, 'freeze_bn': True}."
+    assert f"VLCS: {tmp_path}/data/VLCS: unlike the published release: " in done.stderr and "warning: torch sees no GPU" in done.stderr
 
 
 def test_quick_links_a_few_images_and_trains_two_algorithms_for_two_steps(tmp_path):
     write_vlcs(tmp_path / "data")
     write_weights(tmp_path, "resnet18")
-    done = reproduce("vlcs", "--quick", cwd=tmp_path, host=SMALL_SWEEP)
-    assert done.returncode == 0, done.stderr
+    done = reproduce("vlcs", "--quick", "--keep_models", cwd=tmp_path, host=SMALL_SWEEP)
+    assert done.returncode == 0 and "no GPU" not in done.stderr, done.stderr
     folder = tmp_path / "reproduction" / "quick" / "vlcs"
     expected = [(name, [number], 2) for name in ("CIM_VIB", "ERM") for number in range(4)]
     assert sorted((job["algorithm"], job["test_envs"], job["steps"]) for job in jobs(folder)) == expected
+    assert len(list(folder.glob("*/model.pkl"))) == len(expected)
     for environment in VLCS["environments"]:
         for label in VLCS["classes"]:
             images = sorted((folder / "data" / "VLCS" / environment / label).iterdir())

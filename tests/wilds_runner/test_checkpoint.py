@@ -200,6 +200,15 @@ def test_where_and_how_a_run_runs_may_differ(left, configure, words):
     assert checkpoint.load_state(left({"config": configure()}), configure(*words.split()), MAY_DIFFER) is not None
 
 
+def test_what_is_younger_than_a_run_had_its_default_then(left, configure):
+    older = configure("--algorithm", "CIM")
+    del older["precision"], older["hyperparameters"]["cim_similarity"]
+    assert checkpoint.load_state(left({"config": older}), configure("--algorithm", "CIM"), MAY_DIFFER) is not None
+    for words in (("--precision", "bf16-mixed"), ("--cim_similarity", "colours")):
+        with pytest.raises(InputError, match="repeat its flags"):
+            checkpoint.load_state(left({"config": older}), configure("--algorithm", "CIM", *words), MAY_DIFFER)
+
+
 @pytest.mark.parametrize(
     "state, message",
     [({}, "is not the state of a run"), ({"config": 3}, "is not the state of a run"), ([1], "holds a list, not a state dict")],

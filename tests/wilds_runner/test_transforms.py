@@ -97,6 +97,17 @@ def test_strong_augmentation_adds_the_configured_number_of_operations(transform,
             assert np.array_equal(np.asarray(actual), np.asarray(reference(image)))
 
 
+def test_resized_crop_is_a_flip_and_a_part_of_the_image_at_the_targets_size(transform):
+    made, image = transform("image_base", [24, 24], None, None, "resized_crop"), noise(40, 30)
+    reference = T.Compose([T.Resize([24, 24]), T.RandomHorizontalFlip(), T.RandomResizedCrop([24, 24])])
+    for seed in range(4):
+        torch.manual_seed(seed)
+        actual = np.asarray(made.augment(made.resize(image)))
+        torch.manual_seed(seed)
+        assert np.array_equal(actual, np.asarray(reference(image)))
+    assert made.training_size == (24, 24)
+
+
 def test_rxrx1_turns_and_flips(transform):
     """All eight of the square's symmetries, and nothing else."""
     made, image = transform("rxrx1", original=(16, 16)), noise(16, 16)
