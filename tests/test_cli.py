@@ -34,9 +34,9 @@ def test_needs_no_heavy_package(code):
     assert done.stdout.splitlines()[-1] == "loaded: set()"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-h"]])
+@pytest.mark.parametrize("words", [["cim_plugin.cli", "--help"], ["cim_plugin", "-h"]])
 def test_help_lists_every_command(words):
-    done = run_python("-m", "cim_plugin.cli", *words)
+    done = run_python("-m", *words)
     assert (done.returncode, done.stderr) == (0, "")
     for name, (_, what) in COMMANDS.items():
         assert name in done.stdout

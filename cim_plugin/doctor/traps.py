@@ -120,6 +120,10 @@ def _domainbed(understood: Command) -> Iterator[Finding]:
     yield from _start_domainbed(understood.arguments, understood.environment)
 
 
+#: DomainBed's and ours
+LAUNCHERS = ("cim_local", "local", "multi_gpu", "dummy")
+
+
 def _sweep(understood: Command) -> Iterator[Finding]:
     """Its jobs are commands of the train script. Started are, per data set, those of our algorithms that are named and the first of the others."""
     parser = _parser("--output_dir", "--data_dir", "--command_launcher", "--hparams", "--holdout_fraction", "--task")
@@ -130,6 +134,8 @@ def _sweep(understood: Command) -> Iterator[Finding]:
     yield from _autoload(understood, options.algorithms or list(catalog.ALGORITHMS))
     if options.command_launcher is None:
         yield Finding(ERROR, "sweep needs --command_launcher", "give --command_launcher cim_local, which uses the interpreter that runs the sweep")
+    elif options.command_launcher not in LAUNCHERS:
+        yield Finding(ERROR, f"--command_launcher {options.command_launcher} is none of DomainBed's ({', '.join(LAUNCHERS)})", "give --command_launcher cim_local")
     elif options.command_launcher != "cim_local":
         why = f"--command_launcher {options.command_launcher} starts every job with the bare word"
         yield from _interpreter("python", why, "give --command_launcher cim_local, or activate the environment first")

@@ -189,6 +189,8 @@ def _about_gains(rows: list[Row], host: Host) -> str:
     if any(row.gains for row in rows):
         where = " at the same flags; a row that differs from its ERM in device or versions" if host.splits_by_flags else "; a row that differs from its ERM in configuration"
         return f"Δ{BASELINE}: mean difference to {BASELINE} in points, ± its standard error, paired by {host.seeds_are}{where} says so."
+    if not host.splits_by_flags and any(row.selected and row.family.algorithm == BASELINE for row in rows):
+        return f"No difference to {BASELINE} is shown: it is that of the average, which takes a finished run of both for every environment that can be held out."
     also = " and configuration" if host.splits_by_flags else ""
     return f"No difference to {BASELINE} is shown: there is no finished run of it beside another algorithm's of the same {host.seeds_are}{also}."
 

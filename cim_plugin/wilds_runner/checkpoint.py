@@ -91,4 +91,7 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
 def difference(before: dict[str, Any], config: dict[str, Any], names: Iterable[str]) -> str | None:
     """The first of these values that a run had otherwise, in words; compared as JSON keeps them. What is younger than the run had its default."""
     before, now = json.loads(json.dumps(completed(before))), json.loads(json.dumps(config))
+    if "hyperparameters" in names and isinstance(before.get("hyperparameters"), dict):  # one by one, of which a reader sees what differs
+        names = [*(name for name in names if name != "hyperparameters"), *now["hyperparameters"]]
+        before, now = {**before, **before["hyperparameters"]}, {**now, **now["hyperparameters"]}
     return next((f"{name} {before.get(name)!r}, now it is {now[name]!r}" for name in names if before.get(name) != now[name]), None)

@@ -56,8 +56,13 @@ def make_fabric(config: dict[str, Any]):
     on_gpu = torch.cuda.is_available()
     if config["precision"] == "16-mixed" and not on_gpu:
         raise InputError("--precision 16-mixed needs a GPU; use 32 or bf16-mixed on a CPU")
-    devices = config["device"] if config["device"] is not None and on_gpu else config["devices"]
-    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has started the processes
+    devices = config["devices"] if config["device"] is None else config["device"]
+    if "LOCAL_WORLD_SIZE" not in os.environ:
+        if config["device"] is not None and not on_gpu:
+            raise InputError(f"--device {shlex.join(map(str, config['device']))}: torch sees no GPU here; leave it out, or install torch for CUDA")
+        if config["num_nodes"] > 1 and "SLURM_NTASKS" not in os.environ:
+            raise InputError(f"--num_nodes {config['num_nodes']} needs torchrun on each machine, which tells them of each other; start it so, or leave --num_nodes out")
+    else:  # torchrun has started the processes
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         started = int(os.environ["WORLD_SIZE"])
         if started != devices * config["num_nodes"]:

@@ -81,7 +81,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "version": {"help": "release of the dataset; the newest by default"},
         "frac": {"type": _fraction, "default": 1.0, "help": "use this fraction of every split, for trying things out"},
         "transform": {"choices": TRANSFORMS, "help": "how images are made the same size"},
-        "additional_train_transform": {"choices": ("randaugment", "weak", "resized_crop"), "help": "random augmentation of training images: flip and crop, and RandAugment after it; or flip and RandomResizedCrop, which WILDS does not have"},
+        "additional_train_transform": {"choices": ("randaugment", "weak", "resized_crop"), "default": None, "help": "random augmentation of training images: flip and crop, and RandAugment after it; or flip and RandomResizedCrop, which WILDS does not have"},
         "target_resolution": {"type": _whole(1), "nargs": "+", "help": "height and width that images are resized to"},
         "resize_scale": {"type": _number(0, True), "help": "for image_resize*: size relative to the original resolution"},
         "randaugment_n": {"type": _whole(1), "help": "operations per image of randaugment, torchvision's RandAugment; 2 by default"},
@@ -90,7 +90,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "const": True,
             "nargs": "?",
             "default": "auto",
-            "help": "keep decoded images in a memory-mapped file; auto: where it fits --cache_limit",
+            "help": "keep decoded images in a memory-mapped file below ~/.cache/cim_plugin (XDG_CACHE_HOME moves it), which may be deleted; auto: where it fits --cache_limit",
         },
         "cache_limit": {"type": _number(0), "default": 16.0, "help": "size in GB up to which --cache auto is on"},
     },
@@ -119,7 +119,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
     "model": {
         "model": {"help": "small_cnn, a torchvision model, or a timm model (timm/NAME where both have the name)"},
         "model_kwargs": {**_PAIRS, "default": {}, "help": "pretrained=true|false and other arguments of the model"},
-        "pretrained_model_path": {"help": "file with a state dict to start the encoder from; loaded without executing anything"},
+        "pretrained_model_path": {"default": None, "help": "file with a state dict to start the encoder from; loaded without executing anything"},
     },
     "algorithm": {
         "algorithm": {"required": True, "help": f"one of {', '.join(catalog.TRAINABLE)}"},
@@ -132,11 +132,11 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "optimizer_kwargs": {**_PAIRS, "default": {}, "help": "its other arguments"},
         "lr": {"type": _number(0, True), "help": "learning rate"},
         "weight_decay": {"type": _number(0), "help": "weight decay"},
-        "max_grad_norm": {"type": _number(0, True), "help": "clip the gradient's norm to this"},
+        "max_grad_norm": {"type": _number(0, True), "default": None, "help": "clip the gradient's norm to this"},
         "scheduler": {"choices": tuple(defaults.SCHEDULERS), "help": "of the learning rate"},
         "scheduler_kwargs": {**_PAIRS, "default": {}, "help": "its arguments"},
         "scheduler_metric_split": {"choices": ("train", "val"), "default": "val", "help": "for ReduceLROnPlateau"},
-        "scheduler_metric_name": {"help": "for ReduceLROnPlateau: a metric of that split"},
+        "scheduler_metric_name": {"default": None, "help": "for ReduceLROnPlateau: a metric of that split"},
     },
     "evaluation": {
         "val_metric": {"help": "metric of the validation split that names the best epoch"},
@@ -147,7 +147,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "eval_epoch": {"type": _whole(0), "help": "with eval_only: the epoch; the best one by default"},
     },
     "device": {
-        "device": {"type": _whole(0), "nargs": "+", "help": "numbers of the GPUs to use, one process each"},
+        "device": {"type": _whole(0), "nargs": "+", "help": "numbers of the GPUs to use, one process each; the first by default"},
         "devices": {"type": _whole(1), "default": 1, "help": "processes on this machine, one GPU each where there are GPUs"},
         "num_nodes": {"type": _whole(1), "default": 1, "help": "machines; start the command on each with torchrun"},
         "precision": {"choices": PRECISIONS, "default": "32", "help": "of encoder and network; MS-SSIM stays in float32"},
@@ -157,7 +157,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "seed": {"type": _whole(0), "default": 0, "help": "everything random follows from it"},
         "log_dir": {"default": "./logs", "help": "where everything is written"},
         "log_every": {"type": _whole(1), "default": 50, "help": "steps between two lines of train_algo.csv"},
-        "save_step": {"type": _whole(1), "help": "also keep the model of every so many epochs"},
+        "save_step": {"type": _whole(1), "default": None, "help": "also keep the model of every so many epochs"},
         "save_best": {**_FLAG, "default": True, "help": "keep the model and predictions of every selection rule"},
         "save_last": {**_FLAG, "default": True, "help": "keep the last epoch's"},
         "save_pred": {**_FLAG, "default": True, "help": "write predictions"},
@@ -201,10 +201,10 @@ SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the he
 
 
 def _described(keywords: dict[str, Any]) -> dict[str, Any]:
-    if keywords.get("required") or "(default:" in keywords["help"]:
+    if keywords.get("required") or "(default:" in keywords["help"] or "by default" in keywords["help"]:
         return {**keywords, "help": keywords["help"] + SAID}
     default = keywords.get("default", {})
-    text = "off" if default is None else "set by dataset, algorithm and model" if default in ({}, []) else default
+    text = "off" if default in (None, []) else "set by dataset, algorithm and model" if default == {} else default
     return {**keywords, "help": f"{keywords['help']} (default: {text})" + SAID}
 
 
@@ -285,7 +285,7 @@ def _check_together(config: dict[str, Any]) -> None:
     if catalog.needs_uniform_groups(config["algorithm"]) and not config["uniform_over_groups"]:
         raise InputError(f"{config['algorithm']} needs --uniform_over_groups true: its weights assume that the groups are sampled equally often")
     if config["scheduler"] == "ReduceLROnPlateau" and not config["scheduler_metric_name"]:
-        raise InputError("--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. acc_avg")
+        raise InputError(f"--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. {config['val_metric']}")
     if config["transform"] in ("image_resize", "image_resize_and_center_crop") and config["resize_scale"] is None:
         raise InputError(f"--transform {config['transform']} needs --resize_scale")
     if config["resume"] and config["eval_only"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 import warnings
 from typing import Any, NamedTuple
@@ -52,6 +53,8 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
 
     groupwise.install()
     name = config["dataset"]
+    if not config["download"] and not os.path.isdir(config["root_dir"]):  # wilds would make it
+        raise InputError(f"--root_dir {config['root_dir']} does not exist; {how_to_get(name, config['root_dir'])}")
     options = {key: config[key] for key in ("version", "split_scheme") if config[key] is not None}
     try:
         with warnings.catch_warnings():

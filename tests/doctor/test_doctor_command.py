@@ -140,6 +140,7 @@ def test_a_sweep_whose_jobs_start_another_python(tmp_path, monkeypatch, without_
     ((level, words),) = look(f"{sweep} --command_launcher local")
     assert level == "error" and "--command_launcher local starts every job" in words and "cim_local" in words
     assert look(f"{sweep} --command_launcher cim_local") == []
+    assert look(f"{sweep} --command_launcher cim_loca")[0] == ("error", "--command_launcher cim_loca is none of DomainBed's (cim_local, local, multi_gpu, dummy) give --command_launcher cim_local")
     assert look(sweep)[0] == ("error", "sweep needs --command_launcher give --command_launcher cim_local, which uses the interpreter that runs the sweep")
 
 

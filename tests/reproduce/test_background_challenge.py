@@ -24,7 +24,7 @@ def test_columns_are_the_accuracies_of_the_variants(tmp_path):
         same, other = accuracy["mixed_same"], accuracy["mixed_rand"]
         assert line[3:8] == [f"{value:.1f}" for value in (accuracy["original"], same, other, same - other, accuracy["only_fg"])]
     header = next(line.split() for line in done.stdout.splitlines() if line.startswith("selected by"))
-    assert header[3:8] == ["OR", "MS", "MR", "BG-gap", "only_fg"] and [header[i + 1] for i, word in enumerate(header) if word == "ΔERM"] == ["OR", "MR", "BG-gap"]
+    assert header[4:9] == ["OR", "MS", "MR", "BG-gap", "only_fg"] and [header[i + 1] for i, word in enumerate(header) if word == "ΔERM"] == ["OR", "MR", "BG-gap"]
     assert "Trained on original. The published Res50 is of in9l" in done.stdout.splitlines()[-1]
     assert "PUBLISHED, not measured here: Background Challenge" in done.stdout and done.stdout.count("PUBLISHED") == 1
     next((tmp_path / "in9" / "only_fg" / "val").glob("*/*")).unlink()

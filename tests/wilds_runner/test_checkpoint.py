@@ -205,7 +205,7 @@ def test_what_is_younger_than_a_run_had_its_default_then(left, configure):
     del older["precision"], older["hyperparameters"]["cim_similarity"]
     assert checkpoint.load_state(left({"config": older}), configure("--algorithm", "CIM"), MAY_DIFFER) is not None
     for words in (("--precision", "bf16-mixed"), ("--cim_similarity", "colours")):
-        with pytest.raises(InputError, match="repeat its flags"):
+        with pytest.raises(InputError, match=f"had {words[0].removeprefix('--')} '.*', now it is '{words[1]}'; repeat its flags"):
             checkpoint.load_state(left({"config": older}), configure("--algorithm", "CIM", *words), MAY_DIFFER)
 
 

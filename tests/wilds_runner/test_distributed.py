@@ -106,6 +106,17 @@ def test_what_fails_in_the_first_process_ends_the_others(monkeypatch):
         by_first_process(SimpleNamespace(global_rank=1, broadcast=lambda _: error), lambda: 1 / 0)
 
 
+@pytest.mark.parametrize(
+    "words, said", [("--num_nodes 2", "--num_nodes 2 needs torchrun on each machine"), ("--device 0 1", "--device 0 1: torch sees no GPU here; leave it out")]
+)
+def test_what_would_wait_for_ever_or_do_nothing_is_refused(configure, monkeypatch, words, said):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match=said):
+        make_fabric(configure(*words.split()))
+
+
 def test_gpus_named_by_number_under_torchrun_are_refused(configure, monkeypatch):
     for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"):
         monkeypatch.setenv(name, "1")
