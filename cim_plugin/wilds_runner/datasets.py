@@ -54,7 +54,7 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     groupwise.install()
     name = config["dataset"]
     if not config["download"] and not os.path.isdir(config["root_dir"]):  # wilds would make it
-        raise InputError(f"--root_dir {config['root_dir']} does not exist; {how_to_get(name, config['root_dir'])}")
+        raise InputError(f"{name} is not in --root_dir {config['root_dir']}; {how_to_get(name, config['root_dir'])}")
     options = {key: config[key] for key in ("version", "split_scheme") if config[key] is not None}
     try:
         with warnings.catch_warnings():

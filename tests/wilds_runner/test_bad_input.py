@@ -249,7 +249,7 @@ def test_eval_only_refuses_the_model_of_another_algorithm(attempt, release, tmp_
     assert_refused(attempt(release, "--eval_only", algorithm="CIM"), "not a model of CIM with --model small_cnn")
 
 
-@pytest.mark.parametrize("flags, name", [(["--cim_mask_stride", "2"], "hyperparameters"), (["--target_resolution", "32"], "target_resolution"), (["--frac", "0.5"], "frac")])
+@pytest.mark.parametrize("flags, name", [(["--cim_mask_stride", "2"], "cim_mask_stride"), (["--target_resolution", "32"], "target_resolution"), (["--frac", "0.5"], "frac")])
 def test_eval_only_refuses_what_the_weights_fit_and_was_not_trained(attempt, release, flags, name):
     assert attempt(release, algorithm="CIM")[0] == 0
     assert_refused(attempt(release, "--eval_only", *flags, algorithm="CIM"), "results.json", f"has {name}", "repeat its flags")

@@ -245,7 +245,7 @@ def test_the_size_that_a_transform_has_anyway_may_be_named(configure):
             "--algorithm groupDRO --uniform_over_groups false",
             "groupDRO needs --uniform_over_groups true: its weights assume that the groups are sampled equally often",
         ),
-        ("--scheduler ReduceLROnPlateau", "--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. acc_avg"),
+        ("--scheduler ReduceLROnPlateau", "--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. acc_wg"),
         ("--dataset celebA --transform image_resize", "--transform image_resize needs --resize_scale"),
         ("--dataset celebA --transform image_resize_and_center_crop", "--transform image_resize_and_center_crop needs --resize_scale"),
         ("--resume --eval_only", "--resume and --eval_only exclude each other"),

@@ -344,7 +344,7 @@ def test_a_full_gpu_is_said_in_one_line(release, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(trainer.Trainer, "_step", full)
     assert train(release, tmp_path) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "cim-plugin train: error: the GPU's memory is full (CUDA out of memory. Tried to allocate 1 GiB.); give a smaller --batch_size, with another --log_dir"
+        "cim-plugin train: error: the GPU's memory is full (CUDA out of memory. Tried to allocate 1 GiB.); give a smaller --batch_size, with another folder"
     )
 
 
