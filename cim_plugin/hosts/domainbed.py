@@ -8,11 +8,6 @@ a reload. Nothing of the host is replaced but ``_hparams`` and ``get_algorithm_c
 from __future__ import annotations
 
 import functools
-import os
-import shlex
-import subprocess
-import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -21,7 +16,7 @@ import torch
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES
 from ..errors import InputError
-from . import domainbed_compositions, domainbed_faults
+from . import domainbed_compositions, domainbed_faults, domainbed_launcher
 from .domainbed_images import concatenate, featurizer, pixels, say_similarity, warn_of_a_step
 
 #: our data sets: agreement of photograph and label per environment, and how the tables call it
@@ -172,52 +167,7 @@ def on_datasets(module):
 
 def on_command_launchers(module):
     """Add ``cim_local``."""
-    module.REGISTRY["cim_local"] = cim_local
-
-
-def cim_local(commands):
-    """Run a sweep's commands with the interpreter that runs the sweep, one at a time on every visible GPU, or on the CPU.
-
-    The host writes ``python -m domainbed.scripts.train``, which is another interpreter where another ``python`` is first
-    on the path. Goes on after a failed job.
-
-    Raises:
-        SystemExit: 1 where jobs failed, naming how many and how to run them again.
-    """
-    waiting, running, failed = list(enumerate(commands, 1)), {}, 0
-    devices = _gpus() or [None]
-    try:
-        while waiting or running:
-            for device in devices:
-                if device in running and running[device].poll() is not None:
-                    failed += running.pop(device).returncode != 0
-                if waiting and device not in running:
-                    number, command = waiting.pop(0)
-                    print(f"cim_local: job {number} of {len(commands)}" + (f" on GPU {device}" if device else ""), flush=True)
-                    chosen = {"CUDA_VISIBLE_DEVICES": device} if device else {}
-                    running[device] = subprocess.Popen(_with_this_interpreter(shlex.split(command)), env={**os.environ, **chosen})
-            time.sleep(0.1)
-    finally:
-        for process in running.values():  # stopped: a terminal has told them, too
-            process.terminate()
-        for process in running.values():
-            process.wait()
-    if failed:
-        print(f"cim_local: {failed} of {len(commands)} jobs failed; their err.txt says why. 'sweep delete_incomplete', then 'launch' runs them again", file=sys.stderr)
-        raise SystemExit(1)
-
-
-def _gpus() -> list[str]:
-    """The names of those that this process may use, as CUDA_VISIBLE_DEVICES has them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    visible = range(torch.cuda.device_count())
-    return [str(number) for number in visible] if named is None else [name for name in named.split(",") if name.strip()][: len(visible)]
-
-
-def _with_this_interpreter(words: list[str]) -> list[str]:
-    if words[:3] == ["python", "-m", "domainbed.scripts.train"]:
-        return [sys.executable, "-m", "cim_plugin.domainbed", "train", *words[3:]]
-    return words
+    module.REGISTRY["cim_local"] = domainbed_launcher.cim_local
 
 
 def on_fast_data_loader(module):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from .. import __version__
-from .sheets import Report, Sheet, quantities
+from .sheets import Report, Sheet, quantities, source
 from .tables import HOSTS
 
 LEFT_OUT = "Left out, counted nowhere"
@@ -139,7 +139,7 @@ def _csv_lines(report: Report):
         for row in entry["rows"]:
             for name, value in zip(entry["columns"][1:], row["cells"][1:]):
                 yield {**of_table, "algorithm": row["cells"][0], "quantity": name, "mean": value, "marks": row.get("doubt", "")}
-        yield from ({**of_table, "kind": "note", "marks": note} for note in (*entry["notes"], f"Source: {entry.get('source', report.published['source'])}"))
+        yield from ({**of_table, "kind": "note", "marks": note} for note in (*entry["notes"], source(entry, report.published["source"])))
     yield from ({"kind": "left out", "marks": reason} for reason in report.left_out)
 
 

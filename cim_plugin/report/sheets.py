@@ -110,12 +110,17 @@ def _shown(quantity: Quantity) -> str:
     return f"{quantity.mean:{sign}.1f}" + ("" if quantity.spread is None else f" ± {quantity.spread:.1f}")
 
 
-def _published(entry: dict[str, Any], source: str) -> Sheet:
+def source(entry: dict[str, Any], poster: str) -> str:
+    """Where a published table is from, as its note says it."""
+    return f"Source: {entry.get('source', poster)}"
+
+
+def _published(entry: dict[str, Any], poster: str) -> Sheet:
     marks = list(dict.fromkeys(row["doubt"] for row in entry["rows"] if "doubt" in row))
     lines = []
     for row in entry["rows"]:
         reference = f" [{marks.index(row['doubt']) + 1}]" if "doubt" in row else ""
         lines.append([row["cells"][0] + reference, *row["cells"][1:]])
     n_words = sum(not row.replace(".", "").isdigit() for row in entry["rows"][0]["cells"])
-    title, notes = f"PUBLISHED, not measured here: {entry['title']}", [*entry["notes"], f"Source: {entry.get('source', source)}"]
+    title, notes = f"PUBLISHED, not measured here: {entry['title']}", [*entry["notes"], source(entry, poster)]
     return Sheet(title, entry["columns"], lines, frozenset(), n_words, marks, [], notes, False)

@@ -146,7 +146,7 @@ def build(runs: list[Run], rules: Sequence[str] | None = None, gains: tuple[str,
 
     Args:
         rules: those to show; None, or none of a host's own, shows that host's usual ones.
-        gains: columns of runs of 'cim-plugin train' whose difference to ERM is shown; () shows that of the usual ones.
+        gains: columns whose difference to ERM is shown; () shows that of the host's usual ones.
     """
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
@@ -155,8 +155,7 @@ def build(runs: list[Run], rules: Sequence[str] | None = None, gains: tuple[str,
 
 
 def _table(dataset: str, synthetic: bool, host_name: str, runs: list[Run], rules: Sequence[str] | None, gains: tuple[str, ...]) -> Table:
-    host = HOSTS[host_name]
-    host = host._replace(gains=gains) if gains and host_name == "wilds" else host
+    host = HOSTS[host_name]._replace(gains=gains) if gains else HOSTS[host_name]
     shown = [rule for rule in rules or () if rule in host.module.RULES] or list(host.module.DEFAULT_RULES)
     finished = [run for run in runs if run.unfinished is None]
     columns = host.columns(finished or runs)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from typing import Any, BinaryIO, Callable, Iterable
+from typing import Any, BinaryIO, Callable, Sequence
 
 import torch
 
@@ -88,7 +88,7 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
     return state
 
 
-def difference(before: dict[str, Any], config: dict[str, Any], names: Iterable[str]) -> str | None:
+def difference(before: dict[str, Any], config: dict[str, Any], names: Sequence[str]) -> str | None:
     """The first of these values that a run had otherwise, in words; compared as JSON keeps them. What is younger than the run had its default."""
     before, now = json.loads(json.dumps(completed(before))), json.loads(json.dumps(config))
     if "hyperparameters" in names and isinstance(before.get("hyperparameters"), dict):  # one by one, of which a reader sees what differs

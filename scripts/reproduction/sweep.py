@@ -96,7 +96,7 @@ def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, 
 class Jobs:
     """Those of some algorithms that are done; other sweeps may have theirs in the same folder.
 
-    The model of a job that is done is deleted unless they are to be kept: of VLCS they are about 94 MB each, and a sweep whose
+    Models are deleted when their job is done, unless they are to be kept: of VLCS they are about 94 MB each, and a sweep whose
     disk is full fails job by job after hours of training.
     """
 
@@ -104,7 +104,8 @@ class Jobs:
         self.folder, self.algorithms, self.keep_models = folder, algorithms, keep_models
         self.ours: dict[Path, bool] = {}
 
-    def __len__(self) -> int:
+    def count(self) -> int:
+        """How many there are; deletes the models of those that it sees for the first time."""
         for path in self.folder.glob("*/done"):
             if path not in self.ours:
                 with open(path.with_name("results.jsonl")) as file:
@@ -122,7 +123,7 @@ def _call(command: list[str], log: TextIO, locks: list[int], jobs: Jobs, bar: tq
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=POLL)
             status = process.returncode
-            done = min(bar.total, len(jobs))
+            done = min(bar.total, jobs.count())
             if done != bar.n:
                 bar.update(done - bar.n)
             if status is not None:
