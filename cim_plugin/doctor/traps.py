@@ -125,7 +125,7 @@ LAUNCHERS = ("cim_local", "local", "multi_gpu", "dummy")
 
 
 def _sweep(understood: Command) -> Iterator[Finding]:
-    """Its jobs are commands of the train script. Started are, per data set, those of our algorithms that are named and the first of the others."""
+    """Its jobs are commands of the train script. Started are all algorithms that are named on the first data set, and on the rest ours and one of the others."""
     parser = _parser("--output_dir", "--data_dir", "--command_launcher", "--hparams", "--holdout_fraction", "--task")
     parser.add_argument("--datasets", nargs="+", default=[])
     parser.add_argument("--algorithms", nargs="+", default=[])
@@ -142,10 +142,10 @@ def _sweep(understood: Command) -> Iterator[Finding]:
     if not options.datasets:
         yield Finding(NOTE, "without --datasets a sweep is over all data sets of DomainBed; none was looked at", "name those that you have")
     passed = [word for name in ("data_dir", "hparams", "holdout_fraction", "task") if getattr(options, name) for word in (f"--{name}", getattr(options, name))]
-    others = [name for name in options.algorithms if not catalog.is_ours(name)]
-    started = dict.fromkeys([*others[:1], *filter(catalog.is_ours, options.algorithms)]) or ["CIM"]
-    for dataset in options.datasets:
-        for algorithm in started:
+    named = list(dict.fromkeys(options.algorithms)) or ["CIM"]
+    others = [name for name in named if not catalog.is_ours(name)]
+    for number, dataset in enumerate(options.datasets):
+        for algorithm in named if number == 0 else [name for name in named if name not in others[1:]]:
             for finding in _start_domainbed(["--dataset", dataset, "--algorithm", algorithm, *passed], understood.environment):
                 yield finding._replace(what=f"{dataset}, {algorithm}: {finding.what}")
 

@@ -156,10 +156,12 @@ def build(runs: list[Run], rules: Sequence[str] | None = None, gains: tuple[str,
 
 def _table(dataset: str, synthetic: bool, host_name: str, runs: list[Run], rules: Sequence[str] | None, gains: tuple[str, ...]) -> Table:
     host = HOSTS[host_name]._replace(gains=gains) if gains else HOSTS[host_name]
-    shown = [rule for rule in rules or () if rule in host.module.RULES] or list(host.module.DEFAULT_RULES)
+    asked = [rule for rule in rules or () if rule in host.module.RULES]
+    shown = asked or list(host.module.DEFAULT_RULES)
     finished = [run for run in runs if run.unfinished is None]
     columns = host.columns(finished or runs)
-    notes = [*host.notes, *(f"selected by {rule}: {host.module.RULES[rule]}." for rule in shown)]
+    notes = [f"{host.name} has no rule {' or '.join(rules)}: its usual ones are shown."] if rules and not asked else []
+    notes += [*host.notes, *(f"selected by {rule}: {host.module.RULES[rule]}." for rule in shown)]
     notes += [ADJUSTED] if wilds_runs.ADJUSTED in columns else []
     families = _families(runs, host.splits_by_flags)
     rows = []

@@ -50,8 +50,11 @@ def test_text_is_the_default_and_format_beats_the_suffix(runs, tmp_path, capsys)
 
 def test_rules_are_shown_as_asked_and_other_hosts_keep_theirs(runs, capsys):
     assert status(runs, "--rules", "last, worst_class,last", "--format", "json") == 0
-    shown = {table["host"]: [row["selected_by"] for row in table["rows"]] for table in json.loads(capsys.readouterr().out)["measured"]}
+    measured = json.loads(capsys.readouterr().out)["measured"]
+    shown = {table["host"]: [row["selected_by"] for row in table["rows"]] for table in measured}
     assert shown == {"cim-plugin train": ["last", "last", "worst_class", "worst_class"], "DomainBed": ["training_domain", "oracle"]}
+    said = {table["host"]: [note for note in table["notes"] if "has no rule" in note] for table in measured}
+    assert said == {"cim-plugin train": [], "DomainBed": ["DomainBed has no rule last or worst_class: its usual ones are shown."]}
 
 
 def test_a_report_is_replaced_whole_with_usual_permissions(runs, tmp_path):
