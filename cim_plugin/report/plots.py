@@ -247,7 +247,7 @@ def _curves(table: Table):
     for number, family in enumerate(families[:MOST_CURVES], 1):
         rows = [row for row in table.rows if row.family is family]
         curves, damaged = _read_curves(rows, module)
-        if not curves:
+        if not curves and not damaged:
             continue
         lines = "the run that a rule chose, per trial and held-out environment" if table.host == "domainbed" else "one seed"
         left = f" Left out: {'; '.join(damaged)}." if damaged else ""

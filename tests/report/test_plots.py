@@ -59,6 +59,12 @@ def test_labels_say_what_is_drawn(drawn):
     assert "CIM, cim_lambda=0 (control)" in texts(drawn["02-waterbirds-parts-average"])
 
 
+def test_where_no_curve_can_be_read_the_plot_says_why(tmp_path):
+    (write_wilds(tmp_path / "run") / "val_eval.csv").write_text("x")
+    last = list(plots.draw(tables.build(reading.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))[-1]
+    assert "-training-01-" in last.name and "no column epoch" in " ".join(texts(last))
+
+
 def test_rows_that_differ_in_their_last_settings_are_told_apart(tmp_path):
     many = {"cim_pairs": "cross_environment", "cim_targets": "morphed", "cim_composites": True, "cim_sparsity": 0.5}
     for stride in (1, 2):
