@@ -6,10 +6,10 @@ import functools
 import json
 import textwrap
 
-import forked_host
 import numpy as np
 import pytest
-from forked_host import SMALL_HOST
+from hosts import forked_host
+from hosts.forked_host import SMALL_HOST
 
 OURS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E"]
 SEEDS = [0, 7, 12]  #: the host draws batches of 276 and 451 small images for the last two

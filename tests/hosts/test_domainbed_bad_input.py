@@ -10,11 +10,11 @@ import subprocess
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-import forked_host
 import pytest
 import torch
 import torchvision
-from forked_host import SMALL_HOST
+from hosts import forked_host
+from hosts.forked_host import SMALL_HOST
 from PIL import Image
 
 from cim_plugin.hosts import domainbed_faults

@@ -7,10 +7,10 @@ import re
 import textwrap
 from pathlib import Path
 
-import forked_host
 import numpy as np
 import pytest
-from forked_host import SMALL_HOST
+from hosts import forked_host
+from hosts.forked_host import SMALL_HOST
 
 DOCS = Path(__file__).parents[2] / "docs" / "compositions.md"
 TRAIN = ("-m", "domainbed.scripts.train")

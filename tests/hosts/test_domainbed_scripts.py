@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import forked_host
 import pytest
-from forked_host import SMALL_HOST
+from hosts import forked_host
+from hosts.forked_host import SMALL_HOST
 
 OURS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E"]
 DIGITS = ["--dataset", "DebugDigitsOnPhotos"]

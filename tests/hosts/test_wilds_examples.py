@@ -10,9 +10,9 @@ import textwrap
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import forked_host
 import numpy as np
 import pytest
+from hosts import forked_host
 from interpreters import ask
 from PIL import Image
 
