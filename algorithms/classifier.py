@@ -143,7 +143,7 @@ class RobustClassifier(nn.Module):
 def collapse_in_words(mask_mean: float) -> str | None:
     """What to say of a mean of m within ``COLLAPSED`` of 0 or 1; None of any other."""
     if mask_mean < COLLAPSED:
-        return f"m has a mean of {mask_mean:.1g}, so the encoder sees next to nothing of the images; a smaller cim_learning_rate (of the network alone), learning rate or cim_sparsity keeps it up"
+        return f"m has a mean below {COLLAPSED:g}, so the encoder sees next to nothing of the images; a smaller cim_learning_rate (of the network alone), learning rate or cim_sparsity keeps it up"
     if mask_mean > 1 - COLLAPSED:
         return "m is 1 everywhere, so the encoder sees the images as they are, and CIM does nothing; a smaller cim_learning_rate (of the network alone) or learning rate keeps it from that"
     return None

@@ -47,7 +47,7 @@ class TripletContrast:
     """L_con of a batch: draws the triplets, compares the images, and reads the result.
 
     Args:
-        scales: MS-SSIM scales, from :func:`~.similarity.choose_scales`.
+        scales: MS-SSIM scales, from :func:`~.similarity.choose_scales`; any number with "colours".
         pairs: a key of ``triplets.CANDIDATES``.
         targets: one of ``TARGETS``.
         similarity: a key of ``TRIPLETS``.

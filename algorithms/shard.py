@@ -17,7 +17,7 @@ class Shard(NamedTuple):
 
     What couples samples (triplets, the supervised contrastive loss, group losses) and what is drawn per sample
     refers to the global batch, so that N processes compute what one process would. All processes must draw from
-    the same random state.
+    the same random state; dropout inside an encoder then draws alike in all of them.
     """
 
     rank: int = 0

@@ -323,7 +323,7 @@ def build_contrast(algorithm: str, values: Mapping[str, Any], image_size: tuple[
         raise InputError(f"cim_pairs='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; use 'random'")
     try:
         return TripletContrast(
-            choose_scales(*image_size),
+            choose_scales(*image_size) if values["cim_similarity"] != "colours" else 0,
             pairs=values["cim_pairs"],
             targets=values["cim_targets"],
             similarity=values["cim_similarity"],

@@ -254,6 +254,11 @@ def test_the_values_of_other_rows_reach_their_parts():
     assert (scl.weights, scl.temperature) == ({"supervised": 1.0, "supervised_contrastive": 0.4}, 0.2)
 
 
+def test_colours_ask_for_no_window_of_ms_ssim(recwarn):
+    losses = _build("CIM", side=8, cim_similarity="colours").loss_terms(torch.rand(8, 3, 8, 8), torch.arange(8) % 2).losses
+    assert losses["contrastive"].abs().max() > 0 and not recwarn.list
+
+
 @pytest.mark.parametrize("targets", ["input", "morphed"])
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_l_con_by_colours_reaches_the_transformation_network(channels, targets):

@@ -37,10 +37,10 @@ def split(name: str) -> tuple[str, str]:
         parts = {"morphing", *catalog.ALGORITHMS[base][0]}
         whole = next((f"; {own!r} is what this would be" for own, (its, _) in catalog.ALGORITHMS.items() if set(its) == parts), "")
         raise InputError(f"{name}: {base} is of this plugin, and CIM goes on top of the host's own algorithms{whole}")
-    bases = importlib.import_module("domainbed.algorithms").ALGORITHMS
+    bases = [own for own in importlib.import_module("domainbed.algorithms").ALGORITHMS if own not in catalog.ALGORITHMS]
     if base not in bases:
         near = difflib.get_close_matches(base, bases)
-        hint = f"did you mean {COMPOSITION + near[0]!r}?" if near else f"it has {', '.join(own for own in bases if own not in catalog.ALGORITHMS)}"
+        hint = f"did you mean {COMPOSITION + near[0]!r}?" if near else f"it has {', '.join(bases)}"
         raise InputError(f"{name}: {base!r} is not an algorithm of DomainBed; {hint}")
     return "CIM", base
 

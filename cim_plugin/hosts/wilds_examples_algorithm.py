@@ -104,7 +104,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
         found = self.model(images, labels, environments)
         losses = {name: found[name] for name in self.classifier.weights}
         if "no_triplet" in found:
-            results |= {"no_triplet": found["no_triplet"].sum(), "mask_mean": found["mask_mean"].mean()}
+            results |= {"no_triplet": found["no_triplet"].sum() / len(labels), "mask_mean": found["mask_mean"].mean()}
         return {**results, "y_pred": found["logits"], "losses": losses, **self._logged(losses, groups)}
 
     def _logged(self, losses: dict[str, Tensor], groups: Tensor) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from torch import nn
 from ..errors import InputError
 
 ALIASES = {"wideresnet50": "wide_resnet50_2"}  #: WILDS' name -> torchvision's
+#: models of torchvision that are another network with pretrained weights than without: a resumed run is built without them
+SAME_WITHOUT_WEIGHTS = {"googlenet": {"transform_input": True}, "inception_v3": {"transform_input": True}}
 
 
 class SmallCNN(nn.Sequential):
@@ -68,6 +70,9 @@ def _make(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[nn.Modu
         return SmallCNN(**options), SmallCNN.n_features
     torchvision_models = torchvision.models.list_models(module=torchvision.models)
     if name in torchvision_models:
+        if name in SAME_WITHOUT_WEIGHTS:
+            options = {**SAME_WITHOUT_WEIGHTS[name], **options}
+            options.pop("aux_logits", None)  # cut off below, whatever it says
         model = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **options)
         return model, _cut_last_layer(name, model)
     try:
@@ -84,9 +89,12 @@ def _make(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[nn.Modu
 
 
 def _cut_last_layer(name: str, model: nn.Module) -> int:
-    """Replace a torchvision model's last linear layer by nothing; the length of its input."""
+    """Replace a torchvision model's last linear layer by nothing, auxiliary outputs too; the length of its input."""
     if getattr(model, "aux_logits", False):
-        raise InputError(f"--model {name} gives auxiliary outputs in training; give --model_kwargs aux_logits=false")
+        model.aux_logits = False
+        for head in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(model, head):
+                setattr(model, head, None)
     linear = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise InputError(f"--model {name} has no last linear layer to leave out; choose a model that ends in one, e.g. resnet18")

@@ -287,7 +287,7 @@ def evaluate_only(trainer) -> None:
 
 
 #: of the configuration
-NETWORK_AND_SPLITS = ("transform", "target_resolution", "resize_scale", "hyperparameters", "version", "split_scheme", "dataset_kwargs", "frac")
+NETWORK_AND_SPLITS = ("model_kwargs", "transform", "target_resolution", "resize_scale", "hyperparameters", "version", "split_scheme", "dataset_kwargs", "frac")
 
 
 def _check_same_network(config: dict[str, Any], path: str) -> None:

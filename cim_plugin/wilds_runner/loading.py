@@ -194,14 +194,16 @@ class TrainingOrder:
         except ValueError as error:
             raise InputError(f"--train_loader {config['train_loader']}: {error}") from error
 
-    def balance(self, groups: Tensor) -> None:
-        """From now on draw every group equally often, with replacement, in as many batches as before.
+    def balance(self, labels: Tensor, cells: Tensor) -> None:
+        """From now on draw every class equally often, and of a class every cell that it has, with replacement, in as many batches as before.
 
         Args:
-            groups: (N,) int64 of the split's images; for standard batches.
+            labels: (N,) int64 of the split's images; for standard batches.
+            cells: (N,) int64, each of one class.
         """
-        chances = (1 / torch.bincount(groups).double())[groups]
-        self.sampler = BatchSampler(WeightedRandomSampler(chances, len(groups)), self.sampler.batch_size, drop_last=False)
+        n_cells = torch.bincount(torch.stack([labels, cells]).unique(dim=1)[0])
+        chances = 1 / (torch.bincount(cells)[cells] * n_cells[labels]).double()
+        self.sampler = BatchSampler(WeightedRandomSampler(chances, len(cells)), self.sampler.batch_size, drop_last=False)
 
     def __len__(self) -> int:
         return len(self.sampler)

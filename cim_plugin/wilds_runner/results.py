@@ -31,15 +31,28 @@ class Clock:
     """Seconds spent per activity, over all the sessions of a run."""
 
     def __init__(self):
-        self.seconds: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
+        self._running: dict[str, float] = {}  #: activity -> its start
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Up to now: a state is saved amid an epoch, too."""
+        now = time.perf_counter()
+        running = {name: self._ended.get(name, 0.0) + now - start for name, start in self._running.items()}
+        return {**self._ended, **running}
+
+    def go_on_from(self, seconds: dict[str, float]) -> None:
+        """Count on from :attr:`seconds` of an earlier session."""
+        self._ended.update(seconds)
 
     @contextlib.contextmanager
     def measure(self, name: str):
-        start = time.perf_counter()
+        self._running[name] = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self._ended = self.seconds
+            del self._running[name]
 
 
 def place(trainer: Trainer, rule: str) -> tuple[str, str]:

@@ -142,7 +142,7 @@ class Trainer:
     def _go_by(self, pseudo: dict[str, Tensor]) -> None:
         """Batches, triplets and selection go by the pseudo-environments from now on."""
         self.pseudo, self.environments = pseudo, pseudo["train"]
-        self.order.balance(self._pseudo_groups("train"))
+        self.order.balance(self.data.splits["train"].labels, self._pseudo_groups("train"))
 
     def _pseudo_groups(self, key: str) -> Tensor | None:
         if self.pseudo is None or key not in self.pseudo:
@@ -333,7 +333,7 @@ class Trainer:
             "seen": list(self.seen),
             "averages": self.averages.state(),
             "log_sizes": dict(self.logs.sizes),
-            "clock": dict(self.clock.seconds),
+            "clock": self.clock.seconds,
             "cost": results.cost(self),
         }
 
@@ -353,7 +353,7 @@ class Trainer:
             raise InputError(f"--resume: the run in {self.config['log_dir']} stopped within an epoch, which one process trains to its end; go on with one")
         self.seen = [(rows, predictions.to(self.fabric.device)) for rows, predictions in state["seen"]]
         self.averages.load(state["averages"])
-        self.clock.seconds.update(state["clock"])
+        self.clock.go_on_from(state["clock"])
         self.bar.update(self.epoch * len(self.order) + self.batch)
         self.cost_before = state.get("cost", {})
         if "predicted" in state:

@@ -33,9 +33,9 @@ def batches(seed=0, size=4, brightness=1.0):
 """
 
 
-def ask(host, code: str, plugin: str = "1"):
+def ask(host, code: str, plugin: str = "1", timeout: int = 100):
     """The JSON that code prints last."""
-    done = forked_host.run(host, "-c", f"{MAKE}\n{textwrap.dedent(code)}", CIM_PLUGIN_AUTOLOAD=plugin)
+    done = forked_host.run(host, "-c", f"{MAKE}\n{textwrap.dedent(code)}", CIM_PLUGIN_AUTOLOAD=plugin, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -51,6 +51,7 @@ def test_table_in_the_docs_is_what_a_run_over_all_algorithms_gives(domainbed):
         from cim_plugin.hosts import domainbed_table
         print(json.dumps([domainbed_table.markdown([row]).splitlines()[-1] for row in domainbed_table.rows()]))
         """,
+        timeout=300,
     )
     documented = [line for line in DOCS.read_text().splitlines() if line.startswith("| `CIM+")]
     assert [row.split("|")[1] for row in found] == [row.split("|")[1] for row in documented]
@@ -246,6 +247,7 @@ def test_train_writes_a_model_that_loads_and_tables_put_it_after_its_base(domain
 
 WRONG = {
     "unknown base": (("--algorithm", "CIM+Foo"), ("'Foo' is not an algorithm of DomainBed", "it has ERM")),
+    "one of ours, misspelled": (("--algorithm", "CIM+VIP"), ("'VIP' is not an algorithm of DomainBed; it has ERM",)),
     "base in other letters": (("--algorithm", "CIM+ERm"), ("'ERm'", "did you mean 'CIM+ERM'?")),
     "no base": (("--algorithm", "CIM+"), ("'' is not an algorithm",)),
     "CIM on CIM": (("--algorithm", "CIM+CIM"), ("CIM is of this plugin", "'CIM' is what this would be")),

@@ -212,6 +212,16 @@ def test_beside_sgd_adam_trains_the_network_and_the_schedule_is_the_others(check
     assert n_scheduled and not n_shared
 
 
+def test_no_triplet_is_the_share_of_a_batch_as_in_cim_plugin_train(checkout, shims, release, tmp_path):
+    look = """
+    def look(algorithm, batch):
+        algorithm.train()
+        x, y, metadata = batch
+        return [float(algorithm.process_batch((x, labels, metadata))["no_triplet"]) for labels in (y, 0 * y, y.new_tensor([1] + 7 * [0]))]
+    """
+    assert look_at(checkout, shims, release, tmp_path / "log", "CIM", look=look) == [0, 1, 1 / 8]
+
+
 def test_replicas_give_what_dataparallel_gathers(checkout, shims, release, tmp_path):
     """Two halves of a batch, joined as DataParallel joins them; then a step through DataParallel, which without GPUs passes on."""
     look = """

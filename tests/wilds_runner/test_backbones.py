@@ -89,7 +89,6 @@ def test_model_kwargs_reach_the_model():
         ("@@", {}, "--model '@@' is neither small_cnn nor a model of torchvision or timm"),
         ("", {}, "--model '' is neither small_cnn nor a model of torchvision or timm"),
         ("squeezenet1_0", {}, "--model squeezenet1_0 has no last linear layer to leave out; choose a model that ends in one"),
-        ("googlenet", {"init_weights": False}, "--model googlenet gives auxiliary outputs in training; give --model_kwargs aux_logits=false"),
         ("resnet18", {"deep": 1}, "--model resnet18 does not take --model_kwargs {'deep': 1}: "),
         ("timm/resnet10t", {"deep": 1}, "--model timm/resnet10t does not take --model_kwargs {'deep': 1}: "),
         ("small_cnn", {"deep": 1}, "--model small_cnn does not take --model_kwargs {'deep': 1}: "),
@@ -103,9 +102,18 @@ def test_a_model_that_cannot_be_had_is_refused_in_one_line(name, model_kwargs, m
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
-def test_auxiliary_outputs_can_be_switched_off():
-    encoder, length = make_encoder("googlenet", {"aux_logits": False, "init_weights": False}, None)
-    assert encoder.train()(torch.rand(2, 3, 64, 64)).shape == (2, length)
+@pytest.mark.parametrize("options", [{}, {"aux_logits": False}])
+@pytest.mark.parametrize("name, side", [("googlenet", 64), ("inception_v3", 75)])
+def test_what_was_trained_from_pretrained_weights_is_the_same_network_without_them(name, side, options, monkeypatch):
+    """These two have other inputs and outputs with weights than without, as a resumed run is built."""
+    whole = torchvision.models.get_model(name, init_weights=False)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **more: whole.state_dict())
+    trained, length = make_encoder(name, {"pretrained": True, **options}, None)
+    again, _ = make_encoder(name, {"init_weights": False, **options}, None)
+    again.load_state_dict(trained.state_dict())
+    images = torch.rand(2, 3, side, side)
+    assert torch.equal(trained.eval()(images), again.eval()(images))
+    assert trained.train()(images).shape == (2, length)
 
 
 # --- weights from a file ---------------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ def test_pseudo_groups_are_the_label_and_whether_the_environment_agrees():
     assert [[a == b for b in groups] for a in groups] == [[a == b for b in cells] for a in cells]
 
 
-def test_balanced_batches_hold_every_cell_that_exists_equally_often(noise_config, noise):
+def test_balanced_batches_hold_every_class_equally_often_and_of_it_every_cell_that_exists(noise_config, noise):
     labels = noise.splits["train"].labels
     environments = torch.where(torch.arange(30) % 7 == 0, 1 - labels, labels)
     environments[labels == 1] = 1  # class 1 always agrees: three cells
@@ -206,22 +206,23 @@ def test_balanced_batches_hold_every_cell_that_exists_equally_often(noise_config
     assert len(set(cells)) == 3 and min(Counter(cells).values()) < 5
     order = TrainingOrder(noise_config("--batch_size", "8"), noise.splits["train"], noise.grouper)
     sizes = [len(batch) for batch in order.epoch(0)]
-    order.balance(cross_fit.pseudo_groups(labels, environments))
+    order.balance(labels, cross_fit.pseudo_groups(labels, environments))
     assert [len(batch) for batch in order.epoch(0)] == sizes and len(order) == len(sizes)
     drawn = Counter(row for epoch in range(100) for batch in order.epoch(epoch) for row, _ in batch)
-    spread = 5 * (3000 / 3 * 2 / 3) ** 0.5  # five standard deviations
     for cell, count in Counter(cells).items():
         of_cell = [drawn[row] for row in range(30) if cells[row] == cell]
-        assert abs(sum(of_cell) - 1000) < spread
-        assert max(of_cell) - min(of_cell) < 10 * (1000 / count) ** 0.5  # and every image of a cell alike
+        share = 1 / 2 if cell == (1, True) else 1 / 4
+        assert abs(sum(of_cell) - 3000 * share) < 5 * (3000 * share * (1 - share)) ** 0.5  # five standard deviations
+        assert max(of_cell) - min(of_cell) < 10 * (3000 * share / count) ** 0.5  # and every image of a cell alike
 
 
 def test_a_balanced_order_follows_from_seed_and_epoch(noise_config, noise):
-    groups = cross_fit.pseudo_groups(noise.splits["train"].labels, torch.zeros(30, dtype=torch.int64))
+    labels = noise.splits["train"].labels
+    cells = cross_fit.pseudo_groups(labels, torch.zeros(30, dtype=torch.int64))
 
     def epochs(*numbers: int, rank: int = 0, n: int = 1):
         order = TrainingOrder(noise_config("--batch_size", "8"), noise.splits["train"], noise.grouper)
-        order.balance(groups)
+        order.balance(labels, cells)
         return [order.epoch(number, rank, n) for number in numbers]
 
     first, second = epochs(0, 1)

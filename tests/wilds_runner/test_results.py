@@ -12,6 +12,8 @@ import torch
 import wilds
 from small_runs import ALGORITHMS, RULES, SIZES, prediction_path, read_csv, read_metadata, results, train, write_release
 
+from cim_plugin.wilds_runner.results import Clock
+
 GROUP_NAMES = {(y, place): f"y:{('landbird', 'waterbird')[y]}_background:{('land', 'water')[place]}" for y in (0, 1) for place in (0, 1)}
 TRAINING_SHARES = {(0, 0): 3498, (0, 1): 184, (1, 0): 56, (1, 1): 1057}  #: of the real Waterbirds, by which adj_acc_avg weighs
 
@@ -125,3 +127,16 @@ def test_synthetic_data_are_marked_in_results_and_log(tmp_path, first_line, synt
     assert train(tmp_path, tmp_path / "run", "--n_epochs", "1") == 0
     assert results(tmp_path / "run")["synthetic"] is synthetic
     assert ("SYNTHETIC" in (tmp_path / "run" / "log.txt").read_text()) is synthetic
+
+
+def test_a_state_saved_amid_an_epoch_has_its_seconds(monkeypatch):
+    now = iter(range(0, 1000, 10))
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    first, second = Clock(), Clock()
+    with first.measure("train"):
+        saved = first.seconds
+    assert saved == {"train": 10} and first.seconds["train"] == 20
+    second.go_on_from(saved)
+    with second.measure("train"):
+        pass
+    assert second.seconds["train"] == 20
