@@ -14,6 +14,7 @@ SHARED = HERE.parent.parent / "shared"
 
 #: torch reads it when it is imported: runs here and in processes that tests start are compared to the last bit
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else torch.compile starts a pool of processes
 
 
 def find_domainbed() -> Path | None:

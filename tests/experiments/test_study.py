@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mnist_files import write_mnist
 from PIL import Image
 from scipy import stats
 
@@ -20,6 +22,25 @@ EXPERIMENTS = ROOT / "scripts" / "experiments"
 def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(EXPERIMENTS), "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture
+def study_here(monkeypatch, capsys):
+    """The same in this process, for what trains nothing: returns exit status, standard output and standard error."""
+
+    def study_here(mnist: Path, output: Path, *words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["study", "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words])
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(EXPERIMENTS), run_name="__main__")
+        return (left.value.code, *capsys.readouterr())
+
+    return study_here
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory) -> Path:
+    """No more images than training on photographs takes, and a tenth of them for validation and test."""
+    return write_mnist(tmp_path_factory.mktemp("mnist"), 4_400, 400)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -56,11 +77,11 @@ def test_masks_are_drawn_of_the_rows_that_have_them(mnist, quick, tmp_path):
     assert not list(quick[0].rglob("ablation*"))  # nothing is kept of it
 
 
-def test_finished_runs_are_not_done_again(mnist, quick):
+def test_finished_runs_are_not_done_again(mnist, quick, study_here):
     output, text = quick
     before = {file: file.stat().st_mtime_ns for file in output.rglob("results.json")}
-    again = study(mnist, output, "--quick", "--rows", "main", "further")
-    assert again.returncode == 0 and again.stdout == text
+    status, again, _ = study_here(mnist, output, "--quick", "--rows", "main", "further")
+    assert status == 0 and again == text
     assert {file: file.stat().st_mtime_ns for file in output.rglob("results.json")} == before
 
 
@@ -87,13 +108,17 @@ def test_compare_reads_the_studys_runs(quick, capsys):
         (["--search", "2", "--draw", "1"], "--draw 1 is one draw, counted from 0, without a choice; leave --search out"),
         (["--draw", "-1"], "--draw -1 is none; draws are counted from 0"),
         (["--tables", "--differences", "nothing.png"], "nothing.png would be empty: no task has results of a row of --against"),
-        (["--mnist", "nowhere"], "nowhere/train-images-idx3-ubyte.gz is not there; name the folder of MNIST's four .gz files"),
     ],
 )
-def test_a_mistake_is_said_in_one_line(mnist, tmp_path, words, said):
-    done = study(mnist, tmp_path, "--quick", *words)
-    assert done.returncode == 2
-    assert said in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+def test_a_mistake_is_said_in_one_line(mnist, tmp_path, study_here, words, said):
+    status, _, err = study_here(mnist, tmp_path, "--quick", *words)
+    assert status == 2 and len(err.splitlines()) == 1 and said in err
+
+
+def test_data_that_are_not_there_are_said_in_one_line(mnist, tmp_path):
+    done = study(mnist, tmp_path, "--quick", "--mnist", "nowhere")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "nowhere/train-images-idx3-ubyte.gz is not there; name the folder of MNIST's four .gz files" in done.stderr.splitlines()[-1]
 
 
 # --- search -----------------------------------------------------------------------------------------------------------
@@ -206,11 +231,11 @@ def test_tables_of_a_page_are_what_its_commands_print(tmp_path):
     assert page.read_text() == written
 
 
-def test_every_table_of_the_docs_is_that_of_the_committed_runs(tmp_path):
+def test_every_table_of_the_docs_is_that_of_the_committed_runs(tmp_path, study_here):
     pages = [ROOT / "docs" / "study.md", ROOT / "docs" / "study" / "tables.md"]
     copies = [Path(shutil.copy(page, tmp_path)) for page in pages]
-    done = study(tmp_path, ROOT / "docs" / "study", "--page", *map(str, copies))
-    assert done.returncode == 0, done.stderr[-2000:]
+    status, _, err = study_here(tmp_path, ROOT / "docs" / "study", "--page", *map(str, copies))
+    assert status == 0, err
     for page, copy in zip(pages, copies):
         text = copy.read_text()
         assert text == page.read_text(), "scripts/study --page docs/study.md docs/study/tables.md writes the tables anew"
