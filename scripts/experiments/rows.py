@@ -64,6 +64,7 @@ FURTHER: dict[str, Row] = {
     "CIM, reversed sign": Row("CIM", {"cim_reading": "similarity"}),
     "ERM, twice the steps": Row("ERM", steps=2.0),
     "ERM, random mask of CIM's mean": Row("ERM", changes={"random_mask": "CIM"}),
+    "CIM, λ=0, network as it starts": Row("CIM", {"cim_lambda": 0.0}, changes={"network_learning_rate": 0.0}),  # m is one half everywhere: darker images
     "CIM, morphed, cross-fit pairs": Row("CIM", MORPHED, "cross_fit"),
     "CIM, λ=0, balanced": Row("CIM", {"cim_lambda": 0.0}, **BALANCED),
     "CIM, morphed, cross-fit pairs, balanced": Row("CIM", MORPHED, **BALANCED),
