@@ -17,6 +17,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else torch.compile starts a pool of processes
 
 
+#: modules whose fixtures train for a minute; at the start of a process's tests, whence another one steals none
+FIRST = ("test_domainbed_scripts.py", "test_study.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
 def find_domainbed() -> Path | None:
     """A real checkout: DOMAINBED_HOME, or the one that ``cim-plugin get-domainbed`` made."""
     for folder in filter(None, (os.environ.get("DOMAINBED_HOME"), domainbed_cache())):

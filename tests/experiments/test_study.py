@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mnist_files import write_mnist
@@ -24,9 +26,24 @@ def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
+class PoolOfOne:
+    """What the command needs of a pool of processes, in this one."""
+
+    def __init__(self, *arguments):
+        self.imap = map
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
 @pytest.fixture
 def study_here(monkeypatch, capsys):
-    """The same in this process, for what trains nothing: returns exit status, standard output and standard error."""
+    """The same in this process: returns exit status, standard output and standard error."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: SimpleNamespace(Pool=PoolOfOne))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the command sets
 
     def study_here(mnist: Path, output: Path, *words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["study", "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words])
@@ -68,9 +85,9 @@ def test_quick_trains_every_row_but_the_ablations_and_prints_them(quick):
         assert test["metrics"]["acc_wg"] == min(group["accuracy"] for group in test["groups"].values())
 
 
-def test_masks_are_drawn_of_the_rows_that_have_them(mnist, quick, tmp_path):
-    done = study(mnist, quick[0], "--quick", "--rows", "ERM", "CIM", "ablation: one mask per channel", "--tables", "--masks", str(tmp_path / "masks"))
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_masks_are_drawn_of_the_rows_that_have_them(mnist, quick, study_here, tmp_path):
+    status, _, err = study_here(mnist, quick[0], "--quick", "--rows", "ERM", "CIM", "ablation: one mask per channel", "--tables", "--masks", str(tmp_path / "masks"))
+    assert status == 0, err
     assert [file.name for file in (tmp_path / "masks").iterdir()] == ["photos_95.png"]
     width, height = Image.open(tmp_path / "masks" / "photos_95.png").size
     assert width > 600 and 200 < height < width  # three lines of pictures
@@ -85,9 +102,9 @@ def test_finished_runs_are_not_done_again(mnist, quick, study_here):
     assert {file: file.stat().st_mtime_ns for file in output.rglob("results.json")} == before
 
 
-def test_a_row_that_needs_another_ones_mask_has_it_trained_first(mnist, tmp_path):
-    done = study(mnist, tmp_path, "--quick", "--rows", "ERM, random mask of CIM's mean")
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_a_row_that_needs_another_ones_mask_has_it_trained_first(mnist, study_here, tmp_path):
+    status, _, err = study_here(mnist, tmp_path, "--quick", "--rows", "ERM, random mask of CIM's mean")
+    assert status == 0, err
     assert sorted(file.parts[-3] for file in tmp_path.rglob("results.json")) == ["CIM", "ERM__random_mask_of_CIM_s_mean"]
 
 
@@ -151,20 +168,20 @@ def test_the_draw_with_the_best_validation_score_is_chosen_where_all_are_done(tm
     assert chosen(tmp_path, searched, "average") == [Run("photos_95", "ERM", 10, 5, 1), Run("photos_95", "ERM", 11, 5, 0), Run("photos_95", "CIM", 10, 5, 2)]
 
 
-def test_a_search_trains_the_chosen_draw(mnist, tmp_path):
-    done = study(mnist, tmp_path, "--quick", "--rows", "ERM", "--search", "2")
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_a_search_trains_the_chosen_draw(mnist, study_here, tmp_path):
+    status, out, err = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "--search", "2")
+    assert status == 0, err
     files = sorted(str(file.relative_to(tmp_path / "quick")) for file in tmp_path.rglob("results.json"))
     assert files == ["steps_2/photos_95/ERM/10/results.json", "steps_2_draw_1/photos_95/ERM/10/results.json"]
     found = [json.loads((tmp_path / "quick" / file).read_text())["selection"]["worst_pseudo_group"] for file in files]
     winner = found[0]["score"] < found[1]["score"]
     tested = [f"{100 * of_draw['splits']['test']['metrics']['acc_wg']:.1f} ({int(winner == number)})" for number, of_draw in enumerate(found)]
-    assert f"| ERM | {tested[0]} | {tested[1]} |" in done.stdout and "| row | draw 0: lr 0.003 | draw 1: lr 0.01 |" in done.stdout
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("| ERM | 1 |"))
+    assert f"| ERM | {tested[0]} | {tested[1]} |" in out and "| row | draw 0: lr 0.003 | draw 1: lr 0.01 |" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("| ERM | 1 |"))
     assert line.split("|")[4].strip() == tested[winner].split()[0]
-    done = study(mnist, tmp_path, "--quick", "--rows", "ERM", "--draw", "1", "--rule", "last")
+    _, out, _ = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "--draw", "1", "--rule", "last")
     last = json.loads((tmp_path / "quick" / files[1]).read_text())["selection"]["last"]["splits"]["test"]["metrics"]["acc_wg"]
-    assert "All rows at the learning rate 0.01, draw 1." in done.stdout and f"| {100 * last:.1f} |" in done.stdout
+    assert "All rows at the learning rate 0.01, draw 1." in out and f"| {100 * last:.1f} |" in out
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
