@@ -12,8 +12,7 @@ from torch import nn
 from ..errors import InputError
 
 ALIASES = {"wideresnet50": "wide_resnet50_2"}  #: WILDS' name -> torchvision's
-#: models of torchvision that are another network with pretrained weights than without: a resumed run is built without them
-SAME_WITHOUT_WEIGHTS = {"googlenet": {"transform_input": True}, "inception_v3": {"transform_input": True}}
+TRANSFORM_INPUT = ("googlenet", "inception_v3")  #: which torchvision lets do so with its weights only; a resumed run is built without them, and is to be the same network
 
 
 class SmallCNN(nn.Sequential):
@@ -70,8 +69,8 @@ def _make(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[nn.Modu
         return SmallCNN(**options), SmallCNN.n_features
     torchvision_models = torchvision.models.list_models(module=torchvision.models)
     if name in torchvision_models:
-        if name in SAME_WITHOUT_WEIGHTS:
-            options = {**SAME_WITHOUT_WEIGHTS[name], **options}
+        if name in TRANSFORM_INPUT:
+            options.setdefault("transform_input", True)
             options.pop("aux_logits", None)  # cut off below, whatever it says
         model = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **options)
         return model, _cut_last_layer(name, model)
