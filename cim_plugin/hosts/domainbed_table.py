@@ -48,17 +48,11 @@ def markdown(found: list[Row]) -> str:
 
 
 def _row(base: str) -> Row:
-    on_gpu_only = None
-    with contextlib.ExitStack() as stack:
+    with _cuda_doing_nothing() as asked:
         try:
             alone = _run(base)
-        except Exception as error:  # with a GPU, because a part of it is there and the rest is not
-            try:
-                stack.enter_context(_cuda_doing_nothing())
-                alone = _run(base)
-                on_gpu_only = f"{base} needs a GPU; tried with .cuda() doing nothing"
-            except Exception:
-                return Row(base, "not tried", f"{base} itself does not run here: {last_line(error)}")
+        except Exception as error:
+            return Row(base, "not tried", f"{base} itself does not run here: {last_line(error)}")
         try:
             composed = _run(COMPOSITION + base)
         except InputError as error:
@@ -67,7 +61,9 @@ def _row(base: str) -> Row:
     if wrong:
         return Row(base, "fails", "; ".join(wrong))
     notes = ["`CIM` itself" if base == "ERM" else f"{composed.steps} steps on psi in {UPDATES} updates"]
-    return Row(base, "works", "; ".join(notes + [on_gpu_only] * (on_gpu_only is not None)))
+    if asked:
+        notes.append(f"{base} needs a GPU; tried with .cuda() doing nothing")
+    return Row(base, "works", "; ".join(notes))
 
 
 class _Run(NamedTuple):
@@ -129,12 +125,13 @@ def _passes(algorithm: nn.Module, images: Tensor) -> int:
 
 
 @contextlib.contextmanager
-def _cuda_doing_nothing() -> Iterator[None]:
-    """For bases that put tensors on a GPU themselves."""
+def _cuda_doing_nothing() -> Iterator[list[None]]:
+    """For bases that put tensors on a GPU themselves: everything stays on the CPU, with a GPU or without. Gives a list that is no longer empty once they asked."""
+    asked: list[None] = []
     inner = torch.Tensor.cuda, nn.Module.cuda
-    torch.Tensor.cuda = nn.Module.cuda = lambda self, *_: self
+    torch.Tensor.cuda = nn.Module.cuda = lambda self, *_: asked.append(None) or self
     try:
-        yield
+        yield asked
     finally:
         torch.Tensor.cuda, nn.Module.cuda = inner
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mnist_files import write_mnist
+from experiments.mnist_files import write_mnist
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "scripts" / "experiments"
 sys.path.insert(0, str(EXPERIMENTS))

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mnist_files import write_mnist
+from experiments.mnist_files import write_mnist
 from PIL import Image
 from scipy import stats
 

@@ -56,7 +56,7 @@ def test_table_in_the_docs_is_what_a_run_over_all_algorithms_gives(domainbed):
     documented = [line for line in DOCS.read_text().splitlines() if line.startswith("| `CIM+")]
     assert [row.split("|")[1] for row in found] == [row.split("|")[1] for row in documented]
     for row, expected in zip(found, documented):
-        if "not tried" not in row + expected and ".cuda()" not in row + expected:  # these depend on the machine
+        if "not tried" not in row + expected:  # that depends on what is installed
             assert row == expected
     assert not any("| fails |" in row for row in found)
 

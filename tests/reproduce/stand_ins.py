@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import struct
 import subprocess
 from pathlib import Path
 
 import numpy as np
+from experiments.mnist_files import write_idx
 from hosts import forked_host
 from interpreters import HERE
 from PIL import Image
@@ -62,10 +61,8 @@ def write_mnist(folder: Path, n_training: int = 120, n_test: int = 60) -> dict[s
         pixels = np.zeros((n, 28, 28), dtype=np.uint8)
         pixels[:, 4:-4, 4:-4] = rng.integers(0, 256, (n, 20, 20))
         labels = np.arange(n, dtype=np.uint8) % 10
-        with gzip.open(folder / f"{stem}-images-idx3-ubyte.gz", "wb") as file:
-            file.write(struct.pack(">4i", 2051, n, 28, 28) + pixels.tobytes())
-        with gzip.open(folder / f"{stem}-labels-idx1-ubyte.gz", "wb") as file:
-            file.write(struct.pack(">2i", 2049, n) + labels.tobytes())
+        write_idx(folder / f"{stem}-images-idx3-ubyte.gz", pixels)
+        write_idx(folder / f"{stem}-labels-idx1-ubyte.gz", labels)
         written[split] = pixels, labels
     return written
 
