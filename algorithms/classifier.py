@@ -14,13 +14,20 @@ from .group_dro import GroupWeights
 from .morphing import InputMorphing
 from .shard import WHOLE, Shard
 
-#: The weight of "sparsity" rises over so many steps: until the classifier needs anything of an image, m = 0 is the cheapest, and there it stays.
+#: The weight of "sparsity" rises over so many steps: until the classifier needs anything of an image, m = 0 is the
+#: cheapest, and there it stays.
 SPARSITY_WARM_UP = 300
 
 COLLAPSED = 1e-4  #: a mean of m so close to 0, or to 1, is that of a network that tells no pixels apart any more
 
 #: loss term -> its name in logs
-LOG_NAMES = {"supervised": "L_sup", "contrastive": "L_con", "sparsity": "mask_mean", "kl": "KL", "supervised_contrastive": "L_scl"}
+LOG_NAMES = {
+    "supervised": "L_sup",
+    "contrastive": "L_con",
+    "sparsity": "mask_mean",
+    "kl": "KL",
+    "supervised_contrastive": "L_scl",
+}
 
 
 class LossTerms(NamedTuple):
@@ -39,7 +46,8 @@ class RobustClassifier(nn.Module):
         encoder: images (N, C, H, W) -> features (N, F).
         head: features, or the bottleneck's code -> logits (N, K).
         weights: the weight of each loss term: "supervised", with ``contrast`` also "contrastive" (λ), with
-            ``bottleneck`` "kl" (β), "sparsity" where the mean of m is to be small, and "supervised_contrastive" where that loss is wanted.
+            ``bottleneck`` "kl" (β), "sparsity" where the mean of m is to be small, and "supervised_contrastive" where
+            that loss is wanted.
         morphing: psi, before the encoder.
         contrast: L_con on psi; needs ``morphing``.
         composites: the supervised loss is the mean of that of psi(x) and that of the composite m∘x + (1 - m)∘x' with
@@ -116,13 +124,17 @@ class RobustClassifier(nn.Module):
                 seen.append(_composites(images, morphed.mask, self.shard))
         features = self.encoder(torch.cat(seen) if len(seen) > 1 else seen[0])
         if "supervised_contrastive" in self.weights:
-            losses["supervised_contrastive"] = supervised_contrastive_loss(features[:n], labels, self.temperature, self.shard)
+            losses["supervised_contrastive"] = supervised_contrastive_loss(
+                features[:n], labels, self.temperature, self.shard
+            )
         if self.bottleneck is not None:
             codes, kl = zip(*(self.bottleneck(part, self.shard) for part in features.chunk(len(seen))))
             features, losses["kl"] = torch.cat(codes), kl[0]
         logits = self.head(features)
         _check_labels(labels, logits.shape[1])
-        losses["supervised"] = F.cross_entropy(logits, labels.repeat(len(seen)), reduction="none").view(len(seen), n).mean(0)
+        losses["supervised"] = (
+            F.cross_entropy(logits, labels.repeat(len(seen)), reduction="none").view(len(seen), n).mean(0)
+        )
         return LossTerms(losses, logits[:n], without_triplet, mask_mean)
 
     def total(self, losses: Mapping[str, Tensor], groups: Tensor | None = None) -> Tensor:
@@ -130,7 +142,8 @@ class RobustClassifier(nn.Module):
 
         Args:
             losses: from :meth:`loss_terms`.
-            groups: (N,) int64, needed with ``group_weights``, whose weights move here in training, as the weight of "sparsity" does.
+            groups: (N,) int64, needed with ``group_weights``, whose weights move here in training, as the weight of
+                "sparsity" does.
         """
         if "sparsity" in losses:
             self.sparsity_step += 1
@@ -143,14 +156,22 @@ class RobustClassifier(nn.Module):
 def collapse_in_words(mask_mean: float) -> str | None:
     """What to say of a mean of m within ``COLLAPSED`` of 0 or 1; None of any other."""
     if mask_mean < COLLAPSED:
-        return f"m has a mean below {COLLAPSED:g}, so the encoder sees next to nothing of the images; a smaller cim_learning_rate (of the network alone), learning rate or cim_sparsity keeps it up"
+        return (
+            f"m has a mean below {COLLAPSED:g}, so the encoder sees next to nothing of the images; a smaller "
+            f"cim_learning_rate (of the network alone), learning rate or cim_sparsity keeps it up"
+        )
     if mask_mean > 1 - COLLAPSED:
-        return "m is 1 everywhere, so the encoder sees the images as they are, and CIM does nothing; a smaller cim_learning_rate (of the network alone) or learning rate keeps it from that"
+        return (
+            "m is 1 everywhere, so the encoder sees the images as they are, and CIM does nothing; a smaller "
+            "cim_learning_rate (of the network alone) or learning rate keeps it from that"
+        )
     return None
 
 
 def _composites(images: Tensor, mask: Tensor, shard: Shard) -> Tensor:
-    """m∘x + (1 - m)∘x', (N, C, H, W), with x' drawn from the whole batch; m and 1 - m add up to 1, so any normalisation of x will do."""
+    """m∘x + (1 - m)∘x', (N, C, H, W), with x' drawn from the whole batch; m and 1 - m add up to 1, so any normalisation
+    of x will do.
+    """
     behind = shard.gather(images)
     behind = behind[shard.local(torch.randperm(len(behind), device=images.device))]
     return torch.lerp(behind, images, mask.to(images.dtype))
@@ -159,4 +180,7 @@ def _composites(images: Tensor, mask: Tensor, shard: Shard) -> Tensor:
 def _check_labels(labels: Tensor, n_classes: int) -> None:
     if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
         wrong = labels[(labels < 0) | (labels >= n_classes)][0]
-        raise ValueError(f"label {int(wrong)} is out of range: this classifier has {n_classes} classes, labels go from 0 to {n_classes - 1}")
+        raise ValueError(
+            f"label {int(wrong)} is out of range: this classifier has {n_classes} classes, labels go from 0 to "
+            f"{n_classes - 1}"
+        )

@@ -1,4 +1,5 @@
-"""How alike the colours of two images are, wherever they stand in them: what L_con can compare where images are not aligned.
+"""How alike the colours of two images are, wherever they stand in them: what L_con can compare where images are not
+aligned.
 
 MS-SSIM compares an image with another one pixel by pixel; two crops of one landscape are as different by it as two
 landscapes. Their colours are not. The distribution of an image's colours, weighted by m, is held as its mean embedding
@@ -32,7 +33,8 @@ def colour_embedding(pixels: Tensor, weights: Tensor) -> Tensor:
         weights: (N, 1 or C, H, W), at least 0, e.g. m; of several channels their mean counts.
 
     Returns:
-        (N, FEATURES); float64 for float64, else float32, also under autocast. Where all weights of an image are 0, zeros.
+        (N, FEATURES); float64 for float64, else float32, also under autocast. Where all weights of an image are 0,
+        zeros.
     """
     with without_autocast(pixels):
         pixels, weights = full_precision(pixels.detach()), full_precision(weights).mean(1, keepdim=True)
@@ -41,11 +43,15 @@ def colour_embedding(pixels: Tensor, weights: Tensor) -> Tensor:
             pixels, weights = F.avg_pool2d(pixels, square), F.avg_pool2d(weights, square)
         frequencies, phases = _frequencies(pixels.shape[1], pixels.dtype, pixels.device)
         with torch.no_grad():
-            features = torch.matmul(frequencies, pixels.flatten(2)).add_(phases).cos_()  # no convolution: TF32 would be too coarse
+            features = (
+                torch.matmul(frequencies, pixels.flatten(2)).add_(phases).cos_()
+            )  # no convolution: TF32 would be too coarse
         return F.normalize(torch.einsum("ndp,np->nd", features, weights.flatten(1)), dim=1)
 
 
-def cosine_triplet(own: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str) -> list[Tensor]:
+def cosine_triplet(
+    own: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str
+) -> list[Tensor]:
     """Cosines of every embedding with its positive and with its negative, (N,) each.
 
     Args:

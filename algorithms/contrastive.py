@@ -69,9 +69,13 @@ class TripletContrast:
         if self.similarity == "pytorch_msssim":
             check_library(self.scales, self.floor)
         if self.similarity == "colours" and self.floor != "smooth":
-            raise ValueError(f"the floor is of MS-SSIM, {self.floor!r} does nothing with similarity 'colours'; leave it out")
+            raise ValueError(
+                f"the floor is of MS-SSIM, {self.floor!r} does nothing with similarity 'colours'; leave it out"
+            )
 
-    def __call__(self, morphed: Morphed, labels: Tensor, environments: Tensor | None, shard: Shard = WHOLE) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, morphed: Morphed, labels: Tensor, environments: Tensor | None, shard: Shard = WHOLE
+    ) -> tuple[Tensor, Tensor]:
         """What morphing a batch gave; labels and environments, (N,) int64 -> (L_con (N,), valid (N,)).
 
         Positives and negatives come from the whole of a batch that several processes share.
@@ -88,11 +92,15 @@ class TripletContrast:
         return contrastive_loss(s_pos, s_neg, valid, self.reading), valid
 
     def views(self, morphed: Morphed) -> tuple[Tensor, Tensor]:
-        """What of every image is compared, as an anchor and as a positive or negative; one tensor where it is the same. Both (N, ...)."""
+        """What of every image is compared, as an anchor and as a positive or negative; one tensor where it is the same.
+        Both (N, ...).
+        """
         if self.similarity != "colours":
             return morphed.psi, morphed.psi if self.targets == "morphed" else morphed.pixels
         own = colour_embedding(morphed.pixels, morphed.mask)
-        return own, own if self.targets == "morphed" else colour_embedding(morphed.pixels, torch.ones_like(morphed.mask))
+        return own, own if self.targets == "morphed" else colour_embedding(
+            morphed.pixels, torch.ones_like(morphed.mask)
+        )
 
     def compare(self, own: Tensor, reference: Tensor, positive: Tensor, negative: Tensor) -> Sequence[Tensor]:
         """Similarity of every anchor to its positive and to its negative, (N,) each.

@@ -49,8 +49,11 @@ class _Arithmetic(NamedTuple):
     tile: int  #: pixels of a map that is worked on at once, about
 
 
-def fused_triplet(anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str) -> tuple[Tensor, Tensor]:
-    """:func:`~.similarity.triplet`, with the same arguments and results; it is that function where a device has no arithmetic here.
+def fused_triplet(
+    anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str
+) -> tuple[Tensor, Tensor]:
+    """:func:`~.similarity.triplet`, with the same arguments and results; it is that function where a device has no
+    arithmetic here.
 
     The gradient can be taken once, not twice. Extra memory is a few images of psi, however many scales there are.
     """
@@ -73,7 +76,9 @@ def _arithmetic(images: Tensor) -> _Arithmetic | None:
 
 @functools.cache
 def _on_gpu(device: torch.device) -> _Arithmetic | None:
-    """The Triton kernels, once they have given the numbers of plain autograd on this GPU; None, and a line in the log, where they do not."""
+    """The Triton kernels, once they have given the numbers of plain autograd on this GPU; None, and a line in the log,
+    where they do not.
+    """
     try:
         from . import triton_triplet
 
@@ -85,12 +90,16 @@ def _on_gpu(device: torch.device) -> _Arithmetic | None:
         if error <= _TOLERANCE:
             return arithmetic
         trouble = f"they are {error:.1e} off"
-    logging.getLogger(__name__).warning("MS-SSIM runs by plain autograd on %s, slower: its Triton kernels cannot be used (%s)", device, trouble)
+    logging.getLogger(__name__).warning(
+        "MS-SSIM runs by plain autograd on %s, slower: its Triton kernels cannot be used (%s)", device, trouble
+    )
     return None
 
 
 def _largest_error(arithmetic: _Arithmetic, device: torch.device) -> float:
-    """Against plain autograd in double precision, of values, and of gradients relative to the largest: small random images in both modes."""
+    """Against plain autograd in double precision, of values, and of gradients relative to the largest: small random
+    images in both modes.
+    """
     psi, x = torch.rand(2, 3, 1, 33, 27, generator=torch.Generator().manual_seed(0)).to(device)
     rows = torch.tensor([[1, 2, 0], [0, 0, 1]], device=device)
     errors = []
@@ -100,16 +109,28 @@ def _largest_error(arithmetic: _Arithmetic, device: torch.device) -> float:
             exact = images.double()  # no TF32 in double precision
             ours = _triplet(images, others, *rows, 2, "smooth", arithmetic)
             expected = triplet(exact, exact if others is None else others.double(), *rows, 2, "smooth")
-            gradient, expected_gradient = (torch.autograd.grad((s_pos - 2 * s_neg).sum(), images)[0] for s_pos, s_neg in (ours, expected))
+            gradient, expected_gradient = (
+                torch.autograd.grad((s_pos - 2 * s_neg).sum(), images)[0] for s_pos, s_neg in (ours, expected)
+            )
             errors += [(a - b).detach().abs().max() for a, b in zip(ours, expected)]
             errors.append((gradient - expected_gradient).abs().max() / expected_gradient.abs().max())
     return float(torch.stack(errors).nan_to_num(torch.inf).max())
 
 
-def _triplet(psi: Tensor, others: Tensor | None, positive: Tensor, negative: Tensor, scales: int, floor: str, arithmetic: _Arithmetic) -> tuple[Tensor, Tensor]:
+def _triplet(
+    psi: Tensor,
+    others: Tensor | None,
+    positive: Tensor,
+    negative: Tensor,
+    scales: int,
+    floor: str,
+    arithmetic: _Arithmetic,
+) -> tuple[Tensor, Tensor]:
     """psi, in full precision, is compared with ``others``, which get no gradient, or with itself."""
     n, channels = psi.shape[:2]
-    rows = (torch.stack([positive, negative])[:, :, None] * channels + torch.arange(channels, device=positive.device)).flatten(1)
+    rows = (
+        torch.stack([positive, negative])[:, :, None] * channels + torch.arange(channels, device=positive.device)
+    ).flatten(1)
     psi, others = psi.flatten(0, 1), None if others is None else others.flatten(0, 1)
     terms = []
     for level in range(scales):
@@ -129,13 +150,17 @@ class _Scale(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, psi: Tensor, others: Tensor | None, rows: Tensor, coarsest: bool, arithmetic: _Arithmetic) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx, psi: Tensor, others: Tensor | None, rows: Tensor, coarsest: bool, arithmetic: _Arithmetic
+    ) -> tuple[Tensor, Tensor]:
         sides = 0 if not ctx.needs_input_grad[0] else 1 if others is not None else 2
         others = psi if others is None else others
         sums = psi.new_zeros(rows.shape)
         slopes: list[Tensor] = []
         for planes, lines in _tiles(psi.shape, arithmetic.tile):
-            of_tile, slopes_of_tile = arithmetic.compare(psi[planes, lines], others[:, lines], rows[:, planes], coarsest, sides)
+            of_tile, slopes_of_tile = arithmetic.compare(
+                psi[planes, lines], others[:, lines], rows[:, planes], coarsest, sides
+            )
             sums[:, planes] += of_tile
             slopes += slopes_of_tile
         ctx.save_for_backward(rows, *slopes)
@@ -158,7 +183,9 @@ class _Scale(torch.autograd.Function):
         return d_psi, None, None, None, None
 
 
-def _compare_gathered(psi: Tensor, others: Tensor, rows: Tensor, coarsest: bool, sides: int) -> tuple[Tensor, list[Tensor]]:
+def _compare_gathered(
+    psi: Tensor, others: Tensor, rows: Tensor, coarsest: bool, sides: int
+) -> tuple[Tensor, list[Tensor]]:
     x = psi[None].contiguous(memory_format=torch.channels_last)
     y = others.index_select(0, rows.flatten()).unflatten(0, (2, -1)).contiguous(memory_format=torch.channels_last)
     return _compare(x, y, gaussian_taps(psi), coarsest, sides)

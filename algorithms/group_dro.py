@@ -9,9 +9,14 @@ from .shard import WHOLE, Shard
 
 
 def group_means(values: Tensor, groups: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
-    """Mean of ``values`` (N,) per group, 0 for an empty one, and the counts: ``groups`` (N,) int64 -> (n_groups,) each."""
+    """Mean of ``values`` (N,) per group, 0 for an empty one, and the counts: ``groups`` (N,) int64 -> (n_groups,)
+    each.
+    """
     empty = torch.zeros(n_groups, dtype=values.dtype, device=values.device)
-    sums, counts = empty.index_add(0, groups, values), empty.index_add(0, groups, torch.ones_like(values))  # bincount would wait for a GPU
+    sums, counts = (
+        empty.index_add(0, groups, values),
+        empty.index_add(0, groups, torch.ones_like(values)),
+    )  # bincount would wait for a GPU
     return sums / counts.clamp(min=1), counts
 
 
@@ -31,13 +36,16 @@ class GroupWeights(nn.Module):
         self.register_buffer("weights", in_training.float() / in_training.sum())
 
     def forward(self, losses: Tensor, groups: Tensor, shard: Shard = WHOLE) -> Tensor:
-        """Per-sample losses (N,) and their groups (N,) int64 -> (N,), whose mean over the global batch is sum_g q_g · loss_g.
+        """Per-sample losses (N,) and their groups (N,) int64 -> (N,), whose mean over the global batch is sum_g q_g ·
+        loss_g.
 
         In training the weights move first, by the losses of this batch, as in Algorithm 1.
         """
         everyone = shard.gather(groups)
         means, counts = group_means(shard.gather(losses.detach()), everyone, len(self.weights))
         if self.training:
-            moved = self.weights * torch.exp(self.step_size * (means - means.max()))  # the same weights, and no overflow
+            moved = self.weights * torch.exp(
+                self.step_size * (means - means.max())
+            )  # the same weights, and no overflow
             self.weights.copy_(moved / moved.sum())
         return losses * (self.weights * len(everyone) / counts.clamp(min=1))[groups]

@@ -67,7 +67,9 @@ class TransformationNetwork(nn.Module):
         if not 1 <= channels <= 3:
             raise ValueError(f"images have 1 to 3 channels, {channels} were given")
         if mask_channels not in (1, channels):
-            raise ValueError(f"a mask has 1 channel or one per image channel ({channels}), {mask_channels} were asked for")
+            raise ValueError(
+                f"a mask has 1 channel or one per image channel ({channels}), {mask_channels} were asked for"
+            )
         if stride not in (2, 4):
             raise ValueError(f"a mask has a stride of 2 or 4 pixels, {stride} was asked for")
         self.features = nn.Sequential(
@@ -81,8 +83,12 @@ class TransformationNetwork(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels (N, C, H, W) in [0, 1] -> m (N, 1 or C, H, W) in (0, 1), of their dtype also under autocast: rounded m would draw contours into psi(x)."""
-        logits = F.interpolate(self.features(pixels).to(pixels.dtype), size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+        """Pixels (N, C, H, W) in [0, 1] -> m (N, 1 or C, H, W) in (0, 1), of their dtype also under autocast: rounded m
+        would draw contours into psi(x).
+        """
+        logits = F.interpolate(
+            self.features(pixels).to(pixels.dtype), size=pixels.shape[-2:], mode="bilinear", align_corners=False
+        )
         return logits.sigmoid()
 
 

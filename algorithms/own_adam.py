@@ -19,9 +19,11 @@ def with_own_adam(optimizer: Optimizer, network: nn.Module | None, learning_rate
     """Give a network Adam, without weight decay, where that is asked for or needed.
 
     Args:
-        optimizer: the host's, of all weights. It loses those of the network; a schedule that is made for it goes on with the others.
+        optimizer: the host's, of all weights. It loses those of the network; a schedule that is made for it goes on
+            with the others.
         network: psi, or None where there is none.
-        learning_rate: of the network's Adam; 0: the host's optimizer keeps the network, but for SGD, beside which it is ``WITH_SGD``.
+        learning_rate: of the network's Adam; 0: the host's optimizer keeps the network, but for SGD, beside which it is
+            ``WITH_SGD``.
 
     Returns:
         What to step: ``optimizer`` itself where nothing changes.

@@ -13,7 +13,8 @@ def _same(values: Tensor) -> Tensor:
 
 
 class Shard(NamedTuple):
-    """Where the local rows stand in the global batch. Every process holds the same number of rows, in the order of ranks.
+    """Where the local rows stand in the global batch. Every process holds the same number of rows, in the order of
+    ranks.
 
     What couples samples (triplets, the supervised contrastive loss, group losses) and what is drawn per sample
     refers to the global batch, so that N processes compute what one process would. All processes must draw from

@@ -37,11 +37,16 @@ def choose_scales(height: int, width: int, scales: int | None = None) -> int:
     name, side = min(("height", height), ("width", width), key=lambda item: item[1])
     fitting = sum(side > (WINDOW - 1) * 2**level for level in range(len(WEIGHTS)))
     if fitting == 0:
-        raise ValueError(f"{name} {side} is smaller than MS-SSIM's {WINDOW}-pixel window; use images of at least {WINDOW} pixels a side")
+        raise ValueError(
+            f"{name} {side} is smaller than MS-SSIM's {WINDOW}-pixel window; use images of at least {WINDOW} pixels a "
+            f"side"
+        )
     if scales is None:
         return fitting
     if not 1 <= scales <= fitting:
-        raise ValueError(f"{name} {side} allows 1 to {fitting} scales of an {WINDOW}-pixel window, {scales} were asked for")
+        raise ValueError(
+            f"{name} {side} allows 1 to {fitting} scales of an {WINDOW}-pixel window, {scales} were asked for"
+        )
     return scales
 
 
@@ -150,7 +155,9 @@ def ms_ssim(a: Tensor, b: Tensor, scales: int, floor: str = "exact") -> Tensor:
         return _compare(_pyramid(a, scales), _pyramid(b, scales), floor)
 
 
-def triplet(anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str) -> tuple[Tensor, Tensor]:
+def triplet(
+    anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str
+) -> tuple[Tensor, Tensor]:
     """MS-SSIM of every anchor with its positive and its negative, which are rows of one reference batch.
 
     The reference's statistics are computed once and gathered, however many anchors share a row.
@@ -169,11 +176,15 @@ def triplet(anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tenso
     with without_autocast(anchor):
         anchors = _pyramid(full_precision(anchor), scales)
         references = anchors if reference is anchor else _pyramid(full_precision(reference.detach()), scales)
-        s_pos, s_neg = (_compare(anchors, [scale[rows] for scale in references], floor) for rows in (positive, negative))
+        s_pos, s_neg = (
+            _compare(anchors, [scale[rows] for scale in references], floor) for rows in (positive, negative)
+        )
         return s_pos, s_neg
 
 
-def library_triplet(anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str) -> tuple[Tensor, Tensor]:
+def library_triplet(
+    anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str
+) -> tuple[Tensor, Tensor]:
     """:func:`triplet` by two calls of ``pytorch_msssim.ms_ssim``: the reference, slower, for sides above 160 pixels.
 
     The library evaluates 0^(w-1) where a scale's term is not positive, which makes the gradient of that channel NaN
@@ -185,7 +196,9 @@ def library_triplet(anchor: Tensor, reference: Tensor, positive: Tensor, negativ
     """
     check_library(scales, floor)
     with without_autocast(anchor):
-        images = full_precision(anchor).contiguous()  # for channels_last cuDNN may filter in TF32, which E[x²] - E[x]² does not bear
+        images = full_precision(
+            anchor
+        ).contiguous()  # for channels_last cuDNN may filter in TF32, which E[x²] - E[x]² does not bear
         references = images if reference is anchor else full_precision(reference.detach()).contiguous()
         s_pos, s_neg = (
             pytorch_msssim.ms_ssim(
@@ -210,6 +223,11 @@ def check_library(scales: int, floor: str) -> None:
     """Raise ValueError unless pytorch_msssim can do this."""
     if scales != len(WEIGHTS):
         side = (WINDOW - 1) * 2 ** (len(WEIGHTS) - 1)
-        raise ValueError(f"pytorch_msssim has {len(WEIGHTS)} scales and needs sides above {side} pixels, {scales} were chosen here; use 'ms_ssim'")
+        raise ValueError(
+            f"pytorch_msssim has {len(WEIGHTS)} scales and needs sides above {side} pixels, {scales} were chosen here; "
+            f"use 'ms_ssim'"
+        )
     if floor != "exact":
-        raise ValueError(f"pytorch_msssim has the exact floor only, {floor!r} was given; use floor 'exact' or similarity 'ms_ssim'")
+        raise ValueError(
+            f"pytorch_msssim has the exact floor only, {floor!r} was given; use floor 'exact' or similarity 'ms_ssim'"
+        )

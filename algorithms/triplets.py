@@ -28,7 +28,9 @@ def random_candidates(labels: Tensor, environments: Tensor | None) -> tuple[Tens
 def cross_environment_candidates(labels: Tensor, environments: Tensor | None) -> tuple[Tensor, Tensor]:
     """Positives from another environment, negatives from the same one: what a class shares, not where it was seen."""
     if environments is None:
-        raise ValueError("'cross_environment' pairs need the environment of every image; use 'random' where there is none")
+        raise ValueError(
+            "'cross_environment' pairs need the environment of every image; use 'random' where there is none"
+        )
     same_class = labels[:, None] == labels
     same_environment = environments[:, None] == environments
     return same_class & ~same_environment, ~same_class & same_environment

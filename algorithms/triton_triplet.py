@@ -3,7 +3,8 @@
 The window is separable, so each comparison is four passes over memory, each of which reads what it needs along one
 dimension: G along the height of x, y, x² + y² and xy; G along the width, the term and the three or four maps that the
 slopes are made of; G^T along the height; G^T along the width and the slopes. No product of matrices is involved, so no
-TF32; no atomics either: sums are made per block of pixels, then over blocks, and a row that several others were compared
+TF32; no atomics either: sums are made per block of pixels, then over blocks, and a row that several others were
+compared
 with gathers their slopes in a fixed order. Results are the same to the bit from run to run.
 
 A pair is a plane of psi with a plane that it is compared with; maps of pairs are (pairs, h, w), contiguous.
@@ -51,7 +52,9 @@ def compare(psi: Tensor, others: Tensor, rows: Tensor, coarsest: bool, sides: in
         spread = psi.new_empty(2 + sides, pairs, height, columns)
         _spread_columns[_grid((2 + sides) * pairs, height * columns)](maps, taps, spread, lines, columns, _BLOCK)
         slopes = psi.new_empty(sides, 2, planes, height, width)
-        _spread_rows_and_combine[_grid(pairs, height * width)](psi, others, rows, taps, spread, slopes, planes, height, width, sides, _BLOCK)
+        _spread_rows_and_combine[_grid(pairs, height * width)](
+            psi, others, rows, taps, spread, slopes, planes, height, width, sides, _BLOCK
+        )
     return sums, list(slopes)
 
 
@@ -68,7 +71,9 @@ def add_rows(total: Tensor, rows: Tensor, weights: Tensor, slopes: Tensor) -> No
     starts = torch.searchsorted(named, torch.arange(len(total) + 1, device=named.device))
     pixels = total[0].numel()
     with torch.cuda.device_of(total):
-        _gather[_grid(len(total), pixels)](total, order, starts, weights.contiguous(), slopes.contiguous(), total.stride(0), pixels, _BLOCK)
+        _gather[_grid(len(total), pixels)](
+            total, order, starts, weights.contiguous(), slopes.contiguous(), total.stride(0), pixels, _BLOCK
+        )
 
 
 def _grid(maps: int, pixels: int) -> tuple[int, int]:
@@ -108,8 +113,12 @@ def _blur_columns(psi, others, rows, taps, blurred, planes, height, width, BLOCK
 
 
 @triton.jit
-def _blur_rows_and_compare(blurred, taps, sums, maps, lines, width, coarsest: tl.constexpr, sides: tl.constexpr, BLOCK: tl.constexpr):
-    """G along the width, (4, pairs, h-10, w) -> the sum of s of every block, (pairs, blocks), and what is spread for the slopes, (2 + sides, pairs, h-10, w-10)."""
+def _blur_rows_and_compare(
+    blurred, taps, sums, maps, lines, width, coarsest: tl.constexpr, sides: tl.constexpr, BLOCK: tl.constexpr
+):
+    """G along the width, (4, pairs, h-10, w) -> the sum of s of every block, (pairs, blocks), and what is spread for
+    the slopes, (2 + sides, pairs, h-10, w-10).
+    """
     columns = width - _HALO
     pair, pixels, inside = _pixels(lines * columns, BLOCK)
     step = tl.num_programs(0).to(tl.int64) * lines * width
@@ -156,7 +165,9 @@ def _spread_columns(maps, taps, spread, lines, columns, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _spread_rows_and_combine(psi, others, rows, taps, spread, slopes, planes, height, width, sides: tl.constexpr, BLOCK: tl.constexpr):
+def _spread_rows_and_combine(
+    psi, others, rows, taps, spread, slopes, planes, height, width, sides: tl.constexpr, BLOCK: tl.constexpr
+):
     """G^T along the width, (2 + sides, pairs, h, w-10) -> the slopes, (sides, pairs, h, w)."""
     size, columns = height * width, width - _HALO
     pair, pixels, inside = _pixels(size, BLOCK)
@@ -183,7 +194,9 @@ def _spread_rows_and_combine(psi, others, rows, taps, spread, slopes, planes, he
 
 @triton.jit
 def _gather(total, order, starts, weights, slopes, stride, count, BLOCK: tl.constexpr):
-    """Add to every plane of ``total`` the weighted slopes of the pairs that name it, ``order[starts[row]:starts[row + 1]]``."""
+    """Add to every plane of ``total`` the weighted slopes of the pairs that name it, ``order[starts[row]:starts[row +
+    1]]``.
+    """
     row, pixels, inside = _pixels(count, BLOCK)
     total += row * stride + pixels
     value = tl.load(total, inside, 0.0)

@@ -1,3 +1,5 @@
-"""Contrastive Input Morphing for DomainBed and WILDS. Importing this imports nothing else: every Python start does it."""
+"""Contrastive Input Morphing for DomainBed and WILDS. Importing this imports nothing else: every Python start does
+it.
+"""
 
 __version__ = "0.1.0"

@@ -72,7 +72,9 @@ class _Finder:
     """Wraps the loaders that the other finders give for host modules, and finds a DomainBed that is not on the path."""
 
     def __init__(self):
-        self._busy = set()  # names that the other finders are being asked for; importlib holds its lock around find_spec
+        self._busy = (
+            set()
+        )  # names that the other finders are being asked for; importlib holds its lock around find_spec
 
     def find_spec(self, name, path=None, target=None):
         if name in self._busy or (name != "domainbed" and name not in HOOKS):

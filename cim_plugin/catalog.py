@@ -44,7 +44,9 @@ class Hyperparameter:
 
     @property
     def flag(self) -> dict[str, Any]:
-        """argparse's keywords of a flag for it, but for the default: what an unset flag means is the parser's business."""
+        """argparse's keywords of a flag for it, but for the default: what an unset flag means is the parser's
+        business.
+        """
         keywords = BOOL_FLAG if isinstance(self.default, bool) else {"type": type(self.default)}
         return {**keywords, "help": f"{self.help}: {self.values} (default: {self.default})".replace("%", "%%")}
 
@@ -85,9 +87,17 @@ def _choice(default: str, others: tuple[str, ...], help: str) -> Hyperparameter:
 PARTS: dict[str, dict[str, Hyperparameter]] = {
     "morphing": {
         "cim_lambda": _weight(1.0, -2, 1, "weight λ of L_con"),
-        "cim_pairs": _choice("random", ("cross_environment",), "positives and negatives: any image of the class and of another one, or the class in another environment and another class in the same one (environment: the domain of DomainBed, the group fields of WILDS without y, the pseudo-environment of --cross_fit)"),
+        "cim_pairs": _choice(
+            "random",
+            ("cross_environment",),
+            "positives and negatives: any image of the class and of another one, or the class in another environment "
+            "and another class in the same one (environment: the domain of DomainBed, the group fields of WILDS "
+            "without y, the pseudo-environment of --cross_fit)",
+        ),
         "cim_targets": _choice("input", ("morphed",), "psi(x) is compared with x+ and x-, or with psi(x+) and psi(x-)"),
-        "cim_reading": _choice("distance", ("similarity",), "how the poster's MS(·,·) is read; 'similarity' reverses the sign of L_con"),
+        "cim_reading": _choice(
+            "distance", ("similarity",), "how the poster's MS(·,·) is read; 'similarity' reverses the sign of L_con"
+        ),
         "cim_mask": _choice("shared", ("per_channel",), "one mask for all channels, or one per channel"),
         "cim_mask_stride": Hyperparameter(
             4,
@@ -119,13 +129,17 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             "fixed",
             lambda value: _is_number(value) and value >= 0,
             "a finite number of at least 0",
-            "learning rate of an Adam of the transformation network's own; 0: the host's optimizer trains it, but for SGD, beside which it is 0.001",
+            "learning rate of an Adam of the transformation network's own; 0: the host's optimizer trains it, but for "
+            "SGD, beside which it is 0.001",
         ),
-        "cim_floor": _choice("smooth", ("exact",), "MS-SSIM where a term is negative: bounded gradient, or the exact rule without one"),
+        "cim_floor": _choice(
+            "smooth", ("exact",), "MS-SSIM where a term is negative: bounded gradient, or the exact rule without one"
+        ),
         "cim_similarity": _choice(
             "ms_ssim",
             ("pytorch_msssim", "colours"),
-            "our MS-SSIM, or the reference library's (images above 160 pixels, exact floor); or how alike the colours are that m leaves, wherever they stand",
+            "our MS-SSIM, or the reference library's (images above 160 pixels, exact floor); or how alike the colours "
+            "are that m leaves, wherever they stand",
         ),
     },
     "bottleneck": {
@@ -160,7 +174,10 @@ ALGORITHMS: dict[str, tuple[tuple[str, ...], str]] = {
     "CIM": (("morphing",), "Contrastive Input Morphing (Taghanaki et al., 2021)"),
     "CIM_VIB": (("morphing", "bottleneck"), "CIM with the variational information bottleneck"),
     "VIB": (("bottleneck",), "variational information bottleneck (Alemi et al., 2017)"),
-    "SCL_E2E": (("supervised_contrastive",), "supervised contrastive loss beside the cross-entropy, end to end (Khosla et al., 2020)"),
+    "SCL_E2E": (
+        ("supervised_contrastive",),
+        "supervised contrastive loss beside the cross-entropy, end to end (Khosla et al., 2020)",
+    ),
 }
 
 #: What ours are compared with, in the same form, for hosts that bring no algorithms of their own.
@@ -180,7 +197,9 @@ COMPOSITION = "CIM+"  #: how the names of DomainBed's compositions begin
 
 
 def owner(name: Any) -> str | None:
-    """The algorithm of this table whose hyperparameters a name takes: itself, or CIM for DomainBed's ``CIM+<base>``; None for a host's own one."""
+    """The algorithm of this table whose hyperparameters a name takes: itself, or CIM for DomainBed's ``CIM+<base>``;
+    None for a host's own one.
+    """
     if not isinstance(name, str):
         return None
     return name if name in TRAINABLE else "CIM" if name.startswith(COMPOSITION) else None
@@ -208,7 +227,9 @@ def all_hyperparameters() -> dict[str, Hyperparameter]:
 
 
 def complete(algorithm: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, and the defaults of those hyperparameters of the algorithm that are not among them: not named, or newer than the file that they come from."""
+    """The values, and the defaults of those hyperparameters of the algorithm that are not among them: not named, or
+    newer than the file that they come from.
+    """
     own = owner(algorithm)
     return {**({name: entry.default for name, entry in hyperparameters(own).items()} if own else {}), **values}
 
@@ -224,7 +245,13 @@ def check(algorithm: str, values: Mapping[str, Any]) -> None:
     for name in values:
         if name not in known and name.startswith(tuple(prefixes)):
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}" if known else "it has none of its own"
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"known: {', '.join(known)}"
+                if known
+                else "it has none of its own"
+            )
             raise InputError(f"{algorithm} has no hyperparameter {name!r} (given {values[name]!r}); {hint}")
     for name, entry in known.items():
         if name not in values:
@@ -290,7 +317,9 @@ def build(
 
 
 def optimizer(host: Optimizer, classifier: RobustClassifier, values: Mapping[str, Any]) -> Optimizer | WithOwnAdam:
-    """What to step for a classifier of :func:`build`: the host's optimizer of all its weights, or that and the transformation network's own Adam."""
+    """What to step for a classifier of :func:`build`: the host's optimizer of all its weights, or that and the
+    transformation network's own Adam.
+    """
     from .algorithms.own_adam import with_own_adam
 
     return with_own_adam(host, classifier.morphing, values.get("cim_learning_rate", 0.0))
@@ -310,7 +339,9 @@ def build_psi(algorithm: str, values: Mapping[str, Any], pixel_space: PixelSpace
         raise InputError(f"{algorithm}: {error}") from error
 
 
-def build_contrast(algorithm: str, values: Mapping[str, Any], image_size: tuple[int, int], n_environments: int | None) -> TripletContrast:
+def build_contrast(
+    algorithm: str, values: Mapping[str, Any], image_size: tuple[int, int], n_environments: int | None
+) -> TripletContrast:
     """L_con alone; the arguments are those of :func:`build`, ``values`` are checked already.
 
     Raises:
@@ -320,7 +351,10 @@ def build_contrast(algorithm: str, values: Mapping[str, Any], image_size: tuple[
     from .algorithms.similarity import choose_scales
 
     if values["cim_pairs"] == "cross_environment" and (n_environments or 0) < 2:
-        raise InputError(f"cim_pairs='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; use 'random'")
+        raise InputError(
+            f"cim_pairs='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; "
+            f"use 'random'"
+        )
     try:
         return TripletContrast(
             choose_scales(*image_size) if values["cim_similarity"] != "colours" else 0,
@@ -342,7 +376,9 @@ def markdown() -> str:
     for part, entries in PARTS.items():
         users = ", ".join(f"`{name}`" for name, (parts, _) in TRAINABLE.items() if part in parts)
         for name, entry in entries.items():
-            lines.append(f"| `{name}` | {users} | `{entry.default!r}` | {entry.domain} | {entry.values} | {entry.help} |")
+            lines.append(
+                f"| `{name}` | {users} | `{entry.default!r}` | {entry.domain} | {entry.values} | {entry.help} |"
+            )
     return "\n".join(lines)
 
 

@@ -11,13 +11,22 @@ from .errors import exit_status
 
 #: command -> (module with add_arguments(parser) and run(args) -> exit status, what it does)
 COMMANDS = {
-    "train": ("cim_plugin.wilds_runner.command", "train or evaluate on an image data set of the wilds package, with run_expt's flags"),
+    "train": (
+        "cim_plugin.wilds_runner.command",
+        "train or evaluate on an image data set of the wilds package, with run_expt's flags",
+    ),
     "data": ("cim_plugin.data.command", "make offline stand-ins, convert public archives, check what is there"),
-    "compare": ("cim_plugin.report.command", "one table per data set from DomainBed's output folders and those of 'cim-plugin train'"),
+    "compare": (
+        "cim_plugin.report.command",
+        "one table per data set from DomainBed's output folders and those of 'cim-plugin train'",
+    ),
     "show": ("cim_plugin.report.show", "pictures of what the transformation network of a run has learnt"),
     "leaderboard": ("cim_plugin.leaderboard.command", "run, pack and check a submission to the WILDS leaderboard"),
     "doctor": ("cim_plugin.doctor", "versions, hosts, data and known traps: what will run here and what will not"),
-    "get-domainbed": ("cim_plugin.get_domainbed", "fetch the tested DomainBed into the user's cache, importable from any folder"),
+    "get-domainbed": (
+        "cim_plugin.get_domainbed",
+        "fetch the tested DomainBed into the user's cache, importable from any folder",
+    ),
 }
 
 
@@ -29,13 +38,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. Exit status: the command's own; 2 for a wrong argument, in one line; 130 on Ctrl-C; 141 where nobody reads on."""
+    """Run one command. Exit status: the command's own; 2 for a wrong argument, in one line; 130 on Ctrl-C; 141 where
+    nobody reads on.
+    """
     argv = sys.argv[1:] if argv is None else argv
     parser = _Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
     parser.add_argument("--version", action="version", version=f"cim-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, what) in COMMANDS.items():
-        command = commands.add_parser(name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        command = commands.add_parser(
+            name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
         if argv[:1] == [name]:
             importlib.import_module(module).add_arguments(command)
     args, unknown = parser.parse_known_args(argv)

@@ -1,4 +1,5 @@
-"""``python -m cim_plugin.domainbed train|sweep|...``: DomainBed's scripts with our algorithms, whatever the autoload state.
+"""``python -m cim_plugin.domainbed train|sweep|...``: DomainBed's scripts with our algorithms, whatever the autoload
+state.
 
 ``compositions`` is ours: it tries ``CIM+<base>`` for every algorithm that the host lists.
 """
@@ -19,16 +20,27 @@ def main() -> None:
     """Run a script of the host under its own name, with our hooks installed."""
     if len(sys.argv) < 2 or sys.argv[1] not in (*SCRIPTS, COMPOSITIONS):
         asked_for_help = sys.argv[1:2] in (["-h"], ["--help"])
-        print(f"usage: python -m cim_plugin.domainbed {{{','.join(SCRIPTS)}}} ... | {COMPOSITIONS}   (each takes --help; that of train is broken in DomainBed itself)", file=sys.stdout if asked_for_help else sys.stderr)
+        print(
+            f"usage: python -m cim_plugin.domainbed {{{','.join(SCRIPTS)}}} ... | {COMPOSITIONS}   (each takes --help; "
+            f"that of train is broken in DomainBed itself)",
+            file=sys.stdout if asked_for_help else sys.stderr,
+        )
         raise SystemExit(0 if asked_for_help else 2)
     if sys.argv[1] == COMPOSITIONS and len(sys.argv) > 2:
         asked_for_help = sys.argv[2:] in (["-h"], ["--help"])
-        print("usage: python -m cim_plugin.domainbed compositions   (try CIM+<base> for every algorithm of DomainBed; prints a table)", file=sys.stdout if asked_for_help else sys.stderr)
+        print(
+            "usage: python -m cim_plugin.domainbed compositions   (try CIM+<base> for every algorithm of DomainBed; "
+            "prints a table)",
+            file=sys.stdout if asked_for_help else sys.stderr,
+        )
         raise SystemExit(0 if asked_for_help else 2)
     autoload.install()
     spec = importlib.util.find_spec("domainbed")
     if spec is None or spec.origin is None:  # nothing, or a folder that only has the name
-        print("error: DomainBed is not found; 'cim-plugin get-domainbed' fetches it, or set DOMAINBED_HOME to a checkout", file=sys.stderr)
+        print(
+            "error: DomainBed is not found; 'cim-plugin get-domainbed' fetches it, or set DOMAINBED_HOME to a checkout",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
     if sys.argv[1] == COMPOSITIONS:
         from .hosts import domainbed_table

@@ -35,7 +35,9 @@ REPOSITORY_VARIABLES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--source", metavar="URL_OR_FOLDER", default=SOURCE, help="git repository, remote or local, bare or not")
+    parser.add_argument(
+        "--source", metavar="URL_OR_FOLDER", default=SOURCE, help="git repository, remote or local, bare or not"
+    )
     parser.add_argument("--commit", default=COMMIT, help="full or abbreviated commit to check out and verify")
 
 
@@ -45,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     commit = args.commit.lower()
     source = os.path.abspath(args.source) if os.path.exists(args.source) else args.source  # git runs in another folder
     if not re.fullmatch("[0-9a-f]{4,40}", commit):
-        raise InputError(f"--commit {args.commit!r} is not a commit of 4 to 40 hexadecimal digits; the tested one is {COMMIT}")
+        raise InputError(
+            f"--commit {args.commit!r} is not a commit of 4 to 40 hexadecimal digits; the tested one is {COMMIT}"
+        )
     if shutil.which("git") is None:
         raise InputError("git is not installed; install it, or set DOMAINBED_HOME to an unpacked DomainBed")
     if os.path.lexists(folder):
@@ -55,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
         clone(source, commit, folder)
     changed = " with changes of yours" if _is_modified(folder) else ""
     print(f"DomainBed {_head(folder)[:12]}{changed} is in {folder}")
-    print("try: python -m domainbed.scripts.train --algorithm CIM --dataset DebugDigitsOnPhotos --test_envs 2 --steps 101")
+    print(
+        "try: python -m domainbed.scripts.train --algorithm CIM --dataset DebugDigitsOnPhotos --test_envs 2 --steps 101"
+    )
     return 0
 
 
@@ -70,7 +76,9 @@ def clone(source: str, commit: str, folder: str) -> None:
         os.makedirs(parent, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(prefix=".DomainBed-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise InputError(f"cannot write to {parent} ({error.strerror}); set XDG_CACHE_HOME to a folder that can be written") from error
+        raise InputError(
+            f"cannot write to {parent} ({error.strerror}); set XDG_CACHE_HOME to a folder that can be written"
+        ) from error
     with temporary:
         checkout = os.path.join(temporary.name, "DomainBed")
         try:
@@ -92,7 +100,9 @@ def update(folder: str, source: str, commit: str) -> None:
         InputError: the folder is no checkout, was modified, or the commit cannot be had.
     """
     if not os.path.exists(os.path.join(folder, ".git")):
-        raise InputError(f"{folder} exists and is not a git checkout; move it away, or set DOMAINBED_HOME to another checkout")
+        raise InputError(
+            f"{folder} exists and is not a git checkout; move it away, or set DOMAINBED_HOME to another checkout"
+        )
     head = _head(folder)
     if head.startswith(commit):
         return
@@ -102,7 +112,9 @@ def update(folder: str, source: str, commit: str) -> None:
     try:
         _git("-C", folder, "fetch", "--quiet", "--", source, "HEAD", "+refs/heads/*:refs/remotes/origin/*")
     except InputError as error:
-        raise InputError(f"cannot fetch from {source} ({error}); the checkout in {folder} stays at {head[:12]}") from error
+        raise InputError(
+            f"cannot fetch from {source} ({error}); the checkout in {folder} stays at {head[:12]}"
+        ) from error
     _check_out(folder, source, commit)
 
 
@@ -117,7 +129,10 @@ def _check_out(folder: str, source: str, commit: str) -> None:
     try:
         _git("-C", folder, "cat-file", "-e", f"{resolved}:domainbed/__init__.py")
     except InputError as error:
-        raise InputError(f"{source} at {commit} holds no domainbed/__init__.py: it is not DomainBed; the public repository is {SOURCE}") from error
+        raise InputError(
+            f"{source} at {commit} holds no domainbed/__init__.py: it is not DomainBed; the public repository is "
+            f"{SOURCE}"
+        ) from error
     _git("-C", folder, "checkout", "--quiet", "--detach", resolved)
 
 
@@ -131,14 +146,29 @@ def _head(folder: str) -> str:
 def _is_modified(folder: str) -> bool:
     """Whether somebody's work could be lost: changed files, or commits that no branch or tag holds."""
     changed = _git("-C", folder, "status", "--porcelain", "--untracked-files=no")
-    return bool(changed or _git("-C", folder, "rev-list", "--max-count=1", "HEAD", "--not", "--branches", "--remotes", "--tags"))
+    return bool(
+        changed or _git("-C", folder, "rev-list", "--max-count=1", "HEAD", "--not", "--branches", "--remotes", "--tags")
+    )
 
 
 def _git(*words: str) -> str:
-    """Run git in English, without prompts and without the hooks of a repository; its output, or InputError with all that it says, in one line."""
+    """Run git in English, without prompts and without the hooks of a repository; its output, or InputError with all
+    that it says, in one line.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in REPOSITORY_VARIABLES}
-    environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_CEILING_DIRECTORIES": os.path.dirname(domainbed_cache())}
-    done = subprocess.run(["git", "-c", "core.hooksPath=/dev/null", *words], capture_output=True, text=True, errors="replace", env=environment)
+    environment |= {
+        "LC_ALL": "C",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_CEILING_DIRECTORIES": os.path.dirname(domainbed_cache()),
+    }
+    done = subprocess.run(
+        ["git", "-c", "core.hooksPath=/dev/null", *words],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=environment,
+    )
     if done.returncode:
         raise InputError(" ".join(done.stderr.split()) or f"git {words[0]} failed with status {done.returncode}")
     return done.stdout.strip()

@@ -22,10 +22,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--steps", type=int, default=201, help="training steps per run")
     parser.add_argument("--seeds", type=int, default=1, help="runs per algorithm, with seeds 0, 1, ...")
-    parser.add_argument("--output_dir", default="demo_output", help="where runs are kept; a finished run is not done again")
+    parser.add_argument(
+        "--output_dir", default="demo_output", help="where runs are kept; a finished run is not done again"
+    )
     args = parser.parse_args()
     if importlib.util.find_spec("domainbed") is None:
-        print("demo: error: DomainBed is not found; run '.venv/bin/cim-plugin get-domainbed', or set DOMAINBED_HOME to a checkout", file=sys.stderr)
+        print(
+            "demo: error: DomainBed is not found; run '.venv/bin/cim-plugin get-domainbed', or set DOMAINBED_HOME to a "
+            "checkout",
+            file=sys.stderr,
+        )
         return 2
     runs = [(algorithm, seed) for seed in range(args.seeds) for algorithm in ALGORITHMS]
     records = {}
@@ -51,7 +57,15 @@ def train(algorithm: str, seed: int, steps: int, folder: str, bar: tqdm) -> bool
     results = os.path.join(folder, "results.jsonl")
     if os.path.exists(results):  # of a run that was stopped: the host would append to it
         os.remove(results)
-    command = [sys.executable, "-m", "domainbed.scripts.train", "--dataset", "DebugDigitsOnPhotos", "--algorithm", algorithm]
+    command = [
+        sys.executable,
+        "-m",
+        "domainbed.scripts.train",
+        "--dataset",
+        "DebugDigitsOnPhotos",
+        "--algorithm",
+        algorithm,
+    ]
     command += ["--test_envs", str(TEST_ENVIRONMENT), "--steps", str(steps), "--checkpoint_freq", "20"]
     command += ["--seed", str(seed), "--trial_seed", str(seed), "--output_dir", folder]
     done = 0
@@ -77,18 +91,24 @@ def read(folder: str) -> list[dict]:
 
 def print_table(records: dict, args: argparse.Namespace) -> None:
     """Accuracy on the held-out environment by training-domain validation, as DomainBed defines it."""
-    print(f"\nDebugDigitsOnPhotos, test environment -90%, {args.steps} steps, seeds: {args.seeds}; training-domain validation")
+    print(
+        f"\nDebugDigitsOnPhotos, test environment -90%, {args.steps} steps, seeds: {args.seeds}; training-domain "
+        f"validation"
+    )
     print(f"{'algorithm':10} {'validation':>11} {'test':>15} {'step time':>10} {'to ERM':>7}")
     erm_time = None
     for algorithm in ALGORITHMS:
         chosen = [max(records[algorithm, seed], key=validation) for seed in range(args.seeds)]
         tests = [100 * record[f"env{TEST_ENVIRONMENT}_in_acc"] for record in chosen]
-        step_time = statistics.median(record["step_time"] for seed in range(args.seeds) for record in records[algorithm, seed][1:])
+        step_time = statistics.median(
+            record["step_time"] for seed in range(args.seeds) for record in records[algorithm, seed][1:]
+        )
         erm_time = erm_time or step_time
         spread = f" ± {statistics.stdev(tests):.1f}" if len(tests) > 1 else ""
         accuracy = f"{statistics.mean(tests):.1f}{spread}"
         print(
-            f"{algorithm:10} {100 * statistics.mean(map(validation, chosen)):10.1f}% {accuracy:>14}% {1000 * step_time:7.0f} ms {step_time / erm_time:6.2f}x"
+            f"{algorithm:10} {100 * statistics.mean(map(validation, chosen)):10.1f}% {accuracy:>14}% "
+            f"{1000 * step_time:7.0f} ms {step_time / erm_time:6.2f}x"
         )
     print("Small synthetic task with few seeds: it shows that everything runs, not which method is better.")
 

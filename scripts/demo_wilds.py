@@ -23,7 +23,18 @@ ROWS = {
 }
 RULES = ("worst_group", "average", "worst_class")
 SETTINGS = ["-d", "waterbirds", "--model", "small_cnn", "--transform", "image_base", "--target_resolution", "28"]
-SETTINGS += ["--optimizer", "AdamW", "--lr", "1e-3", "--weight_decay", "1e-4", "--batch_size", "32", "--loader_kwargs", "num_workers=0"]
+SETTINGS += [
+    "--optimizer",
+    "AdamW",
+    "--lr",
+    "1e-3",
+    "--weight_decay",
+    "1e-4",
+    "--batch_size",
+    "32",
+    "--loader_kwargs",
+    "num_workers=0",
+]
 EVALUATED = "train_eval.csv"  #: gets a line per epoch
 
 
@@ -31,14 +42,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--epochs", type=int, default=20, help="epochs per run")
     parser.add_argument("--seeds", type=int, default=2, help="runs per row, with seeds 0, 1, ...")
-    parser.add_argument("--output_dir", default="demo_output", help="where data and runs are kept; a finished run is not done again")
+    parser.add_argument(
+        "--output_dir", default="demo_output", help="where data and runs are kept; a finished run is not done again"
+    )
     args = parser.parse_args()
     data = os.path.join(args.output_dir, "data")
     if subprocess.call([*PLUGIN, "data", "demo", "--root", data]):
         return 1
-    folders = {(row, seed): os.path.join(args.output_dir, "wilds", f"{row.partition(' (')[0].replace(', ', '-')}-{args.epochs}-{seed}") for seed in range(args.seeds) for row in ROWS}
+    folders = {
+        (row, seed): os.path.join(
+            args.output_dir, "wilds", f"{row.partition(' (')[0].replace(', ', '-')}-{args.epochs}-{seed}"
+        )
+        for seed in range(args.seeds)
+        for row in ROWS
+    }
     commands = {
-        folders[row, seed]: [*PLUGIN, "train", *SETTINGS, *flags, "--root_dir", data, "--n_epochs", str(args.epochs), "--seed", str(seed), "--log_dir", folders[row, seed], "--resume"]
+        folders[row, seed]: [
+            *PLUGIN,
+            "train",
+            *SETTINGS,
+            *flags,
+            "--root_dir",
+            data,
+            "--n_epochs",
+            str(args.epochs),
+            "--seed",
+            str(seed),
+            "--log_dir",
+            folders[row, seed],
+            "--resume",
+        ]
         for seed in range(args.seeds)
         for row, flags in ROWS.items()
     }
@@ -54,7 +87,9 @@ PLUGIN = [sys.executable, "-m", "cim_plugin.cli"]
 
 
 def run_all(commands: dict[str, list[str]], epochs: int) -> str | None:
-    """Run the commands, one per core at a time, with a bar that counts epochs; the folder of the first that fails, or None."""
+    """Run the commands, one per core at a time, with a bar that counts epochs; the folder of the first that fails, or
+    None.
+    """
     waiting, running = [folder for folder in commands if not finished(folder)], {}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
@@ -64,7 +99,9 @@ def run_all(commands: dict[str, list[str]], epochs: int) -> str | None:
                     folder = waiting.pop(0)
                     os.makedirs(folder, exist_ok=True)
                     with open(os.path.join(folder, "err.txt"), "w") as errors:
-                        running[folder] = subprocess.Popen(commands[folder], stdout=subprocess.DEVNULL, stderr=errors, env=environment)
+                        running[folder] = subprocess.Popen(
+                            commands[folder], stdout=subprocess.DEVNULL, stderr=errors, env=environment
+                        )
                 time.sleep(0.3)
                 for folder, process in list(running.items()):
                     if process.poll() is not None:
@@ -105,14 +142,19 @@ def epochs_done(folder: str) -> int:
 def print_table(folders: dict, args: argparse.Namespace) -> None:
     """Test accuracy, average and worst group, at the epoch that every rule selects on validation data."""
     runs = {key: results(folder) for key, folder in folders.items()}
-    print(f"\nSYNTHETIC Waterbirds stand-in (digits on photographs), {args.epochs} epochs, {args.seeds} seeds. Test accuracy in %, mean ± std")
+    print(
+        f"\nSYNTHETIC Waterbirds stand-in (digits on photographs), {args.epochs} epochs, {args.seeds} seeds. Test "
+        f"accuracy in %, mean ± std"
+    )
     print(f"{'':24}" + "".join(f"  selected by {rule:17}" for rule in RULES) + "   train")
     print(f"{'':24}" + "".join(f"  {'average':>13} {'worst group':>15}" for _ in RULES) + "   s/run")
     for row in ROWS:
         cells = ""
         for rule in RULES:
             tests = [runs[row, seed]["selection"][rule]["splits"]["test"] for seed in range(args.seeds)]
-            cells += f"  {spread([t['accuracy'] for t in tests]):>13} {spread([t['metrics']['acc_wg'] for t in tests]):>15}"
+            cells += (
+                f"  {spread([t['accuracy'] for t in tests]):>13} {spread([t['metrics']['acc_wg'] for t in tests]):>15}"
+            )
         seconds = statistics.mean(runs[row, seed]["seconds"]["train"] for seed in range(args.seeds))
         print(f"{row:24}{cells} {seconds:7.1f}")
     print("worst_group needs group labels of validation data; average and worst_class need none.")

@@ -20,7 +20,9 @@ SMALL_HOST = HERE / "hosts" / "small_host"
 AUTOLOAD = (HERE.parent / "cim_plugin" / "cim_plugin_autoload.pth").read_text()
 
 
-def run_python(*words: str, python=sys.executable, cwd=None, timeout=300, **environment: str | None) -> subprocess.CompletedProcess:
+def run_python(
+    *words: str, python=sys.executable, cwd=None, timeout=300, **environment: str | None
+) -> subprocess.CompletedProcess:
     """A fresh interpreter, of this environment unless another is given; variables that are None are removed."""
     variables = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
     return subprocess.run([python, *words], cwd=cwd, env=variables, capture_output=True, text=True, timeout=timeout)
@@ -35,7 +37,9 @@ def ask(*functions: Callable, path: Path | str = "", **settings: Any) -> Answer:
     """What the last function returns in a fresh Python that knows all of them, with ``path`` as PYTHONPATH."""
     source = "".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
     code = f"{source}\nimport json; print(json.dumps({functions[-1].__name__}()))"
-    done = run_python("-c", code, **{"DOMAINBED_HOME": None, "CIM_PLUGIN_AUTOLOAD": None, "PYTHONPATH": str(path), **settings})
+    done = run_python(
+        "-c", code, **{"DOMAINBED_HOME": None, "CIM_PLUGIN_AUTOLOAD": None, "PYTHONPATH": str(path), **settings}
+    )
     assert done.returncode == 0, done.stderr
     return Answer(json.loads(done.stdout.splitlines()[-1]), done.stderr)
 
@@ -48,7 +52,9 @@ class Environment(NamedTuple):
 
 
 def make_environment(folder: Path, *, heavy_packages: bool) -> Environment:
-    """A new environment without pip. With ``heavy_packages`` it sees what this one has, torch for instance, after its own."""
+    """A new environment without pip. With ``heavy_packages`` it sees what this one has, torch for instance, after its
+    own.
+    """
     venv.create(folder, symlinks=True, with_pip=False)
     (site_packages,) = folder.glob("lib/python*/site-packages")
     if heavy_packages:

@@ -41,7 +41,9 @@ def registered():
         "found": modules["algorithms"].get_algorithm_class("CIM").__name__,
         "datasets": [name for name in modules["datasets"].DATASETS if name == "DebugDigitsOnPhotos"],
         "launchers": sorted(name for name in modules["command_launchers"].REGISTRY if name.startswith("cim")),
-        "hparams": sorted(name for name in hparams.default_hparams("CIM_VIB", "Debug28") if name.startswith(("cim_", "vib_"))),
+        "hparams": sorted(
+            name for name in hparams.default_hparams("CIM_VIB", "Debug28") if name.startswith(("cim_", "vib_"))
+        ),
         "wrapped": wrapped,
     }
 
@@ -57,10 +59,16 @@ def with_the_autoload():
     algorithms = modules["algorithms"]
     answer = {
         "registered": registered(),
-        "loaders": {name: [type(module.__loader__).__name__, module.__loader__ is module.__spec__.loader] for name, module in modules.items()},
+        "loaders": {
+            name: [type(module.__loader__).__name__, module.__loader__ is module.__spec__.loader]
+            for name, module in modules.items()
+        },
         "source": inspect.getsource(algorithms.ERM),
         "resource": importlib.resources.files("domainbed").joinpath("algorithms.py").read_text(),
-        "pickled": [pickle.loads(pickle.dumps(getattr(algorithms, name))) is getattr(algorithms, name) for name in ("ERM", "CIM")],
+        "pickled": [
+            pickle.loads(pickle.dumps(getattr(algorithms, name))) is getattr(algorithms, name)
+            for name in ("ERM", "CIM")
+        ],
         "file": algorithms.__file__,
     }
     for method in ("fork", "spawn"):  # the class travels to the parent by its name
@@ -76,7 +84,10 @@ def without_the_autoload():
     import sys
 
     algorithms = host_modules()["algorithms"]
-    answer = {"finders": [str(finder) for finder in sys.meta_path if "cim_plugin.autoload" in str(finder)], "plugin": "cim_plugin.autoload" in sys.modules}
+    answer = {
+        "finders": [str(finder) for finder in sys.meta_path if "cim_plugin.autoload" in str(finder)],
+        "plugin": "cim_plugin.autoload" in sys.modules,
+    }
     try:
         algorithms.get_algorithm_class("CIM")
     except NotImplementedError as error:
@@ -197,19 +208,29 @@ def the_host_goes_on():
     modules = host_modules()
     found = modules["algorithms"].get_algorithm_class("ERM").__name__
     hparams = modules["hparams_registry"].default_hparams("ERM", "Debug28")
-    return found, hparams["batch_size"], [str(finder) for finder in sys.meta_path if "cim_plugin.autoload" in str(finder)]
+    return (
+        found,
+        hparams["batch_size"],
+        [str(finder) for finder in sys.meta_path if "cim_plugin.autoload" in str(finder)],
+    )
 
 
 @pytest.fixture
 def installation(tmp_path) -> Environment:
     """An environment of its own with a copy of the plugin and its autoload file, to be damaged."""
     environment = make_environment(tmp_path / "environment", heavy_packages=True)
-    shutil.copytree(Path(cim_plugin.__file__).parent, environment.site_packages / "cim_plugin", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(cim_plugin.__file__).parent,
+        environment.site_packages / "cim_plugin",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     (environment.site_packages / "cim_plugin_autoload.pth").write_text(AUTOLOAD)
     return environment
 
 
-@pytest.mark.parametrize("damage", [catalog_raises, catalog_is_no_python, hook_is_missing, adapter_is_removed, method_is_removed])
+@pytest.mark.parametrize(
+    "damage", [catalog_raises, catalog_is_no_python, hook_is_missing, adapter_is_removed, method_is_removed]
+)
 def test_a_broken_plugin_is_one_warning_and_the_host_goes_on(installation, damage):
     reason = damage(installation.site_packages / "cim_plugin")
     answer = ask(host_modules, the_host_goes_on, path=SMALL_HOST, python=installation.python)
@@ -219,7 +240,9 @@ def test_a_broken_plugin_is_one_warning_and_the_host_goes_on(installation, damag
     assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.parametrize("left", [["__init__.py", "catalog.py"], ["notes.txt"], []], ids=["old files", "a folder with the name", "nothing"])
+@pytest.mark.parametrize(
+    "left", [["__init__.py", "catalog.py"], ["notes.txt"], []], ids=["old files", "a folder with the name", "nothing"]
+)
 def test_an_autoload_file_whose_plugin_is_gone_is_silent(installation, left):
     for path in (installation.site_packages / "cim_plugin").iterdir():
         if path.name not in left:
@@ -228,4 +251,8 @@ def test_an_autoload_file_whose_plugin_is_gone_is_silent(installation, left):
         (installation.site_packages / "cim_plugin" / name).touch()
     done = run_python("-c", "import sys; print(len(sys.meta_path))", python=installation.python)
     assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) == int(run_python("-c", "import sys; print(len(sys.meta_path))", python=installation.python, CIM_PLUGIN_AUTOLOAD="0").stdout)
+    assert int(done.stdout) == int(
+        run_python(
+            "-c", "import sys; print(len(sys.meta_path))", python=installation.python, CIM_PLUGIN_AUTOLOAD="0"
+        ).stdout
+    )

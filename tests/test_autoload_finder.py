@@ -15,7 +15,9 @@ from interpreters import Answer, ask
 
 @pytest.fixture
 def tiny(tmp_path) -> Path:
-    """A host of two hooked modules, one imported by the other, and the module ``hooks`` that stands for the plugin's."""
+    """A host of two hooked modules, one imported by the other, and the module ``hooks`` that stands for the
+    plugin's.
+    """
     files = {
         "domainbed/__init__.py": "",
         "domainbed/algorithms.py": "from domainbed import datasets\nREADY = True\n",
@@ -101,7 +103,9 @@ def installed_by_the_host_itself():
 
 
 def test_a_module_that_is_still_running_is_left_alone(tiny):
-    (tiny / "domainbed" / "algorithms.py").write_text("from domainbed import datasets\nfrom cim_plugin import autoload\nautoload.install()\nREADY = True\n")
+    (tiny / "domainbed" / "algorithms.py").write_text(
+        "from domainbed import datasets\nfrom cim_plugin import autoload\nautoload.install()\nREADY = True\n"
+    )
     assert ask(hook, installed_by_the_host_itself, path=tiny) == Answer([["domainbed.datasets"], True], "")
 
 
@@ -186,7 +190,11 @@ def spec_without_import():
     from importlib.util import find_spec
 
     loader = find_spec("domainbed.datasets").loader
-    return loader.get_filename("domainbed.datasets"), loader.get_source("domainbed.datasets"), loader.is_package("domainbed.datasets")
+    return (
+        loader.get_filename("domainbed.datasets"),
+        loader.get_source("domainbed.datasets"),
+        loader.is_package("domainbed.datasets"),
+    )
 
 
 def test_a_loader_that_was_only_looked_up_answers_as_the_hosts(tiny):
@@ -231,7 +239,11 @@ PLACES = [
 @pytest.fixture
 def places(tmp_path) -> Callable[[str], dict[str, Any]]:
     """Make a ``domainbed`` in each of the places named: the settings of a process that may find it."""
-    folders = {"cache": tmp_path / "cache" / "cim_plugin" / "DomainBed", "path": tmp_path / "path", "home": tmp_path / "home"}
+    folders = {
+        "cache": tmp_path / "cache" / "cim_plugin" / "DomainBed",
+        "path": tmp_path / "path",
+        "home": tmp_path / "home",
+    }
     work = tmp_path / "work"
 
     def make(names: str) -> dict[str, Any]:

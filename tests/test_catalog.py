@@ -1,4 +1,6 @@
-"""The table of algorithms: what it refuses and in which words, its random draws, the classifiers that it builds, and its copy in the README."""
+"""The table of algorithms: what it refuses and in which words, its random draws, the classifiers that it builds, and
+its copy in the README.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,10 @@ def test_the_algorithms_and_their_hyperparameters():
     vib, scl = {"vib_beta", "vib_dimension"}, {"scl_weight", "scl_temperature"}
     assert [set(catalog.hyperparameters(algorithm)) for algorithm in ALGORITHMS] == [cim, cim | vib, vib, scl]
     assert ENTRIES.keys() == DRAWS.keys()
-    assert [set(catalog.hyperparameters(algorithm)) for algorithm in ("ERM", "groupDRO")] == [set(), {"group_dro_step_size"}]
+    assert [set(catalog.hyperparameters(algorithm)) for algorithm in ("ERM", "groupDRO")] == [
+        set(),
+        {"group_dro_step_size"},
+    ]
 
 
 #: a name, whose hyperparameters it takes, and whether a host knows it by this plugin only
@@ -86,7 +91,11 @@ def test_a_flag_reads_back_what_it_is_given(name):
     entry = ENTRIES[name]
     parser = argparse.ArgumentParser()
     parser.add_argument("--flag", **entry.flag)
-    for value in {entry.default, *(entry.draw(np.random.RandomState(seed)) for seed in range(5)), *((True, False) if entry.default is False else ())}:
+    for value in {
+        entry.default,
+        *(entry.draw(np.random.RandomState(seed)) for seed in range(5)),
+        *((True, False) if entry.default is False else ()),
+    }:
         assert parser.parse_args(["--flag", str(value)]).flag == value
     assert parser.parse_args([]).flag is None
     assert f"{entry.help}: {entry.values} (default: {entry.default})" in " ".join(parser.format_help().split())
@@ -112,20 +121,30 @@ def test_draws_are_native_json_values_that_the_check_accepts(name):
         low, high = promised
         assert low <= min(draws) and max(draws) <= high
         exponents = np.log10(draws)
-        assert np.histogram(exponents, bins=4, range=np.log10(promised))[0].min() > 30  # of 50 expected: spread evenly over the exponents
+        assert (
+            np.histogram(exponents, bins=4, range=np.log10(promised))[0].min() > 30
+        )  # of 50 expected: spread evenly over the exponents
 
 
-@pytest.mark.parametrize("name, known", [("CIM", "CIM"), ("CIM+CORAL", "CIM"), ("CIM+groupDRO", "CIM+groupDRO"), ("CORAL", None), (None, None)])
+@pytest.mark.parametrize(
+    "name, known",
+    [("CIM", "CIM"), ("CIM+CORAL", "CIM"), ("CIM+groupDRO", "CIM+groupDRO"), ("CORAL", None), (None, None)],
+)
 def test_what_is_not_named_has_its_default_and_what_is_keeps_its_value(name, known):
     given = {"lr": 0.1, "cim_lambda": 3.0}
     complete = catalog.complete(name, given)
     assert {key: complete[key] for key in given} == given
-    assert {key: value for key, value in complete.items() if key not in given} == {key: ENTRIES[key].default for key in (catalog.hyperparameters(known) if known else ()) if key not in given}
+    assert {key: value for key, value in complete.items() if key not in given} == {
+        key: ENTRIES[key].default for key in (catalog.hyperparameters(known) if known else ()) if key not in given
+    }
 
 
 # --- refused values --------------------------------------------------------------------------------------------------
 
-CIM_NAMES = "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask, cim_mask_stride, cim_composites, cim_sparsity, cim_learning_rate, cim_floor, cim_similarity"
+CIM_NAMES = (
+    "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask, cim_mask_stride, cim_composites, cim_sparsity, "
+    "cim_learning_rate, cim_floor, cim_similarity"
+)
 
 UNKNOWN = [
     ("CIM", {"cim_lamda": 2}, "CIM has no hyperparameter 'cim_lamda' (given 2); did you mean 'cim_lambda'?"),
@@ -133,12 +152,21 @@ UNKNOWN = [
     ("CIM", {"cim_zzz": "x"}, f"CIM has no hyperparameter 'cim_zzz' (given 'x'); known: {CIM_NAMES}"),
     ("VIB", {"cim_lambda": 1.0}, "VIB has no hyperparameter 'cim_lambda' (given 1.0); known: vib_beta, vib_dimension"),
     ("ERM", {"cim_lambda": 1.0}, "ERM has no hyperparameter 'cim_lambda' (given 1.0); it has none of its own"),
-    ("SCL_E2E", {"vib_beta": 0.1}, "SCL_E2E has no hyperparameter 'vib_beta' (given 0.1); known: scl_weight, scl_temperature"),
+    (
+        "SCL_E2E",
+        {"vib_beta": 0.1},
+        "SCL_E2E has no hyperparameter 'vib_beta' (given 0.1); known: scl_weight, scl_temperature",
+    ),
 ]
 
 #: algorithm, hyperparameter, values that are refused, and the words for what is accepted
 REFUSED = [
-    ("CIM", "cim_lambda", [-1, -1e-9, math.nan, math.inf, "1", True, None, [1.0]], "a finite number of at least 0 (default 1.0)"),
+    (
+        "CIM",
+        "cim_lambda",
+        [-1, -1e-9, math.nan, math.inf, "1", True, None, [1.0]],
+        "a finite number of at least 0 (default 1.0)",
+    ),
     ("VIB", "vib_beta", [-0.1, math.nan, math.inf, "0"], "a finite number of at least 0 (default 0.001)"),
     ("VIB", "vib_dimension", [0, -3, 2.5, 64.0, True, "64", math.nan], "a whole number of at least 1 (default 256)"),
     ("SCL_E2E", "scl_weight", [-0.1, False], "a finite number of at least 0 (default 1.0)"),
@@ -152,7 +180,12 @@ REFUSED = [
     ("CIM", "cim_sparsity", [-0.1, math.nan, True], "a finite number of at least 0 (default 0.0)"),
     ("CIM", "cim_learning_rate", [-1e-3, math.inf, "0.001", False], "a finite number of at least 0 (default 0.0)"),
     ("CIM", "cim_floor", ["relu"], "'smooth' or 'exact' (default 'smooth')"),
-    ("CIM_VIB", "cim_similarity", ["ssim", "MS_SSIM"], "'ms_ssim' or 'pytorch_msssim' or 'colours' (default 'ms_ssim')"),
+    (
+        "CIM_VIB",
+        "cim_similarity",
+        ["ssim", "MS_SSIM"],
+        "'ms_ssim' or 'pytorch_msssim' or 'colours' (default 'ms_ssim')",
+    ),
 ]
 
 
@@ -183,7 +216,9 @@ def test_a_missing_hyperparameter_is_named(algorithm):
         assert str(error.value) == f"{algorithm} needs the hyperparameter {name!r} (default {entry.default!r})"
 
 
-@pytest.mark.parametrize("changes", [{"cim_lambda": 0}, {"cim_lambda": 0.0}, {"cim_lambda": 3}, {"vib_dimension": 1}, {"vib_beta": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"cim_lambda": 0}, {"cim_lambda": 0.0}, {"cim_lambda": 3}, {"vib_dimension": 1}, {"vib_beta": 0}]
+)
 def test_unusual_but_valid_values_are_accepted(changes):
     """λ = 0 is the control: the network without its loss."""
     catalog.check("CIM_VIB", _defaults("CIM_VIB", **changes))
@@ -214,7 +249,10 @@ VARIANTS = [
     *((algorithm, {}) for algorithm in ALGORITHMS),
     *(("CIM", changes) for changes in (CROSS, {"cim_targets": "morphed"}, {"cim_reading": "similarity"})),
     *(("CIM", changes) for changes in ({"cim_mask": "per_channel"}, {"cim_floor": "exact"}, {"cim_lambda": 0})),
-    *((algorithm, {"cim_composites": True, "cim_sparsity": 0.5, "cim_mask_stride": 2}) for algorithm in ("CIM", "CIM_VIB")),
+    *(
+        (algorithm, {"cim_composites": True, "cim_sparsity": 0.5, "cim_mask_stride": 2})
+        for algorithm in ("CIM", "CIM_VIB")
+    ),
 ]
 
 
@@ -235,27 +273,48 @@ def test_every_row_trains_a_step(algorithm, changes, channels):
 
 
 def test_every_value_reaches_its_part():
-    choices = {"cim_pairs": "cross_environment", "cim_targets": "morphed", "cim_reading": "similarity", "cim_mask": "per_channel", "cim_floor": "exact"}
+    choices = {
+        "cim_pairs": "cross_environment",
+        "cim_targets": "morphed",
+        "cim_reading": "similarity",
+        "cim_mask": "per_channel",
+        "cim_floor": "exact",
+    }
     model = _build("CIM_VIB", cim_lambda=0.3, vib_beta=0.02, vib_dimension=5, **choices)
     assert model.weights == {"supervised": 1.0, "contrastive": 0.3, "kl": 0.02}
     contrast = model.contrast
-    assert (contrast.scales, contrast.pairs, contrast.targets, contrast.reading, contrast.floor) == (2, "cross_environment", "morphed", "similarity", "exact")
+    assert (contrast.scales, contrast.pairs, contrast.targets, contrast.reading, contrast.floor) == (
+        2,
+        "cross_environment",
+        "morphed",
+        "similarity",
+        "exact",
+    )
     assert model.morphing(torch.rand(1, 3, 28, 28)).mask.shape[1] == 3
     assert not model.composites and model.morphing.network.features(torch.rand(1, 3, 28, 28)).shape[-1] == 7
     other = _build("CIM", cim_composites=True, cim_sparsity=0.5, cim_mask_stride=2)
-    assert other.composites and other.weights["sparsity"] == 0.5 and other.morphing.network.features(torch.rand(1, 3, 28, 28)).shape[-1] == 14
+    assert (
+        other.composites
+        and other.weights["sparsity"] == 0.5
+        and other.morphing.network.features(torch.rand(1, 3, 28, 28)).shape[-1] == 14
+    )
     assert (model.bottleneck.mean.in_features, model.bottleneck.mean.out_features, model.head.in_features) == (32, 5, 5)
 
 
 def test_the_values_of_other_rows_reach_their_parts():
-    assert _build("CIM", side=176, cim_similarity="pytorch_msssim", cim_floor="exact").contrast.similarity == "pytorch_msssim"
+    assert (
+        _build("CIM", side=176, cim_similarity="pytorch_msssim", cim_floor="exact").contrast.similarity
+        == "pytorch_msssim"
+    )
     assert _build("CIM").morphing(torch.rand(1, 3, 28, 28)).mask.shape[1] == 1
     scl = _build("SCL_E2E", scl_weight=0.4, scl_temperature=0.2)
     assert (scl.weights, scl.temperature) == ({"supervised": 1.0, "supervised_contrastive": 0.4}, 0.2)
 
 
 def test_colours_ask_for_no_window_of_ms_ssim(recwarn):
-    losses = _build("CIM", side=8, cim_similarity="colours").loss_terms(torch.rand(8, 3, 8, 8), torch.arange(8) % 2).losses
+    losses = (
+        _build("CIM", side=8, cim_similarity="colours").loss_terms(torch.rand(8, 3, 8, 8), torch.arange(8) % 2).losses
+    )
     assert losses["contrastive"].abs().max() > 0 and not recwarn.list
 
 
@@ -266,7 +325,9 @@ def test_l_con_by_colours_reaches_the_transformation_network(channels, targets):
     losses = model.loss_terms(torch.rand(8, channels, 28, 28), torch.arange(8) % 2).losses
     losses["contrastive"].mean().backward()
     assert losses["contrastive"].abs().min() > 0
-    assert all(parameter.grad.any() for parameter in model.morphing.parameters()) and all(parameter.grad is None for parameter in model.encoder.parameters())
+    assert all(parameter.grad.any() for parameter in model.morphing.parameters()) and all(
+        parameter.grad is None for parameter in model.encoder.parameters()
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["CIM", "SCL_E2E"])
@@ -281,7 +342,11 @@ def test_encoder_and_head_start_as_a_plain_classifiers_do(algorithm):
 @pytest.mark.parametrize(
     "arguments, changes, message",
     [
-        ({"side": 10}, {}, "CIM: height 10 is smaller than MS-SSIM's 11-pixel window; use images of at least 11 pixels a side"),
+        (
+            {"side": 10},
+            {},
+            "CIM: height 10 is smaller than MS-SSIM's 11-pixel window; use images of at least 11 pixels a side",
+        ),
         ({"channels": 4}, {}, "CIM: images have 1 to 3 channels, 4 were given"),
         (
             {},
@@ -291,15 +356,24 @@ def test_encoder_and_head_start_as_a_plain_classifiers_do(algorithm):
         (
             {"side": 224},
             {"cim_similarity": "pytorch_msssim"},
-            "CIM: pytorch_msssim has the exact floor only, 'smooth' was given; use floor 'exact' or similarity 'ms_ssim'",
+            "CIM: pytorch_msssim has the exact floor only, 'smooth' was given; use floor 'exact' or similarity "
+            "'ms_ssim'",
         ),
         (
             {},
             {"cim_similarity": "colours", "cim_floor": "exact"},
             "CIM: the floor is of MS-SSIM, 'exact' does nothing with similarity 'colours'; leave it out",
         ),
-        ({"n_environments": 1}, CROSS, "cim_pairs='cross_environment' needs at least 2 training environments, 1 here; use 'random'"),
-        ({"n_environments": None}, CROSS, "cim_pairs='cross_environment' needs at least 2 training environments, none here; use 'random'"),
+        (
+            {"n_environments": 1},
+            CROSS,
+            "cim_pairs='cross_environment' needs at least 2 training environments, 1 here; use 'random'",
+        ),
+        (
+            {"n_environments": None},
+            CROSS,
+            "cim_pairs='cross_environment' needs at least 2 training environments, none here; use 'random'",
+        ),
         ({}, {"cim_lambda": -1}, "cim_lambda=-1 is not a finite number of at least 0 (default 1.0)"),
     ],
 )
@@ -318,7 +392,11 @@ def test_algorithms_without_morphing_take_any_image(algorithm):
 
 
 def test_the_markdown_names_every_algorithm_and_every_hyperparameter_with_its_users():
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in catalog.markdown().splitlines() if line.startswith("| `")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in catalog.markdown().splitlines()
+        if line.startswith("| `")
+    ]
     cells = {row[0].strip("`"): row[1:] for row in rows}
     assert list(cells) == [*USERS, *DRAWS]
     assert {len(cells[name]) for name in DRAWS} == {5}
@@ -333,7 +411,10 @@ def test_the_readme_shows_the_table():
 
 
 def test_printing_the_table_does_not_import_torch():
-    code = "import runpy, sys; runpy.run_module('cim_plugin.catalog', run_name='__main__'); sys.exit('torch' in sys.modules)"
+    code = (
+        "import runpy, sys; runpy.run_module('cim_plugin.catalog', run_name='__main__'); sys.exit('torch' in "
+        "sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == catalog.markdown() + "\n"

@@ -22,7 +22,8 @@ LIGHT = {
     "import cim_plugin.autoload": "import cim_plugin.autoload",
     "cim-plugin --help": "from cim_plugin.cli import main; main(['--help'])",
     "cim-plugin get-domainbed --help": "from cim_plugin.cli import main; main(['get-domainbed', '--help'])",
-    "python -m cim_plugin.domainbed --help": "import sys; sys.argv[1:] = ['--help']; from cim_plugin.domainbed import main; main()",
+    "python -m cim_plugin.domainbed --help": "import sys; sys.argv[1:] = ['--help']; from cim_plugin.domainbed import "
+    "main; main()",
 }
 
 
@@ -43,7 +44,9 @@ def test_help_lists_every_command(words):
         assert " ".join(what.split()) in " ".join(done.stdout.split())
 
 
-ACTIONS = [f"data {action}" for action in ("demo", "waterbirds", "celebA", "vlcs", "check")] + [f"leaderboard {action}" for action in ("run", "pack", "check")]
+ACTIONS = [f"data {action}" for action in ("demo", "waterbirds", "celebA", "vlcs", "check")] + [
+    f"leaderboard {action}" for action in ("run", "pack", "check")
+]
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *ACTIONS])
@@ -58,7 +61,11 @@ def test_version():
     assert (done.returncode, done.stdout) == (0, f"cim-plugin {cim_plugin.__version__}\n")
 
 
-@pytest.mark.parametrize("words", [[], ["nonsense"], ["--nonsense"], ["get-domainbed", "--nonsense"], ["get-domainbed", "extra"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [[], ["nonsense"], ["--nonsense"], ["get-domainbed", "--nonsense"], ["get-domainbed", "extra"]],
+    ids=" ".join,
+)
 def test_a_wrong_word_is_exit_status_2_and_no_traceback(words):
     done = run_python("-m", "cim_plugin.cli", *words)
     assert done.returncode == 2
@@ -73,9 +80,13 @@ def test_ctrl_c_is_one_line_and_exit_status_130_and_leaves_nothing(tmp_path):
     git.parent.mkdir()
     git.write_text("#!/bin/sh\nkill -INT $PPID\nexec sleep 60\n")
     git.chmod(0o755)
-    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores the key
+    listen = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores the key
+    )
     code = f"{listen}; from cim_plugin.cli import main; raise SystemExit(main(['get-domainbed']))"
-    done = run_python("-c", code, XDG_CACHE_HOME=str(tmp_path / "cache"), PATH=f"{git.parent}{os.pathsep}{os.environ['PATH']}")
+    done = run_python(
+        "-c", code, XDG_CACHE_HOME=str(tmp_path / "cache"), PATH=f"{git.parent}{os.pathsep}{os.environ['PATH']}"
+    )
     assert (done.returncode, done.stderr) == (130, "cim-plugin get-domainbed: stopped\n")
     assert os.listdir(tmp_path / "cache" / "cim_plugin") == []
 
@@ -84,7 +95,15 @@ def test_ctrl_c_is_one_line_and_exit_status_130_and_leaves_nothing(tmp_path):
 
 
 def fallback(*words: str, **environment: str | None) -> subprocess.CompletedProcess:
-    return run_python("-m", "cim_plugin.domainbed", *words, CIM_PLUGIN_AUTOLOAD="0", DOMAINBED_HOME=None, cwd=environment.pop("cwd", None), **environment)
+    return run_python(
+        "-m",
+        "cim_plugin.domainbed",
+        *words,
+        CIM_PLUGIN_AUTOLOAD="0",
+        DOMAINBED_HOME=None,
+        cwd=environment.pop("cwd", None),
+        **environment,
+    )
 
 
 def test_fallback_trains_our_algorithm_with_the_autoload_off(tmp_path):
@@ -127,10 +146,17 @@ def test_bench_startup_prints_the_machine_and_a_row_per_comparison():
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert f"Python {platform.python_version()}" in lines[0] and "cores" in lines[0] and "torch" in lines[0]
-    assert [line.partition(":")[0] for line in lines[3:]] == ["this environment", "empty environment", "empty environment", "target"]
+    assert [line.partition(":")[0] for line in lines[3:]] == [
+        "this environment",
+        "empty environment",
+        "empty environment",
+        "target",
+    ]
 
 
-@pytest.mark.parametrize("words", [[], ["nonsense"], ["startup", "--pairs", "1"], ["startup", "--pairs", "many"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [[], ["nonsense"], ["startup", "--pairs", "1"], ["startup", "--pairs", "many"]], ids=" ".join
+)
 def test_bench_refuses_wrong_words(words):
     done = run_python(BENCHMARKS, *words)
     assert done.returncode == 2

@@ -17,7 +17,11 @@ from cim_plugin.get_domainbed import COMMIT
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
 #: git as a test uses it, whatever the user's configuration
-GIT_IDENTITY = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "test"), ("EMAIL", "test@localhost"))}
+GIT_IDENTITY = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "test"), ("EMAIL", "test@localhost"))
+}
 
 
 class Source(NamedTuple):
@@ -70,7 +74,9 @@ def cache(tmp_path) -> Path:
 
 def get_domainbed(cache: Path, *words: object, **environment: str | None) -> subprocess.CompletedProcess:
     settings = {"XDG_CACHE_HOME": str(cache.parent.parent), "DOMAINBED_HOME": None, **environment}
-    return run_python("-m", "cim_plugin.cli", "get-domainbed", *map(str, words), cwd=settings.pop("cwd", None), **settings)
+    return run_python(
+        "-m", "cim_plugin.cli", "get-domainbed", *map(str, words), cwd=settings.pop("cwd", None), **settings
+    )
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -84,8 +90,16 @@ def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
 
 def state(folder: Path) -> dict[str, object]:
     """All that a user could miss: the head, the branches, every file outside .git."""
-    files = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts}
-    return {"head": git(folder, "rev-parse", "HEAD"), "branches": git(folder, "for-each-ref", "refs/heads"), "files": files}
+    files = {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and ".git" not in path.parts
+    }
+    return {
+        "head": git(folder, "rev-parse", "HEAD"),
+        "branches": git(folder, "for-each-ref", "refs/heads"),
+        "files": files,
+    }
 
 
 # --- the first time ------------------------------------------------------------------------------------------------
@@ -113,15 +127,30 @@ def test_clones_from_a_bare_repository_a_url_and_a_relative_folder(source, tmp_p
 
 def test_afterwards_domainbed_is_importable_from_any_folder(source, tmp_path, cache):
     get_domainbed(cache, "--source", source.folder, "--commit", source.old)
-    code = "from cim_plugin import autoload; autoload.install(); import domainbed; print(domainbed.VERSION, domainbed.__file__)"
+    code = (
+        "from cim_plugin import autoload; autoload.install(); import domainbed; print(domainbed.VERSION, "
+        "domainbed.__file__)"
+    )
     done = run_python("-c", code, cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"), DOMAINBED_HOME=None)
     assert done.stdout.split() == ["1", str(cache / "domainbed" / "__init__.py")]
 
 
 def test_two_at_once_leave_one_whole_checkout(source, cache):
-    words = [sys.executable, "-m", "cim_plugin.cli", "get-domainbed", "--source", str(source.folder), "--commit", source.old]
+    words = [
+        sys.executable,
+        "-m",
+        "cim_plugin.cli",
+        "get-domainbed",
+        "--source",
+        str(source.folder),
+        "--commit",
+        source.old,
+    ]
     environment = os.environ | {"XDG_CACHE_HOME": str(cache.parent.parent)}
-    runs = [subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    runs = [
+        subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
     for run in runs:
         _, errors = run.communicate(timeout=60)
         assert (run.returncode, errors) == (0, "")
@@ -135,10 +164,14 @@ def test_a_checkout_that_appears_while_we_clone_is_kept(source, tmp_path, cache)
     git(tmp_path, "clone", "--quiet", str(source.folder), str(tmp_path / "other"))
     fake = tmp_path / "bin" / "git"
     fake.parent.mkdir()
-    fake.write_text(f"#!/bin/sh\n[ -e '{cache}' ] || cp -r '{tmp_path / 'other'}' '{cache}'\nexec '{shutil.which('git')}' \"$@\"\n")
+    fake.write_text(
+        f"#!/bin/sh\n[ -e '{cache}' ] || cp -r '{tmp_path / 'other'}' '{cache}'\nexec '{shutil.which('git')}' \"$@\"\n"
+    )
     fake.chmod(0o755)
     (tmp_path / "other" / "mine").write_text("here first")
-    done = get_domainbed(cache, "--source", source.folder, "--commit", source.new, PATH=f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+    done = get_domainbed(
+        cache, "--source", source.folder, "--commit", source.new, PATH=f"{fake.parent}{os.pathsep}{os.environ['PATH']}"
+    )
     assert done.returncode == 0, done.stderr
     assert (cache / "mine").read_text() == "here first"
     assert os.listdir(cache.parent) == ["DomainBed"]
@@ -234,7 +267,9 @@ def test_files_of_the_user_that_git_does_not_know_are_left_alone(source, cache):
 # --- what goes wrong: one line, exit status 2, nothing left behind -------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["0" * 40, "abcdef1", "main", "HEAD", "-h", "--all", "", "side~1", "abc", "deadbeef00000000" * 3])
+@pytest.mark.parametrize(
+    "name", ["0" * 40, "abcdef1", "main", "HEAD", "-h", "--all", "", "side~1", "abc", "deadbeef00000000" * 3]
+)
 def test_a_wrong_commit_names_the_tested_one(source, cache, name):
     done = get_domainbed(cache, "--source", source.folder, f"--commit={name}")
     assert_refused(done, repr(name), COMMIT)
@@ -258,7 +293,14 @@ def test_a_source_that_is_not_domainbed_is_refused_before_anything_changes(sourc
     assert (state(cache) if cache.exists() else None) == before
 
 
-UNREACHABLE = ["file:///nonexistent", "/nonexistent", "https://127.0.0.1:9/x", "ssh://127.0.0.1:9/x", "", "--upload-pack=touch injected"]
+UNREACHABLE = [
+    "file:///nonexistent",
+    "/nonexistent",
+    "https://127.0.0.1:9/x",
+    "ssh://127.0.0.1:9/x",
+    "",
+    "--upload-pack=touch injected",
+]
 
 
 @pytest.mark.parametrize("exists", [False, True], ids=["first time", "second time"])
@@ -267,8 +309,12 @@ def test_a_source_that_cannot_be_read_is_one_line_and_no_option_of_git(source, t
     if exists:
         get_domainbed(cache, "--source", source.folder, "--commit", source.old)
     before = state(cache) if exists else None
-    done = get_domainbed(cache, f"--source={name}", "--commit", source.new, cwd=tmp_path, GIT_SSH_COMMAND="ssh -oBatchMode=yes")
-    assert_refused(done, name, "stays at" if exists else "without network pass --source", *([] if exists else ["DOMAINBED_HOME"]))
+    done = get_domainbed(
+        cache, f"--source={name}", "--commit", source.new, cwd=tmp_path, GIT_SSH_COMMAND="ssh -oBatchMode=yes"
+    )
+    assert_refused(
+        done, name, "stays at" if exists else "without network pass --source", *([] if exists else ["DOMAINBED_HOME"])
+    )
     assert not list(tmp_path.rglob("injected"))
     assert (state(cache) if cache.exists() else None) == before
 
@@ -317,7 +363,11 @@ def test_without_git_the_line_says_what_to_do(source, tmp_path, cache):
 #: git's own list of the variables that say which repository is meant, without those that only configure
 REPOSITORY_VARIABLES = [
     name
-    for name in (subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True).stdout.split() if shutil.which("git") else [])
+    for name in (
+        subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True).stdout.split()
+        if shutil.which("git")
+        else []
+    )
     if not name.startswith("GIT_CONFIG")
 ]
 
@@ -341,7 +391,9 @@ def test_hooks_of_the_repository_and_of_the_user_do_not_run(source, tmp_path, ca
     hook.parent.mkdir(parents=True)
     hook.write_text(f"#!/bin/sh\ntouch '{tmp_path / 'ran'}'\n")
     hook.chmod(0o755)
-    done = get_domainbed(cache, "--source", source.folder, "--commit", source.old, GIT_TEMPLATE_DIR=str(hook.parent.parent))
+    done = get_domainbed(
+        cache, "--source", source.folder, "--commit", source.old, GIT_TEMPLATE_DIR=str(hook.parent.parent)
+    )
     assert done.returncode == 0, done.stderr
     assert (cache / ".git" / "hooks" / "post-checkout").exists()
     assert not (tmp_path / "ran").exists()

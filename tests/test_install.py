@@ -23,12 +23,32 @@ ROOT = HERE.parent
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 #: what a checkout consists of, as far as a build could look
-SOURCE = ("LICENSE", "README.md", "algorithms", "cim_plugin", "docs", "pyproject.toml", "scripts", "setup.cfg", "setup.py", "tests")
+SOURCE = (
+    "LICENSE",
+    "README.md",
+    "algorithms",
+    "cim_plugin",
+    "docs",
+    "pyproject.toml",
+    "scripts",
+    "setup.cfg",
+    "setup.py",
+    "tests",
+)
 
 
 def pip(action: str, environment: Environment) -> list[str]:
     pytest.importorskip("pip", minversion="22.3", reason="'pip --python' needs pip 22.3")
-    return [sys.executable, "-m", "pip", "--isolated", "--python", str(environment.python), action, *{"uninstall": ["--yes"]}.get(action, ["--no-index"])]
+    return [
+        sys.executable,
+        "-m",
+        "pip",
+        "--isolated",
+        "--python",
+        str(environment.python),
+        action,
+        *{"uninstall": ["--yes"]}.get(action, ["--no-index"]),
+    ]
 
 
 def uv(action: str, environment: Environment) -> list[str]:
@@ -38,7 +58,11 @@ def uv(action: str, environment: Environment) -> list[str]:
 
 
 #: how people install from a checkout: (tool, editable)
-WAYS = [pytest.param((tool, editable), id=f"{tool.__name__} install {'-e ' * editable}.") for tool in (pip, uv) for editable in (False, True)]
+WAYS = [
+    pytest.param((tool, editable), id=f"{tool.__name__} install {'-e ' * editable}.")
+    for tool in (pip, uv)
+    for editable in (False, True)
+]
 
 
 class Installation(NamedTuple):
@@ -63,7 +87,12 @@ def copy_source(folder: Path) -> Path:
 
 def modules_in(package: Path) -> dict[str, str]:
     """Every module of the package, through links, and its text."""
-    files = (Path(folder) / name for folder, _, names in os.walk(package, followlinks=True) for name in names if name.endswith(".py"))
+    files = (
+        Path(folder) / name
+        for folder, _, names in os.walk(package, followlinks=True)
+        for name in names
+        if name.endswith(".py")
+    )
     return {str(file.relative_to(package.parent)): file.read_text() for file in files}
 
 
@@ -76,7 +105,9 @@ def run(*words: str | Path, cwd: Path | None = None) -> str:
 
 @pytest.fixture(scope="session")
 def build_tools(tmp_path_factory) -> Path:
-    """A folder with this environment's setuptools and little else: a build that is not isolated needs it on the path."""
+    """A folder with this environment's setuptools and little else: a build that is not isolated needs it on the
+    path.
+    """
     setuptools = pytest.importorskip("setuptools", minversion="64", reason="building needs setuptools 64")
     if all(importlib.util.find_spec(name) is None for name in ("setuptools.command.bdist_wheel", "wheel")):
         pytest.skip("setuptools before 70.1 builds wheels only with the package wheel")
@@ -111,7 +142,14 @@ print([type(finder).__module__ for finder in sys.meta_path].count("cim_plugin.au
 
 @pytest.mark.parametrize("setting, count", [(None, 1), ("1", 1), ("0", 0)])
 def test_every_start_of_python_installs_one_finder_unless_switched_off(installation, tmp_path, setting, count):
-    done = run_python("-c", FINDERS, python=installation.environment.python, cwd=tmp_path, PYTHONPATH=None, CIM_PLUGIN_AUTOLOAD=setting)
+    done = run_python(
+        "-c",
+        FINDERS,
+        python=installation.environment.python,
+        cwd=tmp_path,
+        PYTHONPATH=None,
+        CIM_PLUGIN_AUTOLOAD=setting,
+    )
     assert (done.stdout, done.stderr) == (f"{count} []\n", "")
     assert (installation.environment.site_packages / "cim_plugin_autoload.pth").read_text() == AUTOLOAD
 
@@ -119,13 +157,18 @@ def test_every_start_of_python_installs_one_finder_unless_switched_off(installat
 @pytest.mark.parametrize("name", ["algorithms", "tests", "scripts", "docs", "hosts", "conftest"])
 def test_no_folder_but_the_package_becomes_importable(installation, tmp_path, name):
     code = f"import importlib.util; print(importlib.util.find_spec({name!r}))"
-    assert run_python("-c", code, python=installation.environment.python, cwd=tmp_path, PYTHONPATH=None).stdout == "None\n"
+    assert (
+        run_python("-c", code, python=installation.environment.python, cwd=tmp_path, PYTHONPATH=None).stdout == "None\n"
+    )
 
 
 def test_site_packages_gets_the_package_its_metadata_and_the_autoload_file(installation):
     added = names_in(installation.environment.site_packages) - installation.names_before
     version = cim_plugin.__version__
-    editable = {f"__editable__.cim_plugin-{version}.pth", f"__editable___cim_plugin_{version.replace('.', '_')}_finder.py"}
+    editable = {
+        f"__editable__.cim_plugin-{version}.pth",
+        f"__editable___cim_plugin_{version.replace('.', '_')}_finder.py",
+    }
     expected = editable if installation.is_editable else {"cim_plugin"}
     assert added == expected | {f"cim_plugin-{version}.dist-info", "cim_plugin_autoload.pth"}
 
@@ -204,7 +247,9 @@ def test_the_wheel_holds_the_package_and_the_autoload_file_at_the_top(tmp_path, 
     assert files.pop(f"{name}.data/purelib/cim_plugin_autoload.pth").decode() == AUTOLOAD
     assert {path.split("/")[0] for path in files} == {"cim_plugin", f"{name}.dist-info"}
     assert f"{name}.dist-info/licenses/LICENSE" in files or f"{name}.dist-info/LICENSE" in files
-    assert {path: text.decode() for path, text in files.items() if path.endswith(".py")} == modules_in(source / "cim_plugin")
+    assert {path: text.decode() for path, text in files.items() if path.endswith(".py")} == modules_in(
+        source / "cim_plugin"
+    )
 
 
 def test_the_sdist_builds_the_same_wheel(tmp_path, build_tools):

@@ -1,4 +1,6 @@
-"""CelebA (Liu et al., 2015): from the authors' text lists or Kaggle's tables to the release that wilds reads, which is Kaggle's."""
+"""CelebA (Liu et al., 2015): from the authors' text lists or Kaggle's tables to the release that wilds reads, which is
+Kaggle's.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,12 @@ def plan(source: Source) -> Plan:
     _check_same_images(attributes, attributes_name, partition, partition_name)
     counts = count_splits(partition, partition_name, "partition")
     texts = {"list_attr_celeba.csv": _csv(attributes), "list_eval_partition.csv": _csv(partition)}
-    return Plan(RELEASES["celebA"], texts, listed_images(source, _find_images(source, attributes["image_id"]), attributes_name), counts)
+    return Plan(
+        RELEASES["celebA"],
+        texts,
+        listed_images(source, _find_images(source, attributes["image_id"]), attributes_name),
+        counts,
+    )
 
 
 def _read(source: Source, stem: str, columns: tuple[str, ...], lines) -> tuple[pandas.DataFrame, str]:
@@ -48,10 +55,15 @@ def _read(source: Source, stem: str, columns: tuple[str, ...], lines) -> tuple[p
 
 
 def _attribute_lines(text: str) -> list[list[str]]:
-    """The authors' list: the number of images, the names of the attributes, then an image and its attributes per line."""
+    """The authors' list: the number of images, the names of the attributes, then an image and its attributes per
+    line.
+    """
     first, *table = _words(text) or [[]]
     if first != [str(len(table) - 1)]:
-        raise InputError(f"list_attr_celeba.txt announces {' '.join(first)!r} images in its first line; it has {max(len(table) - 1, 0):,}")
+        raise InputError(
+            f"list_attr_celeba.txt announces {' '.join(first)!r} images in its first line; it has "
+            f"{max(len(table) - 1, 0):,}"
+        )
     names, *rows = table
     return [["image_id", *names], *rows]
 
@@ -65,18 +77,25 @@ def _words(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line.strip()]
 
 
-def _check_same_images(attributes: pandas.DataFrame, attributes_name: str, partition: pandas.DataFrame, partition_name: str) -> None:
+def _check_same_images(
+    attributes: pandas.DataFrame, attributes_name: str, partition: pandas.DataFrame, partition_name: str
+) -> None:
     """The loader pairs the rows of both tables by their position."""
     if len(attributes) != len(partition):
         raise InputError(f"{attributes_name} has {len(attributes):,} rows, {partition_name} has {len(partition):,}")
     for row, (first, second) in enumerate(zip(attributes["image_id"], partition["image_id"])):
         if first != second:
-            raise InputError(f"row {row} is image {first!r} in {attributes_name} and {second!r} in {partition_name}; both must have the same order")
+            raise InputError(
+                f"row {row} is image {first!r} in {attributes_name} and {second!r} in {partition_name}; both must have "
+                f"the same order"
+            )
 
 
 def _find_images(source: Source, image_ids: pandas.Series) -> dict[str, str]:
     """Kaggle's archive has the folder of the images inside a folder of the same name."""
-    folders = {posixpath.dirname(name) for name in source.names if posixpath.basename(posixpath.dirname(name)) == IMAGES}
+    folders = {
+        posixpath.dirname(name) for name in source.names if posixpath.basename(posixpath.dirname(name)) == IMAGES
+    }
     if len(folders) != 1:
         raise InputError(f"{source.path} must hold one folder {IMAGES} with images, it holds {len(folders)}")
     (folder,) = folders

@@ -39,7 +39,9 @@ def examine(release: Release, root: str | os.PathLike, decode: bool = False) -> 
     """Look at the folder, ask the host's own loader, and look for the images; with ``decode`` decode every image."""
     folder = release.path(root)
     if not folder.is_dir() or not any(folder.iterdir()):
-        begun = f"a conversion into {folder} was stopped, repeat its command to go on; " if partial(folder).is_dir() else ""
+        begun = (
+            f"a conversion into {folder} was stopped, repeat its command to go on; " if partial(folder).is_dir() else ""
+        )
         return Finding(release.name, ABSENT, begun + how_to_get(release.name, root))
     missing = [name for name in (release.release_file, *release.needs) if name and not (folder / name).exists()]
     if missing:
@@ -47,9 +49,17 @@ def examine(release: Release, root: str | os.PathLike, decode: bool = False) -> 
     try:
         loaded = _environments(folder) if release.release_file is None else _wilds(release, root)
     except ModuleNotFoundError as error:
-        return Finding(release.name, INCOMPLETE, f"{error.name} is not installed, so the loader cannot be asked; install it with 'pip install {error.name}'")
+        return Finding(
+            release.name,
+            INCOMPLETE,
+            f"{error.name} is not installed, so the loader cannot be asked; install it with 'pip install {error.name}'",
+        )
     except Exception as error:  # whatever the loader of another package raises is what it says
-        return Finding(release.name, INCOMPLETE, f"the loader says of {folder}: {type(error).__name__}: {' '.join(str(error).split())}")
+        return Finding(
+            release.name,
+            INCOMPLETE,
+            f"the loader says of {folder}: {type(error).__name__}: {' '.join(str(error).split())}",
+        )
     wrong = _first_wrong(loaded.paths, decode)
     if wrong:
         return Finding(release.name, INCOMPLETE, wrong)
@@ -67,10 +77,16 @@ def _wilds(release: Release, root: str | os.PathLike) -> Loaded:
 
 
 def _environments(folder: Path) -> Loaded:
-    """As DomainBed reads VLCS: every subfolder is an environment, in alphabetical order, each with classes of its own."""
+    """As DomainBed reads VLCS: every subfolder is an environment, in alphabetical order, each with classes of its
+    own.
+    """
     from torchvision.datasets import ImageFolder
 
-    environments = {entry.name: ImageFolder(entry.path) for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if entry.is_dir()}
+    environments = {
+        entry.name: ImageFolder(entry.path)
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
+        if entry.is_dir()
+    }
     extra = sorted(set(environments) - set(RELEASES["VLCS"].needs))
     if extra:
         raise ValueError(f"DomainBed takes the folder {extra[0]!r} for a fifth environment")
@@ -78,7 +94,10 @@ def _environments(folder: Path) -> Loaded:
     first, *others = classes
     for name in others:
         if classes[name] != classes[first]:
-            raise ValueError(f"{name} has the classes {classes[name]}, {first} has {classes[first]}: the same number would mean different things")
+            raise ValueError(
+                f"{name} has the classes {classes[name]}, {first} has {classes[first]}: the same number would mean "
+                f"different things"
+            )
     paths = [path for environment in environments.values() for path, _ in environment.samples]
     return Loaded({name: len(environment) for name, environment in environments.items()}, paths)
 
@@ -101,4 +120,8 @@ def _usable(release: Release, folder: Path, loaded: Loaded) -> Finding:
     if is_synthetic(folder):
         return Finding(release.name, SYNTHETIC, f"{folder}, made by 'cim-plugin data demo': {counts}")
     differences = release.differences(loaded.counts)
-    return Finding(release.name, PRESENT, f"{folder}: " + (f"unlike the published release: {differences}" if differences else f"{counts}, as published"))
+    return Finding(
+        release.name,
+        PRESENT,
+        f"{folder}: " + (f"unlike the published release: {differences}" if differences else f"{counts}, as published"),
+    )

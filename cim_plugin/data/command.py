@@ -12,26 +12,62 @@ from ..errors import InputError
 
 #: action -> (the module with its plan, data set, what --from is)
 CONVERSIONS = {
-    "waterbirds": ("waterbirds", "waterbirds", "waterbird_complete95_forest2water2.tar.gz, or the folder that it unpacks to"),
-    "celebA": ("celeba", "celebA", "folder with img_align_celeba, and list_attr_celeba and list_eval_partition as the authors' .txt or Kaggle's .csv"),
-    "vlcs": ("vlcs", "VLCS", "VLCS.tar.gz, or a folder of environments whose classes are named bird, car, ... or, below full, train, test, ..., 0, 1, ..."),
+    "waterbirds": (
+        "waterbirds",
+        "waterbirds",
+        "waterbird_complete95_forest2water2.tar.gz, or the folder that it unpacks to",
+    ),
+    "celebA": (
+        "celeba",
+        "celebA",
+        "folder with img_align_celeba, and list_attr_celeba and list_eval_partition as the authors' .txt or Kaggle's "
+        ".csv",
+    ),
+    "vlcs": (
+        "vlcs",
+        "VLCS",
+        "VLCS.tar.gz, or a folder of environments whose classes are named bird, car, ... or, below full, train, test, "
+        "..., 0, 1, ...",
+    ),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    demo = _add(actions, "demo", _demo, "make synthetic releases in the formats of Waterbirds and CelebA, from what scikit-learn carries")
+    demo = _add(
+        actions,
+        "demo",
+        _demo,
+        "make synthetic releases in the formats of Waterbirds and CelebA, from what scikit-learn carries",
+    )
     demo.add_argument("--seed", type=int, default=0, help="everything random follows from it")
     for action, (_, name, source) in CONVERSIONS.items():
-        conversion = _add(actions, action, _convert, f"convert a public archive of {name}; repeat the command to go on after a stop, or to verify")
+        conversion = _add(
+            actions,
+            action,
+            _convert,
+            f"convert a public archive of {name}; repeat the command to go on after a stop, or to verify",
+        )
         conversion.add_argument("--from", dest="source", metavar="ARCHIVE_OR_FOLDER", required=True, help=source)
-    check = _add(actions, "check", _check, "say what is there, what is missing, and what the loaders say; exit status 0 if all of it can be used")
-    check.add_argument("--dataset", nargs="+", metavar="NAME", help="all of these must be usable; without it, all that is there (and something must be)")
+    check = _add(
+        actions,
+        "check",
+        _check,
+        "say what is there, what is missing, and what the loaders say; exit status 0 if all of it can be used",
+    )
+    check.add_argument(
+        "--dataset",
+        nargs="+",
+        metavar="NAME",
+        help="all of these must be usable; without it, all that is there (and something must be)",
+    )
     check.add_argument("--images", action="store_true", help="decode every image, too")
 
 
 def _add(actions, name: str, act, what: str) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = actions.add_parser(
+        name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--root", "--root_dir", dest="root", default="data", help="folder of all data sets")
     parser.set_defaults(act=act)
     return parser
@@ -71,7 +107,10 @@ def _convert(args: argparse.Namespace) -> int:
     _refuse_synthetic(source)
     plan = importlib.import_module(f".{module}", __package__).plan(source)
     _warn(plan.release.differences(plan.counts), f"{name} has other counts than the published release")
-    _warn(_left_out(source, plan), f"some images of {source.path} are left out, because no row lists them or they repeat another")
+    _warn(
+        _left_out(source, plan),
+        f"some images of {source.path} are left out, because no row lists them or they repeat another",
+    )
     convert(source, plan, Path(args.root))
     print(f"{name} is in {folder}: " + ", ".join(f"{part} {count:,}" for part, count in plan.counts.items()))
     return 0
@@ -82,7 +121,9 @@ def _refuse_synthetic(source) -> None:
 
     for name in source.names:
         if posixpath.basename(name).startswith("RELEASE_v") and source.read(name).startswith(SYNTHETIC.encode()):
-            raise InputError(f"{source.path} holds the synthetic release of 'cim-plugin data demo', not a public archive")
+            raise InputError(
+                f"{source.path} holds the synthetic release of 'cim-plugin data demo', not a public archive"
+            )
 
 
 def _left_out(source, plan) -> str:

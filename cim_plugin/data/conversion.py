@@ -1,6 +1,8 @@
-"""From a public archive to a release: images one by one into a folder beside the target, which gets its name when all are there.
+"""From a public archive to a release: images one by one into a folder beside the target, which gets its name when all
+are there.
 
-A conversion that was stopped goes on where it was: what lies in the unfinished folder with the right content is not written again.
+A conversion that was stopped goes on where it was: what lies in the unfinished folder with the right content is not
+written again.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ def listed_images(source: Source, places: dict[str, str], table: str) -> dict[st
     missing = [(row, name) for row, name in enumerate(places) if name not in there]
     if missing:
         row, name = missing[0]
-        raise InputError(f"{table} lists {len(places):,} images, {len(missing):,} of them are not in {source.path}; the first is row {row}: {name!r}")
+        raise InputError(
+            f"{table} lists {len(places):,} images, {len(missing):,} of them are not in {source.path}; the first is "
+            f"row {row}: {name!r}"
+        )
     return places
 
 
@@ -57,12 +62,20 @@ def is_finished(folder: Path) -> bool:
         if not os.path.lexists(folder) or (folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())):
             return False
     if is_synthetic(folder):
-        raise InputError(f"{folder} holds the synthetic release of 'cim-plugin data demo'; move it away, or choose another --root")
+        raise InputError(
+            f"{folder} holds the synthetic release of 'cim-plugin data demo'; move it away, or choose another --root"
+        )
     if not manifest.read_manifest(folder):
-        raise InputError(f"{folder} exists and was not made by this command; look at it with 'cim-plugin data check', or choose another --root")
+        raise InputError(
+            f"{folder} exists and was not made by this command; look at it with 'cim-plugin data check', or choose "
+            f"another --root"
+        )
     changed = manifest.changed(folder)
     if changed:
-        raise InputError(f"{folder / changed} is missing or has changed since {manifest.NAME} was written; move {folder} away and convert again")
+        raise InputError(
+            f"{folder / changed} is missing or has changed since {manifest.NAME} was written; move {folder} away and "
+            f"convert again"
+        )
     return True
 
 
@@ -93,7 +106,10 @@ def convert(source: Source, plan: Plan, root: Path) -> Path:
 def _release_text(release: Release, source: Source) -> dict[str, bytes]:
     if release.release_file is None:
         return {}
-    return {release.release_file: f"{release.folder}, converted by 'cim-plugin data {release.name}' from {source.path.name}\n".encode()}
+    return {
+        release.release_file: f"{release.folder}, converted by 'cim-plugin data {release.name}' from "
+        f"{source.path.name}\n".encode()
+    }
 
 
 def _place(path: Path, content: bytes, image: str | None = None) -> str:
@@ -102,7 +118,9 @@ def _place(path: Path, content: bytes, image: str | None = None) -> str:
     if not (path.is_file() and manifest.digest(path.read_bytes()) == digest):
         reason = image and fault(content)
         if reason:
-            raise InputError(f"{image} cannot be decoded ({reason}); get it again and repeat the command, which goes on where it was")
+            raise InputError(
+                f"{image} cannot be decoded ({reason}); get it again and repeat the command, which goes on where it was"
+            )
         manifest.write_file(path, content)
     return digest
 

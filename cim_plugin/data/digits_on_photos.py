@@ -22,7 +22,9 @@ def load_digits() -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits as load
 
     digits = load()
-    return torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16, torch.tensor(digits.target, dtype=torch.int64)
+    return torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16, torch.tensor(
+        digits.target, dtype=torch.int64
+    )
 
 
 def load_photos() -> Tensor:

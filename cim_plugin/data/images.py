@@ -17,13 +17,19 @@ def fault(image: bytes | str) -> str | None:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             opened.convert("RGB")
     except Exception as error:  # Pillow's decoders raise errors of many kinds on broken files
-        return "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error).strip() or type(error).__name__
+        return (
+            "not an image"
+            if isinstance(error, Image.UnidentifiedImageError)
+            else str(error).strip() or type(error).__name__
+        )
     return None
 
 
 @contextlib.contextmanager
 def strict_decoding() -> Iterator[None]:
-    """Truncated images are faults in here, even where a host has told Pillow to fill them with grey, as DomainBed does."""
+    """Truncated images are faults in here, even where a host has told Pillow to fill them with grey, as DomainBed
+    does.
+    """
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:

@@ -1,4 +1,6 @@
-"""The data sets that this package knows: their folder, what it must hold, what was published about them, how to get them."""
+"""The data sets that this package knows: their folder, what it must hold, what was published about them, how to get
+them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Release:
     counts: dict[str, int]  #: published number of images per split, for VLCS per environment
     get: str  #: the command that gets it, {root} to be filled in
     note: str  #: where the data come from
-    groups: dict[str, int] = field(default_factory=dict)  #: group in wilds' order and words -> published number of training images
+    groups: dict[str, int] = field(
+        default_factory=dict
+    )  #: group in wilds' order and words -> published number of training images
     image: str = "{}"  #: path of an image in the folder, by its entry in the loader's attribute below
     image_names: str = "_input_array"
 
@@ -43,7 +47,11 @@ class Release:
 
     def differences(self, counts: dict[str, int]) -> str:
         """Which of ``counts`` are not the published ones, in words; empty if all are."""
-        return ", ".join(f"{part} {count:,} (published {self.counts[part]:,})" for part, count in counts.items() if count != self.counts[part])
+        return ", ".join(
+            f"{part} {count:,} (published {self.counts[part]:,})"
+            for part, count in counts.items()
+            if count != self.counts[part]
+        )
 
     def image_paths(self, dataset: Any) -> list[str]:
         """The file of every image of ``dataset``, an object of the wilds package, in its order."""
@@ -55,7 +63,8 @@ def _wilds(name: str, version: str, needs: tuple[str, ...], counts: dict[str, in
     return Release(name, f"{name}_v{version}", needs, counts, get, _DOWN, **more)
 
 
-#: Counts: Sagawa et al. 2020 (arXiv:1911.08731), Koh et al. 2021 (arXiv:2012.07421), and DomainBed's list of VLCS' files.
+#: Counts: Sagawa et al. 2020 (arXiv:1911.08731), Koh et al. 2021 (arXiv:2012.07421), and DomainBed's list of VLCS'
+#: files.
 RELEASES = {
     release.name: release
     for release in (
@@ -79,7 +88,8 @@ RELEASES = {
             ("list_attr_celeba.csv", "list_eval_partition.csv", "img_align_celeba"),
             {"train": 162770, "val": 19867, "test": 19962},
             "cim-plugin data celebA --from FOLDER --root {root}",
-            f"FOLDER holds the files of https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html or of Kaggle's jessicali9530/celeba-dataset; {_DEMO}",
+            f"FOLDER holds the files of https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html or of Kaggle's "
+            f"jessicali9530/celeba-dataset; {_DEMO}",
             {"y:notblond_male:0": 71629, "y:notblond_male:1": 66874, "y:blond_male:0": 22880, "y:blond_male:1": 1387},
             image=os.path.join("img_align_celeba", "{}"),
         ),
@@ -90,8 +100,15 @@ RELEASES = {
             {"train": 129809, "val": 14961, "test": 42791, "id_val": 7314, "id_test": 8154},
             image=os.path.join("train", "{}"),
         ),
-        _wilds("camelyon17", "1.0", ("metadata.csv", "patches"), {"train": 302436, "id_val": 33560, "test": 85054, "val": 34904}),
-        _wilds("rxrx1", "1.0", ("metadata.csv", "images"), {"train": 40612, "val": 9854, "test": 34432, "id_test": 40612}),
+        _wilds(
+            "camelyon17",
+            "1.0",
+            ("metadata.csv", "patches"),
+            {"train": 302436, "id_val": 33560, "test": 85054, "val": 34904},
+        ),
+        _wilds(
+            "rxrx1", "1.0", ("metadata.csv", "images"), {"train": 40612, "val": 9854, "test": 34432, "id_test": 40612}
+        ),
         _wilds(
             "fmow",
             "1.1",

@@ -1,4 +1,6 @@
-"""What a converter reads: the files of a folder or of a tar archive, by name. Nothing is ever unpacked to where an archive says."""
+"""What a converter reads: the files of a folder or of a tar archive, by name. Nothing is ever unpacked to where an
+archive says.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ MAX_MEMBERS = 1_000_000  #: CelebA has 202,599 images
 
 
 class Source:
-    """Files by name, whatever holds them. ``names``: paths with slashes, relative, without "..", in the holder's order."""
+    """Files by name, whatever holds them. ``names``: paths with slashes, relative, without "..", in the holder's
+    order.
+    """
 
     path: Path
     names: list[str]
@@ -56,7 +60,9 @@ class Source:
 
 
 class Folder(Source):
-    """A folder and its subfolders, links followed; what is hidden (".git", an unfinished conversion) is not looked at."""
+    """A folder and its subfolders, links followed; what is hidden (".git", an unfinished conversion) is not looked
+    at.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -99,14 +105,17 @@ class _Member(tarfile.TarInfo):
 
 def _check_size(member: tarfile.TarInfo) -> None:
     if not 0 <= member.size <= MAX_FILE:
-        raise InputError(f"member {member.name!r} has {member.size:,} bytes, more than {MAX_FILE:,}; the archive is refused")
+        raise InputError(
+            f"member {member.name!r} has {member.size:,} bytes, more than {MAX_FILE:,}; the archive is refused"
+        )
 
 
 class Archive(Source):
     """A tar archive, compressed or not. Every member is checked before the content of any is used.
 
     Raises:
-        InputError: it is truncated or damaged, holds a link, a device, a name that leads out of a folder, a name twice, or too much.
+        InputError: it is truncated or damaged, holds a link, a device, a name that leads out of a folder, a name twice,
+            or too much.
     """
 
     def __init__(self, path: Path):
@@ -118,7 +127,9 @@ class Archive(Source):
                 self._check(member)
                 name, total = posixpath.normpath(member.name), total + member.size
                 if total > MAX_TOTAL or len(found) >= MAX_MEMBERS:
-                    raise InputError(f"{path} holds more than {MAX_TOTAL:,} bytes or {MAX_MEMBERS:,} files; it is refused")
+                    raise InputError(
+                        f"{path} holds more than {MAX_TOTAL:,} bytes or {MAX_MEMBERS:,} files; it is refused"
+                    )
                 if name in found:
                     raise InputError(f"{path} holds {name!r} twice; it is refused")
                 if member.isreg():
@@ -146,7 +157,9 @@ class Archive(Source):
                 yield tar
         except (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, RecursionError, OSError) as error:
             reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
-            raise InputError(f"{self.path} is no tar archive, or is truncated or damaged ({reason}); get it again") from error
+            raise InputError(
+                f"{self.path} is no tar archive, or is truncated or damaged ({reason}); get it again"
+            ) from error
 
     def _check(self, member: tarfile.TarInfo) -> None:
         where = f"member {member.name!r} of {self.path}"

@@ -1,4 +1,6 @@
-"""Metadata tables, read strictly: every cell stays the text that it was until it is checked. Rows count from 0, as the loaders count."""
+"""Metadata tables, read strictly: every cell stays the text that it was until it is checked. Rows count from 0, as the
+loaders count.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from .images import SUFFIXES
 from .releases import SPLITS
 
 
-def read_table(content: bytes, name: str, columns: Iterable[str], split: Callable[[str], Iterable[list[str]]]) -> pandas.DataFrame:
+def read_table(
+    content: bytes, name: str, columns: Iterable[str], split: Callable[[str], Iterable[list[str]]]
+) -> pandas.DataFrame:
     """A table of texts whose first line names ``columns``, in any order.
 
     Args:
@@ -40,7 +44,10 @@ def read_table(content: bytes, name: str, columns: Iterable[str], split: Callabl
 
 
 def _check_header(header: list[str], name: str, columns: list[str]) -> None:
-    for what, wrong in (("no column", [c for c in columns if c not in header]), ("an unexpected column", [c for c in header if c not in columns])):
+    for what, wrong in (
+        ("no column", [c for c in columns if c not in header]),
+        ("an unexpected column", [c for c in header if c not in columns]),
+    ):
         if wrong:
             raise InputError(f"{name} has {what} {wrong[0]!r}; it must have {', '.join(columns)}")
     if len(header) != len(columns):
@@ -60,7 +67,9 @@ def check_values(table: pandas.DataFrame, name: str, column: str, allowed: Seque
     """
     wrong = (~table[column].isin(allowed)).to_numpy().nonzero()[0]
     if len(wrong):
-        raise InputError(f"{name} row {wrong[0]}: {column} is {table[column].iloc[wrong[0]]!r}, it must be {' or '.join(allowed)}")
+        raise InputError(
+            f"{name} row {wrong[0]}: {column} is {table[column].iloc[wrong[0]]!r}, it must be {' or '.join(allowed)}"
+        )
 
 
 def check_paths(table: pandas.DataFrame, name: str, column: str) -> None:
@@ -70,7 +79,12 @@ def check_paths(table: pandas.DataFrame, name: str, column: str) -> None:
         InputError: names the first row where it is not.
     """
     for row, path in enumerate(table[column]):
-        if path != posixpath.normpath(path) or path.startswith(("/", "..", ".")) or "\\" in path or not path.isprintable():
+        if (
+            path != posixpath.normpath(path)
+            or path.startswith(("/", "..", "."))
+            or "\\" in path
+            or not path.isprintable()
+        ):
             raise InputError(f"{name} row {row}: {column} {path!r} is not a plain path inside the release")
         if not path.lower().endswith(SUFFIXES):
             raise InputError(f"{name} row {row}: {column} {path!r} does not end in {' or '.join(SUFFIXES)}")

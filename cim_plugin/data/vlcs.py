@@ -1,4 +1,6 @@
-"""VLCS (Fang et al., 2013): from the layouts that are about to the folders that DomainBed reads, `VLCS/<environment>/<class>/<image>`."""
+"""VLCS (Fang et al., 2013): from the layouts that are about to the folders that DomainBed reads,
+`VLCS/<environment>/<class>/<image>`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,13 @@ ENVIRONMENTS = {
 }
 CLASSES = ("bird", "car", "chair", "dog", "person")
 FOLDERS = {name: name for name in CLASSES} | {str(number): name for number, name in enumerate(CLASSES)}
-SPLITS = ("", "full", "train", "crossval", "test")  #: folders between environment and class in the layout with numbered classes; none in DomainBed's
+SPLITS = (
+    "",
+    "full",
+    "train",
+    "crossval",
+    "test",
+)  #: folders between environment and class in the layout with numbered classes; none in DomainBed's
 
 
 class Origin(NamedTuple):
@@ -57,7 +65,10 @@ def plan(source: Source) -> Plan:
     for environment in release.needs:
         for label in CLASSES:
             if not found[environment, label]:
-                raise InputError(f"{source.path} holds no images of {label!r} for {environment}; DomainBed would number the classes wrongly")
+                raise InputError(
+                    f"{source.path} holds no images of {label!r} for {environment}; DomainBed would number the classes "
+                    f"wrongly"
+                )
     counts = {environment: sum(found[environment, label] for label in CLASSES) for environment in release.needs}
     return Plan(release, {}, {name: origin.path for name, origin in kept.items()}, counts)
 
@@ -71,7 +82,10 @@ def _origin(name: str, source: Source) -> Origin | None:
     environment, *inside = folders[environments[-1] :]
     split = inside.pop(0) if inside and inside[0] in SPLITS else ""
     if len(inside) != 1 or inside[0].lower() not in FOLDERS:
-        raise InputError(f"{source.path}: {name!r} lies in no folder of a known class; known: {', '.join(CLASSES)}, or 0 to {len(CLASSES) - 1}")
+        raise InputError(
+            f"{source.path}: {name!r} lies in no folder of a known class; known: {', '.join(CLASSES)}, or 0 to "
+            f"{len(CLASSES) - 1}"
+        )
     return Origin(ENVIRONMENTS[environment.lower()], split, FOLDERS[inside[0].lower()], file)
 
 
@@ -81,16 +95,28 @@ def _check_paths(source: Source, origins: dict[str, Origin]) -> None:
         if not origin.path.isprintable():
             raise InputError(f"{source.path}: rename {name!r}, whose name cannot be printed")
         if taken.setdefault(origin.path, name) != name:
-            raise InputError(f"{source.path}: {taken[origin.path]!r} and {name!r} would both become {origin.path}; pass a folder that holds VLCS once")
+            raise InputError(
+                f"{source.path}: {taken[origin.path]!r} and {name!r} would both become {origin.path}; pass a folder "
+                f"that holds VLCS once"
+            )
 
 
 def _without_copies(source: Source, origins: dict[str, Origin]) -> dict[str, Origin]:
-    """One of each image that lies in several splits: in some copies `full` holds `train` and `crossval`, in others `test` as well."""
+    """One of each image that lies in several splits: in some copies `full` holds `train` and `crossval`, in others
+    `test` as well.
+    """
     if len({origin.split for origin in origins.values()}) < 2:
         return origins
     contents = source.contents(origins)
-    digests = {name: digest(content) for name, content in tqdm(contents, total=len(origins), desc="comparing the splits", unit="image", leave=False)}
+    digests = {
+        name: digest(content)
+        for name, content in tqdm(contents, total=len(origins), desc="comparing the splits", unit="image", leave=False)
+    }
     first: dict[tuple[str, str, str], str] = {}
     for name, origin in sorted(origins.items(), key=lambda item: SPLITS.index(item[1].split)):
         first.setdefault((origin.environment, origin.label, digests[name]), origin.split)
-    return {name: origin for name, origin in origins.items() if first[origin.environment, origin.label, digests[name]] == origin.split}
+    return {
+        name: origin
+        for name, origin in origins.items()
+        if first[origin.environment, origin.label, digests[name]] == origin.split
+    }

@@ -1,4 +1,6 @@
-"""Waterbirds: from the archive of group DRO (Sagawa et al., arXiv:1911.08731) to the release that wilds reads. Both have the same files."""
+"""Waterbirds: from the archive of group DRO (Sagawa et al., arXiv:1911.08731) to the release that wilds reads. Both
+have the same files.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``cim-plugin doctor``: what is installed, found and fast enough to say, what a given command line would run into, and what to do about it."""
+"""``cim-plugin doctor``: what is installed, found and fast enough to say, what a given command line would run into, and
+what to do about it.
+"""
 
 from .command import add_arguments, run
 

@@ -29,12 +29,24 @@ CHECKS: dict[str, Check] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root_dir", help="folder of all data sets; 'data' where it exists")
     parser.add_argument("--data_dir", help="folder of DomainBed's data sets, where it is another one")
-    parser.add_argument("--json", action="store_true", help="print one JSON object: status, command, and findings with check, level, what and fix")
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="a command line of 'cim-plugin train' or of DomainBed's train or sweep; it is started up to its first step, without network, and nothing is written")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object: status, command, and findings with check, level, what and fix",
+    )
+    parser.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="-- COMMAND",
+        help="a command line of 'cim-plugin train' or of DomainBed's train or sweep; it is started up to its first "
+        "step, without network, and nothing is written",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do all checks and print a line per finding. Exit status 0 where all is well, 1 with warnings, 2 where something will not run."""
+    """Do all checks and print a line per finding. Exit status 0 where all is well, 1 with warnings, 2 where something
+    will not run.
+    """
     words = args.words[1:] if args.words[:1] == ["--"] else args.words
     surroundings = Surroundings(args.root_dir, args.data_dir, words)
     said: list[tuple[str, Finding]] = []
@@ -45,7 +57,16 @@ def run(args: argparse.Namespace) -> int:
                 print(line(name, finding), flush=True)
     status = max(STATUS[finding.level] for _, finding in said)
     if args.json:
-        print(json.dumps({"status": status, "command": words, "findings": [{"check": name, **finding._asdict()} for name, finding in said]}, indent=2))
+        print(
+            json.dumps(
+                {
+                    "status": status,
+                    "command": words,
+                    "findings": [{"check": name, **finding._asdict()} for name, finding in said],
+                },
+                indent=2,
+            )
+        )
     else:
         print(_verdict(said, bool(words)))
     return status
@@ -57,7 +78,11 @@ def _findings(name: str, check: Check, surroundings: Surroundings) -> Iterator[F
         for finding in check(surroundings):
             yield finding._replace(what=_one_line(finding.what), fix=finding.fix and _one_line(finding.fix))
     except Exception as error:
-        yield Finding(WARNING, _one_line(f"this check itself failed: {type(error).__name__}: {error}"), f"the others stand; please report it with Python {sys.version.split()[0]}")
+        yield Finding(
+            WARNING,
+            _one_line(f"this check itself failed: {type(error).__name__}: {error}"),
+            f"the others stand; please report it with Python {sys.version.split()[0]}",
+        )
 
 
 def line(name: str, finding: Finding) -> str:
@@ -72,5 +97,11 @@ def _verdict(said: list[tuple[str, Finding]], of_command: bool) -> str:
     count = {level: sum(finding.level == level for _, finding in said) for level in (ERROR, WARNING, NOTE, OK)}
     if not count[ERROR] and not count[WARNING]:
         return "all is well" + ("" if of_command else f"; {count[NOTE]} notes are for those who need what they name")
-    words = [f"{number} {level}{'s' * (number > 1)}" for level, number in count.items() if number and level in (ERROR, WARNING)]
-    return f"{' and '.join(words)}: " + ("something will not run" if count[ERROR] else "it runs, read the warnings first")
+    words = [
+        f"{number} {level}{'s' * (number > 1)}"
+        for level, number in count.items()
+        if number and level in (ERROR, WARNING)
+    ]
+    return f"{' and '.join(words)}: " + (
+        "something will not run" if count[ERROR] else "it runs, read the warnings first"
+    )

@@ -1,6 +1,8 @@
-"""``python -m cim_plugin.doctor.dry_start FOLDER KIND ARGUMENTS...``: start a training up to its first step, without network.
+"""``python -m cim_plugin.doctor.dry_start FOLDER KIND ARGUMENTS...``: start a training up to its first step, without
+network.
 
-Arguments, data and model go through the same code as in the real run, so that the same faults are found, in the same words. Findings are
+Arguments, data and model go through the same code as in the real run, so that the same faults are found, in the same
+words. Findings are
 lines of a file in FOLDER; a fault that ends the process is on its standard error.
 """
 
@@ -40,7 +42,13 @@ def main(argv: list[str]) -> None:
     except InputError as error:
         report.add(Finding(ERROR, str(error)))
     except _Download as download:
-        report.add(Finding(WARNING, f"{download} is not here; the run downloads it first, and nothing after that could be looked at", "start it where there is network"))
+        report.add(
+            Finding(
+                WARNING,
+                f"{download} is not here; the run downloads it first, and nothing after that could be looked at",
+                "start it where there is network",
+            )
+        )
     except _Started:
         report.started()
 
@@ -61,7 +69,13 @@ def _with_weights(make: Callable[[], Any], name: str, report: Report) -> bool:
     except Exception as error:
         if not is_failed_download(error):
             raise
-        report.add(Finding(WARNING, f"the pretrained weights of {name} are not here; the run downloads them first", "start it where there is network, or see 'weights' above for where the files go"))
+        report.add(
+            Finding(
+                WARNING,
+                f"the pretrained weights of {name} are not here; the run downloads them first",
+                "start it where there is network, or see 'weights' above for where the files go",
+            )
+        )
         return False
     return True
 
@@ -104,20 +118,31 @@ def _writable(folder: str) -> list[Finding]:
 #: (whether it applies to a configuration, what to say)
 TRAIN_TRAPS: list[tuple[Callable[[dict[str, Any]], bool], Finding]] = [
     (
-        lambda c: c["dataset"] == "waterbirds" and c["lr"] <= 1e-5 and c["weight_decay"] >= 1.0 and not is_pretrained(c),
+        lambda c: (
+            c["dataset"] == "waterbirds" and c["lr"] <= 1e-5 and c["weight_decay"] >= 1.0 and not is_pretrained(c)
+        ),
         Finding(
             WARNING,
-            "WILDS' defaults for Waterbirds (lr 1e-5, weight decay 1.0) are for a pretrained network: without one, worst-group accuracy stays at 0 (WILDS issue 148)",
+            "WILDS' defaults for Waterbirds (lr 1e-5, weight decay 1.0) are for a pretrained network: without one, "
+            "worst-group accuracy stays at 0 (WILDS issue 148)",
             "--model_kwargs pretrained=true, or for example --optimizer AdamW --lr 1e-3 --weight_decay 1e-4",
         ),
     ),
     (
         lambda c: c["download"],
-        Finding(WARNING, "--download: the servers of WILDS have been down since April 2026 (WILDS issues 173 to 175)", "'cim-plugin data --help' says how to get data"),
+        Finding(
+            WARNING,
+            "--download: the servers of WILDS have been down since April 2026 (WILDS issues 173 to 175)",
+            "'cim-plugin data --help' says how to get data",
+        ),
     ),
     (
         lambda c: (c["loader_kwargs"].get("num_workers") or 0) > (os.cpu_count() or 1),
-        Finding(NOTE, f"more loader workers than the {os.cpu_count()} cores of this machine", f"--loader_kwargs num_workers={os.cpu_count()}"),
+        Finding(
+            NOTE,
+            f"more loader workers than the {os.cpu_count()} cores of this machine",
+            f"--loader_kwargs num_workers={os.cpu_count()}",
+        ),
     ),
 ]
 
@@ -132,11 +157,17 @@ def _open_and_build(config: dict[str, Any], fresh: bool, report: Report) -> None
     from ..wilds_runner.transforms import make_transform
 
     if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder
-        raise InputError(f"--root_dir {config['root_dir']} does not exist; {how_to_get(config['dataset'], config['root_dir'])}")
+        raise InputError(
+            f"--root_dir {config['root_dir']} does not exist; {how_to_get(config['dataset'], config['root_dir'])}"
+        )
     with seeded(seed_of(config["seed"], "splits")):
         data = open_dataset(config)
     if data.synthetic:
-        report.add(Finding(NOTE, f"{config['dataset']} in {config['root_dir']} is SYNTHETIC, made by 'cim-plugin data demo'", None))
+        report.add(
+            Finding(
+                NOTE, f"{config['dataset']} in {config['root_dir']} is SYNTHETIC, made by 'cim-plugin data demo'", None
+            )
+        )
     transform = make_transform(config, data.wilds.original_resolution)
     read_image(data.wilds, int(data.splits["train"].indices[0]), transform)
     fabric = make_fabric({**config, "device": None, "devices": 1, "num_nodes": 1})
@@ -153,7 +184,9 @@ def domainbed(words: list[str], report: Report, output: str) -> None:
     from ..hosts import domainbed_faults
 
     autoload.install()
-    domainbed_faults._arguments = lambda: getattr(domainbed_faults._script, "args", None)  # who asks here wants to know of any algorithm
+    domainbed_faults._arguments = lambda: getattr(
+        domainbed_faults._script, "args", None
+    )  # who asks here wants to know of any algorithm
     from domainbed import algorithms
     from domainbed.lib import fast_data_loader
     from torchvision import datasets
@@ -209,10 +242,20 @@ def _make(algorithms, name: str, make: Callable, model: tuple, report: Report) -
     large = tuple(shape[1:]) == (224, 224) and not hparams.get("vit")
     if large and (hparams.get("resnet50_augmix") or not hparams.get("freeze_bn")):
         wanted = '{"resnet50_augmix": false, "freeze_bn": true}'
-        report.add(Finding(NOTE, "DomainBed's defaults of today are not those of its published tables", f"to compare with these pass --hparams '{wanted}'"))
+        report.add(
+            Finding(
+                NOTE,
+                "DomainBed's defaults of today are not those of its published tables",
+                f"to compare with these pass --hparams '{wanted}'",
+            )
+        )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        start = (lambda: make(*model)) if catalog.is_ours(name) else (lambda: adapter._featurizer(algorithms.networks, name, shape, hparams))
+        start = (
+            (lambda: make(*model))
+            if catalog.is_ours(name)
+            else (lambda: adapter._featurizer(algorithms.networks, name, shape, hparams))
+        )
         _with_weights(start, "the featurizer", report)
     report.add(*(Finding(WARNING, str(warning.message)) for warning in caught if warning.category is RuntimeWarning))
     raise _Started

@@ -51,7 +51,15 @@ def child(words: list[str], environment: dict[str, str] | None = None) -> subpro
     """A process of its own, so that what it runs may crash; its output as text. One that hangs is ended."""
     variables = {**os.environ, **(environment or {})}
     try:
-        return subprocess.run(words, capture_output=True, text=True, errors="replace", env=variables, timeout=PATIENCE, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=variables,
+            timeout=PATIENCE,
+            stdin=subprocess.DEVNULL,
+        )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(words, -1, "", f"no answer after {PATIENCE} seconds")
     except OSError as error:
@@ -63,4 +71,8 @@ def last_words(done: subprocess.CompletedProcess) -> str:
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     if lines:
         return lines[-1]
-    return f"ended by signal {-done.returncode}" if done.returncode < 0 else f"ended with status {done.returncode} and no word"
+    return (
+        f"ended by signal {-done.returncode}"
+        if done.returncode < 0
+        else f"ended with status {done.returncode} and no word"
+    )

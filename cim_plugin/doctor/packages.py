@@ -14,13 +14,24 @@ OLDEST_PYTHON = (3, 10)
 FOR_TESTS = "test"  #: the extra that only the plugin's own tests need
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?$")
 _CLAUSE = re.compile(r"(>=|<=|==|!=|~=|>|<)\s*([\w.*+!-]+)")
-_COMPARE = {">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">": operator.gt, "<": operator.lt}
+_COMPARE = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 
 
 def python(surroundings: Surroundings) -> Iterator[Finding]:
     version = platform.python_version()
     if tuple(map(int, platform.python_version_tuple()[:2])) < OLDEST_PYTHON:
-        yield Finding(ERROR, f"Python {version} is too old", f"make an environment with Python {'.'.join(map(str, OLDEST_PYTHON))} or newer")
+        yield Finding(
+            ERROR,
+            f"Python {version} is too old",
+            f"make an environment with Python {'.'.join(map(str, OLDEST_PYTHON))} or newer",
+        )
     else:
         yield Finding(OK, f"Python {version} on {platform.system()} {platform.machine()}")
 
@@ -30,7 +41,11 @@ def packages(surroundings: Surroundings) -> Iterator[Finding]:
     try:
         declared = metadata.requires("cim_plugin") or []
     except metadata.PackageNotFoundError:
-        yield Finding(WARNING, "cim_plugin is not installed in this environment, only importable", "pip install it, so that its packages and the autoload come along")
+        yield Finding(
+            WARNING,
+            "cim_plugin is not installed in this environment, only importable",
+            "pip install it, so that its packages and the autoload come along",
+        )
         return
     needed: dict[tuple[str, str], list[str]] = {}
     for requirement in declared:
@@ -46,7 +61,9 @@ def packages(surroundings: Surroundings) -> Iterator[Finding]:
             what = "every command needs it" if "" in extras else f"only extra {' and '.join(extras)} needs it"
             yield Finding(ERROR if "" in extras else NOTE, f"{name} is not installed; {what}", brings)
         elif not allows(versions, found):
-            yield Finding(WARNING, f"{name} {found} is installed, {versions} is needed", f"pip install '{name}{versions}'")
+            yield Finding(
+                WARNING, f"{name} {found} is installed, {versions} is needed", f"pip install '{name}{versions}'"
+            )
         else:
             fine += 1
     yield Finding(OK, f"{fine} of {len(needed)} packages are installed in a version that fits")
@@ -58,11 +75,24 @@ def torch_and_torchvision(surroundings: Surroundings) -> Iterator[Finding]:
     missing = [name for name, version in versions.items() if version is None]
     wanted = _wanted_torch()
     if not missing and wanted and not allows(wanted, versions["torch"]):
-        yield Finding(ERROR, f"torchvision {versions['torchvision']} is made for torch {wanted}, torch {versions['torch']} is installed", _TOGETHER)
+        yield Finding(
+            ERROR,
+            f"torchvision {versions['torchvision']} is made for torch {wanted}, torch {versions['torch']} is installed",
+            _TOGETHER,
+        )
     said = surroundings.torch
-    pair = f"torch {said.get('torch', versions['torch'])} with torchvision {said.get('torchvision', versions['torchvision'])}"
+    pair = (
+        f"torch {said.get('torch', versions['torch'])} with torchvision "
+        f"{said.get('torchvision', versions['torchvision'])}"
+    )
     if "nms" not in said:
-        stage = "torch cannot be imported" if "torch" not in said else "torchvision cannot be imported" if "torchvision" not in said else "torchvision's operators fail"
+        stage = (
+            "torch cannot be imported"
+            if "torch" not in said
+            else "torchvision cannot be imported"
+            if "torchvision" not in said
+            else "torchvision's operators fail"
+        )
         yield Finding(ERROR, f"{pair}: {stage} ({said.get('fault')})", _TOGETHER)
         return
     if not said.get("nms"):
@@ -72,7 +102,9 @@ def torch_and_torchvision(surroundings: Surroundings) -> Iterator[Finding]:
     yield from _gpu(said)
 
 
-_TOGETHER = "install both in one command, which chooses a pair: pip install --upgrade --force-reinstall torch torchvision"
+_TOGETHER = (
+    "install both in one command, which chooses a pair: pip install --upgrade --force-reinstall torch torchvision"
+)
 
 
 def _gpu(said: dict) -> Iterator[Finding]:
@@ -80,9 +112,17 @@ def _gpu(said: dict) -> Iterator[Finding]:
     if gpus:
         yield Finding(OK, f"{len(gpus)} GPU: {', '.join(gpus)}")
     elif said.get("built_for"):
-        yield Finding(NOTE, f"torch is built for {said['built_for']} and sees no GPU: everything runs on the CPU", "where there should be one: nvidia-smi, the driver, CUDA_VISIBLE_DEVICES")
+        yield Finding(
+            NOTE,
+            f"torch is built for {said['built_for']} and sees no GPU: everything runs on the CPU",
+            "where there should be one: nvidia-smi, the driver, CUDA_VISIBLE_DEVICES",
+        )
     else:
-        yield Finding(NOTE, "torch is built without GPU support: everything runs on the CPU", "https://pytorch.org/get-started tells the command for a GPU")
+        yield Finding(
+            NOTE,
+            "torch is built without GPU support: everything runs on the CPU",
+            "https://pytorch.org/get-started tells the command for a GPU",
+        )
 
 
 def _wanted_torch() -> str | None:
@@ -90,7 +130,9 @@ def _wanted_torch() -> str | None:
         declared = metadata.requires("torchvision") or []
     except metadata.PackageNotFoundError:
         return None
-    found = [match.group(2).strip() for match in map(_REQUIREMENT.match, declared) if match and match.group(1) == "torch"]
+    found = [
+        match.group(2).strip() for match in map(_REQUIREMENT.match, declared) if match and match.group(1) == "torch"
+    ]
     return found[0] if found else None
 
 
@@ -103,7 +145,9 @@ def installed(name: str) -> str | None:
 
 
 def allows(versions: str, found: str) -> bool:
-    """Whether a version is one that "1.2", ">=1.2,<3" and the like allow. Build labels and pre-release marks do not count."""
+    """Whether a version is one that "1.2", ">=1.2,<3" and the like allow. Build labels and pre-release marks do not
+    count.
+    """
     return all(_allows(sign, wanted, _numbers(found)) for sign, wanted in _CLAUSE.findall(versions))
 
 

@@ -31,11 +31,23 @@ def autoload_state(surroundings: Surroundings) -> Iterator[Finding]:
     folders = {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}
     files = sorted(path for folder in folders if (path := Path(folder, PTH)).is_file())
     if os.environ.get("CIM_PLUGIN_AUTOLOAD", "1") == "0":
-        yield Finding(WARNING, "the autoload is switched off by CIM_PLUGIN_AUTOLOAD=0: DomainBed's own scripts do not know our algorithms", f"unset it; {WITHOUT_AUTOLOAD}")
+        yield Finding(
+            WARNING,
+            "the autoload is switched off by CIM_PLUGIN_AUTOLOAD=0: DomainBed's own scripts do not know our algorithms",
+            f"unset it; {WITHOUT_AUTOLOAD}",
+        )
     elif not files:
-        yield Finding(WARNING, f"no {PTH} in site-packages: DomainBed's own scripts do not know our algorithms", f"pip install the plugin into {sys.prefix}; {WITHOUT_AUTOLOAD}")
+        yield Finding(
+            WARNING,
+            f"no {PTH} in site-packages: DomainBed's own scripts do not know our algorithms",
+            f"pip install the plugin into {sys.prefix}; {WITHOUT_AUTOLOAD}",
+        )
     elif autoload.FINDER not in sys.meta_path:
-        yield Finding(WARNING, f"{files[0]} is there and was not run (python -S or -I?)", f"start Python without that; {WITHOUT_AUTOLOAD}")
+        yield Finding(
+            WARNING,
+            f"{files[0]} is there and was not run (python -S or -I?)",
+            f"start Python without that; {WITHOUT_AUTOLOAD}",
+        )
     else:
         yield Finding(OK, f"the autoload is on, by {files[0]}")
 
@@ -46,9 +58,15 @@ def domainbed(surroundings: Surroundings) -> Iterator[Finding]:
         warnings.simplefilter("always")
         folder = find_domainbed()
     for warning in caught:
-        yield Finding(WARNING, str(warning.message).removeprefix("cim_plugin: "), "set DOMAINBED_HOME to a checkout, or unset it")
+        yield Finding(
+            WARNING, str(warning.message).removeprefix("cim_plugin: "), "set DOMAINBED_HOME to a checkout, or unset it"
+        )
     if folder is None:
-        yield Finding(NOTE, "no DomainBed is found; 'cim-plugin train' does without", "cim-plugin get-domainbed, or set DOMAINBED_HOME to a checkout")
+        yield Finding(
+            NOTE,
+            "no DomainBed is found; 'cim-plugin train' does without",
+            "cim-plugin get-domainbed, or set DOMAINBED_HOME to a checkout",
+        )
     else:
         yield _checkout("DomainBed", folder, COMMIT)
 
@@ -60,19 +78,33 @@ def find_domainbed() -> str | None:
         spec = autoload.FINDER.find_spec("domainbed")
     finally:
         sys.path.pop(0)
-    return None if spec is None or spec.origin is None else os.path.dirname(os.path.dirname(os.path.abspath(spec.origin)))
+    return (
+        None if spec is None or spec.origin is None else os.path.dirname(os.path.dirname(os.path.abspath(spec.origin)))
+    )
 
 
 def _checkout(name: str, folder: str, tested: str) -> Finding:
     if not os.path.exists(os.path.join(folder, ".git")):
-        return Finding(NOTE, f"{name} in {folder} is no git checkout, so its commit is not known", f"the plugin is tested with {tested[:12]}")
+        return Finding(
+            NOTE,
+            f"{name} in {folder} is no git checkout, so its commit is not known",
+            f"the plugin is tested with {tested[:12]}",
+        )
     try:
         head = _head(folder)
         modified = " with changes of yours" if _is_modified(folder) else ""
     except (InputError, OSError, subprocess.SubprocessError) as error:
-        return Finding(NOTE, f"{name} is in {folder}; its commit is not known ({error})", f"the plugin is tested with {tested[:12]}")
+        return Finding(
+            NOTE,
+            f"{name} is in {folder}; its commit is not known ({error})",
+            f"the plugin is tested with {tested[:12]}",
+        )
     if not head.startswith(tested):
-        return Finding(WARNING, f"{name} in {folder} is at {head[:12]}{modified}, the plugin is tested with {tested[:12]}", f"git -C {folder} checkout {tested[:12]}, or cim-plugin get-domainbed")
+        return Finding(
+            WARNING,
+            f"{name} in {folder} is at {head[:12]}{modified}, the plugin is tested with {tested[:12]}",
+            f"git -C {folder} checkout {tested[:12]}, or cim-plugin get-domainbed",
+        )
     return Finding(NOTE if modified else OK, f"{name} in {folder} is at the tested commit {head[:12]}{modified}")
 
 
@@ -80,17 +112,25 @@ def wilds(surroundings: Surroundings) -> Iterator[Finding]:
     """The package, and a checkout in WILDS_HOME or the current folder: the plugin registers there by its autoload."""
     version = installed("wilds")
     if version is None:
-        yield Finding(NOTE, "the wilds package is not installed; 'cim-plugin train' needs it", "pip install 'cim_plugin[wilds]'")
+        yield Finding(
+            NOTE, "the wilds package is not installed; 'cim-plugin train' needs it", "pip install 'cim_plugin[wilds]'"
+        )
     else:
         yield Finding(OK, f"the wilds package is installed, {version}")
     for folder in filter(None, dict.fromkeys((os.environ.get("WILDS_HOME"), os.getcwd()))):
         if os.path.isfile(os.path.join(folder, "examples", "run_expt.py")):
-            knows = "knows our algorithms by the autoload" if autoload.FINDER in sys.meta_path else "does not know our algorithms, the autoload is off"
+            knows = (
+                "knows our algorithms by the autoload"
+                if autoload.FINDER in sys.meta_path
+                else "does not know our algorithms, the autoload is off"
+            )
             missing = without_transformers()
             needs = f", and does not start: {missing}" if missing else ""
             yield Finding(NOTE, f"a WILDS checkout is in {folder}; its run_expt.py {knows}{needs}", SAME_FLAGS)
         elif folder == os.environ.get("WILDS_HOME"):
-            yield Finding(WARNING, f"WILDS_HOME={folder} holds no examples/run_expt.py", "set it to a checkout, or unset it")
+            yield Finding(
+                WARNING, f"WILDS_HOME={folder} holds no examples/run_expt.py", "set it to a checkout, or unset it"
+            )
 
 
 def without_transformers() -> str | None:
@@ -106,11 +146,19 @@ def data(surroundings: Surroundings) -> Iterator[Finding]:
     from ..data.releases import RELEASES
 
     levels = {INCOMPLETE: WARNING, SYNTHETIC: NOTE}
-    roots = list(dict.fromkeys(filter(None, (surroundings.root_dir or (None if surroundings.data_dir else "data"), surroundings.data_dir))))
+    roots = list(
+        dict.fromkeys(
+            filter(None, (surroundings.root_dir or (None if surroundings.data_dir else "data"), surroundings.data_dir))
+        )
+    )
     for root in roots:
         if not os.path.isdir(root):
             given = root in (surroundings.root_dir, surroundings.data_dir)
-            yield Finding(WARNING if given else NOTE, f"no folder {root} with data sets", "name it by --root_dir or --data_dir; 'cim-plugin data --help' says how to get some")
+            yield Finding(
+                WARNING if given else NOTE,
+                f"no folder {root} with data sets",
+                "name it by --root_dir or --data_dir; 'cim-plugin data --help' says how to get some",
+            )
             continue
         absent = []
         for name, release in RELEASES.items():
@@ -122,10 +170,18 @@ def data(surroundings: Surroundings) -> Iterator[Finding]:
             if finding.state == ABSENT:
                 absent.append(name)
             else:
-                fix = f"cim-plugin data check --root {root} --dataset {name} --images" if finding.state == INCOMPLETE else None
+                fix = (
+                    f"cim-plugin data check --root {root} --dataset {name} --images"
+                    if finding.state == INCOMPLETE
+                    else None
+                )
                 yield Finding(levels.get(finding.state, OK), f"{name} is {finding.state}: {finding.words}", fix)
         if absent:
-            yield Finding(NOTE, f"not in {root}: {', '.join(absent)}", f"'cim-plugin data check --root {root} --dataset NAME' says how to get one")
+            yield Finding(
+                NOTE,
+                f"not in {root}: {', '.join(absent)}",
+                f"'cim-plugin data check --root {root} --dataset NAME' says how to get one",
+            )
 
 
 def image_cache(surroundings: Surroundings) -> Iterator[Finding]:
@@ -136,7 +192,11 @@ def image_cache(surroundings: Surroundings) -> Iterator[Finding]:
     yield Finding(OK, f"{len(kept)} image caches in {folder}, {size / GB:.2f} GB")
     left = sorted(folder.glob("*.part")) if folder.is_dir() else []
     if left:
-        yield Finding(NOTE, f"{len(left)} unfinished image caches, the first is {left[0]}", "where no run is at work they can be removed")
+        yield Finding(
+            NOTE,
+            f"{len(left)} unfinished image caches, the first is {left[0]}",
+            "where no run is at work they can be removed",
+        )
 
 
 def disk(surroundings: Surroundings) -> Iterator[Finding]:
@@ -150,7 +210,11 @@ def disk(surroundings: Surroundings) -> Iterator[Finding]:
         seen.add(device)
         free = shutil.disk_usage(existing).free
         if free < ROOM:
-            yield Finding(WARNING, f"{free / GB:.2f} GB are free at {existing}", "make room: a run that meets a full disk stops, and goes on with --resume")
+            yield Finding(
+                WARNING,
+                f"{free / GB:.2f} GB are free at {existing}",
+                "make room: a run that meets a full disk stops, and goes on with --resume",
+            )
         else:
             yield Finding(OK, f"{free / GB:.0f} GB are free at {existing}")
 
@@ -168,4 +232,8 @@ def writable(folder: str, flag: str) -> Finding | None:
     existing = existing_parent(folder)
     if os.path.exists(folder) and not os.path.isdir(folder):
         return Finding(ERROR, f"{flag} {folder} is a file", "choose another folder")
-    return None if os.access(existing, os.W_OK) else Finding(ERROR, f"{flag} {folder} cannot be written", "choose another folder")
+    return (
+        None
+        if os.access(existing, os.W_OK)
+        else Finding(ERROR, f"{flag} {folder} cannot be written", "choose another folder")
+    )

@@ -1,4 +1,6 @@
-"""Findings that a process of its own leaves for the one that asked, in a file that is whole up to where the process came."""
+"""Findings that a process of its own leaves for the one that asked, in a file that is whole up to where the process
+came.
+"""
 
 from __future__ import annotations
 

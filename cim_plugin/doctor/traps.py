@@ -1,4 +1,6 @@
-"""What a given command line would run into. It is really started, up to its first step: the hosts and this plugin say what is wrong themselves."""
+"""What a given command line would run into. It is really started, up to its first step: the hosts and this plugin say
+what is wrong themselves.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def command(surroundings: Surroundings) -> Iterator[Finding]:
         return
     understood = understand(surroundings.words)
     if understood is None:
-        yield Finding(ERROR, f"nothing is known of the command {surroundings.words[0]!r}", f"give a command line of {KNOWN}")
+        yield Finding(
+            ERROR, f"nothing is known of the command {surroundings.words[0]!r}", f"give a command line of {KNOWN}"
+        )
         return
     runs = True
     for finding in LOOKS[understood.kind](understood):
@@ -73,7 +77,9 @@ def understand(words: list[str]) -> Command | None:
         module = rest[position - 1] == "-m" if position else False
         for name, (kind, more) in PROGRAMS.items():
             target = name.split()[0]
-            if (word == target if module else target.endswith(".py") and os.path.abspath(word).endswith("/" + target)) and rest[position + 1 : position + 1 + len(more)] == more:
+            if (
+                word == target if module else target.endswith(".py") and os.path.abspath(word).endswith("/" + target)
+            ) and rest[position + 1 : position + 1 + len(more)] == more:
                 return Command(kind, first, name, rest[position + 1 + len(more) :], dict(assignments))
     return None
 
@@ -89,13 +95,19 @@ def _interpreter(word: str, why: str, fix: str) -> Iterator[Finding]:
         return
     if "python" not in os.path.basename(word):
         return
-    done = child([path, "-c", "import importlib.util as u, sys; print(sys.prefix); print(u.find_spec('cim_plugin') is not None)"])
+    done = child(
+        [path, "-c", "import importlib.util as u, sys; print(sys.prefix); print(u.find_spec('cim_plugin') is not None)"]
+    )
     prefix, _, has_plugin = done.stdout.strip().partition("\n")
     if done.returncode:
         yield Finding(ERROR, f"{why} {path}, which does not start ({last_words(done)})", fix)
     elif os.path.realpath(prefix) != os.path.realpath(sys.prefix):
         known = "has the plugin, too" if has_plugin == "True" else "does not have the plugin"
-        yield Finding(WARNING if has_plugin == "True" else ERROR, f"{why} {path}, which is not the interpreter that runs this ({sys.executable}) and {known}", fix)
+        yield Finding(
+            WARNING if has_plugin == "True" else ERROR,
+            f"{why} {path}, which is not the interpreter that runs this ({sys.executable}) and {known}",
+            fix,
+        )
 
 
 # --- the kinds of command ---------------------------------------------------------------------------------------------
@@ -113,7 +125,11 @@ def _domainbed(understood: Command) -> Iterator[Finding]:
     yield from _autoload(understood, [options.algorithm])
     folder = options.output_dir or "train_output"
     if os.path.exists(os.path.join(folder, "results.jsonl")):
-        yield Finding(WARNING, f"--output_dir {folder} holds results of an earlier run, which DomainBed appends to", "choose another folder, or move the old one away")
+        yield Finding(
+            WARNING,
+            f"--output_dir {folder} holds results of an earlier run, which DomainBed appends to",
+            "choose another folder, or move the old one away",
+        )
     refused = writable(folder, "--output_dir")
     if refused:
         yield refused
@@ -125,7 +141,9 @@ LAUNCHERS = ("cim_local", "local", "multi_gpu", "dummy")
 
 
 def _sweep(understood: Command) -> Iterator[Finding]:
-    """Its jobs are commands of the train script. Started are all algorithms that are named on the first data set, and on the rest ours and one of the others."""
+    """Its jobs are commands of the train script. Started are all algorithms that are named on the first data set, and
+    on the rest ours and one of the others.
+    """
     parser = _parser("--output_dir", "--data_dir", "--command_launcher", "--hparams", "--holdout_fraction", "--task")
     parser.add_argument("--datasets", nargs="+", default=[])
     parser.add_argument("--algorithms", nargs="+", default=[])
@@ -133,20 +151,39 @@ def _sweep(understood: Command) -> Iterator[Finding]:
     yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
     yield from _autoload(understood, options.algorithms or list(catalog.ALGORITHMS))
     if options.command_launcher is None:
-        yield Finding(ERROR, "sweep needs --command_launcher", "give --command_launcher cim_local, which uses the interpreter that runs the sweep")
+        yield Finding(
+            ERROR,
+            "sweep needs --command_launcher",
+            "give --command_launcher cim_local, which uses the interpreter that runs the sweep",
+        )
     elif options.command_launcher not in LAUNCHERS:
-        yield Finding(ERROR, f"--command_launcher {options.command_launcher} is none of DomainBed's ({', '.join(LAUNCHERS)})", "give --command_launcher cim_local")
+        yield Finding(
+            ERROR,
+            f"--command_launcher {options.command_launcher} is none of DomainBed's ({', '.join(LAUNCHERS)})",
+            "give --command_launcher cim_local",
+        )
     elif options.command_launcher != "cim_local":
         why = f"--command_launcher {options.command_launcher} starts every job with the bare word"
         yield from _interpreter("python", why, "give --command_launcher cim_local, or activate the environment first")
     if not options.datasets:
-        yield Finding(NOTE, "without --datasets a sweep is over all data sets of DomainBed; none was looked at", "name those that you have")
-    passed = [word for name in ("data_dir", "hparams", "holdout_fraction", "task") if getattr(options, name) for word in (f"--{name}", getattr(options, name))]
+        yield Finding(
+            NOTE,
+            "without --datasets a sweep is over all data sets of DomainBed; none was looked at",
+            "name those that you have",
+        )
+    passed = [
+        word
+        for name in ("data_dir", "hparams", "holdout_fraction", "task")
+        if getattr(options, name)
+        for word in (f"--{name}", getattr(options, name))
+    ]
     named = list(dict.fromkeys(options.algorithms)) or ["CIM"]
     others = [name for name in named if not catalog.is_ours(name)]
     for number, dataset in enumerate(options.datasets):
         for algorithm in named if number == 0 else [name for name in named if name not in others[1:]]:
-            for finding in _start_domainbed(["--dataset", dataset, "--algorithm", algorithm, *passed], understood.environment):
+            for finding in _start_domainbed(
+                ["--dataset", dataset, "--algorithm", algorithm, *passed], understood.environment
+            ):
                 yield finding._replace(what=f"{dataset}, {algorithm}: {finding.what}")
 
 
@@ -158,11 +195,21 @@ def _examples(understood: Command) -> Iterator[Finding]:
         return
     yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
     if _autoload_is_off(understood):
-        yield Finding(ERROR, f"run_expt.py will not know {name}: the autoload is off", f"leave out CIM_PLUGIN_AUTOLOAD=0, or pip install the plugin again; {SAME_FLAGS}")
+        yield Finding(
+            ERROR,
+            f"run_expt.py will not know {name}: the autoload is off",
+            f"leave out CIM_PLUGIN_AUTOLOAD=0, or pip install the plugin again; {SAME_FLAGS}",
+        )
     elif missing := without_transformers():
-        yield Finding(ERROR, f"run_expt.py does not start: {missing}", f"pip install 'transformers{wilds_examples.TRANSFORMERS}'; {SAME_FLAGS}")
+        yield Finding(
+            ERROR,
+            f"run_expt.py does not start: {missing}",
+            f"pip install 'transformers{wilds_examples.TRANSFORMERS}'; {SAME_FLAGS}",
+        )
     else:
-        yield Finding(NOTE, f"run_expt.py knows {name} by the autoload; its flags and data were not looked at", SAME_FLAGS)
+        yield Finding(
+            NOTE, f"run_expt.py knows {name} by the autoload; its flags and data were not looked at", SAME_FLAGS
+        )
 
 
 LOOKS = {TRAIN: _train, DOMAINBED: _domainbed, SWEEP: _sweep, EXAMPLES: _examples}
@@ -181,7 +228,11 @@ def _autoload(understood: Command, algorithms: list[str | None]) -> Iterator[Fin
     ours = [name for name in algorithms if catalog.is_ours(name)]
     if ours and understood.program.startswith("domainbed") and _autoload_is_off(understood):
         script = understood.program.rpartition("scripts.")[2].removesuffix(".py")
-        yield Finding(ERROR, f"DomainBed will not know {ours[0]}: the autoload is off", f"start it as 'python -m cim_plugin.domainbed {script} ...'")
+        yield Finding(
+            ERROR,
+            f"DomainBed will not know {ours[0]}: the autoload is off",
+            f"start it as 'python -m cim_plugin.domainbed {script} ...'",
+        )
 
 
 def _autoload_is_off(understood: Command) -> bool:
@@ -194,7 +245,9 @@ def _autoload_is_off(understood: Command) -> bool:
 
 def _start_domainbed(arguments: list[str], environment: dict[str, str]) -> Iterator[Finding]:
     if find_domainbed() is None and not environment.get("DOMAINBED_HOME"):
-        yield Finding(ERROR, "DomainBed is not found", "cim-plugin get-domainbed fetches it, or set DOMAINBED_HOME to a checkout")
+        yield Finding(
+            ERROR, "DomainBed is not found", "cim-plugin get-domainbed fetches it, or set DOMAINBED_HOME to a checkout"
+        )
         return
     yield from _dry_start(DOMAINBED, arguments, environment)
 
@@ -215,4 +268,10 @@ def _dry_start(kind: str, arguments: list[str], environment: dict[str, str]) -> 
         yield Finding(OK, "it starts, and comes to its first step")
     elif not findings or findings[-1].level not in (ERROR, WARNING) or done.returncode:
         said = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
-        yield Finding(ERROR, said[-1]) if said else Finding(ERROR, f"it stops before its first step: {last_words(done)}", "run it, to read all that it says")
+        yield (
+            Finding(ERROR, said[-1])
+            if said
+            else Finding(
+                ERROR, f"it stops before its first step: {last_words(done)}", "run it, to read all that it says"
+            )
+        )

@@ -36,13 +36,21 @@ def hugging_face() -> Path:
 def weights(surroundings: Surroundings) -> Iterator[Finding]:
     files = surroundings.torch.get("files")
     if files is None:
-        yield Finding(NOTE, f"the files of pretrained weights are not known while torchvision does not work ({surroundings.torch.get('fault')})")
+        yield Finding(
+            NOTE,
+            f"the files of pretrained weights are not known while torchvision does not work "
+            f"({surroundings.torch.get('fault')})",
+        )
     for name, user in TORCHVISION.items():
         if files is not None:
             yield _of_file(name, hub() / files[name], user)
     for name, user in TIMM.items():
         folder = hugging_face() / f"models--timm--{name}"
-        found = [path for path in folder.glob("snapshots/*/*") if path.suffix in (".safetensors", ".bin", ".pth") and path.is_file()]
+        found = [
+            path
+            for path in folder.glob("snapshots/*/*")
+            if path.suffix in (".safetensors", ".bin", ".pth") and path.is_file()
+        ]
         yield Finding(OK, f"{name} of timm is in {folder}") if found else _missing(name, folder, user)
 
 
@@ -51,12 +59,20 @@ def _of_file(name: str, path: Path, user: str) -> Finding:
         return _missing(name, path, user)
     digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
     if digest and not _sha256(path).startswith(digest.group(1)):
-        return Finding(WARNING, f"{path} is damaged: its checksum is not the one in its name", "remove it, and fetch it again on a machine with network")
+        return Finding(
+            WARNING,
+            f"{path} is damaged: its checksum is not the one in its name",
+            "remove it, and fetch it again on a machine with network",
+        )
     return Finding(OK, f"{name} is in {path}")
 
 
 def _missing(name: str, place: Path, user: str) -> Finding:
-    return Finding(NOTE, f"no pretrained weights of {name}, for {user}", f"the first run downloads them; without network put them at {place}")
+    return Finding(
+        NOTE,
+        f"no pretrained weights of {name}, for {user}",
+        f"the first run downloads them; without network put them at {place}",
+    )
 
 
 def _sha256(path: Path) -> str:

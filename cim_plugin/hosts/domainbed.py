@@ -1,6 +1,8 @@
-"""DomainBed as host: our algorithms, their hyperparameters, one data set and one launcher in the tables that its scripts read.
+"""DomainBed as host: our algorithms, their hyperparameters, one data set and one launcher in the tables that its
+scripts read.
 
-Every ``on_*`` is called by :mod:`cim_plugin.autoload` with the host's module right after that module has run, again after
+Every ``on_*`` is called by :mod:`cim_plugin.autoload` with the host's module right after that module has run, again
+after
 a reload. Nothing of the host is replaced but ``_hparams`` and ``get_algorithm_class``, which are wrapped, and
 ``InfiniteDataLoader.__init__``, which is checked for our algorithms only.
 """
@@ -41,7 +43,9 @@ class _RobustAlgorithm:
             hparams,
             encoder=encoder,
             n_features=encoder.n_outputs,
-            make_head=lambda n_inputs: self.host.networks.Classifier(n_inputs, num_classes, hparams["nonlinear_classifier"]),
+            make_head=lambda n_inputs: self.host.networks.Classifier(
+                n_inputs, num_classes, hparams["nonlinear_classifier"]
+            ),
             image_size=image_size,
             pixel_space=pixel_space,
             n_environments=num_domains,

@@ -25,7 +25,8 @@ from .psi_in_front import AddedContrast, draw_weights, psi_in_front
 
 
 def split(name: str) -> tuple[str, str]:
-    """(whose hyperparameters are added, the host's algorithm): ("CIM", base) of a composition, twice the name of any other.
+    """(whose hyperparameters are added, the host's algorithm): ("CIM", base) of a composition, twice the name of any
+    other.
 
     Raises:
         InputError: the base cannot be one.
@@ -35,7 +36,10 @@ def split(name: str) -> tuple[str, str]:
     base = name.removeprefix(COMPOSITION)
     if base in catalog.ALGORITHMS:
         parts = {"morphing", *catalog.ALGORITHMS[base][0]}
-        whole = next((f"; {own!r} is what this would be" for own, (its, _) in catalog.ALGORITHMS.items() if set(its) == parts), "")
+        whole = next(
+            (f"; {own!r} is what this would be" for own, (its, _) in catalog.ALGORITHMS.items() if set(its) == parts),
+            "",
+        )
         raise InputError(f"{name}: {base} is of this plugin, and CIM goes on top of the host's own algorithms{whole}")
     bases = [own for own in importlib.import_module("domainbed.algorithms").ALGORITHMS if own not in catalog.ALGORITHMS]
     if base not in bases:
@@ -70,10 +74,17 @@ def _compose(module, name: str) -> type:
         inspect.signature(host_class.update).bind(None, [], None)
     except TypeError as error:
         raise InputError(
-            f"{name}: update of {base} needs more than the training environments' minibatches and unlabeled images ({error}); "
+            f"{name}: update of {base} needs more than the training environments' minibatches and unlabeled images "
+            f"({error}); "
             "DomainBed's scripts give no more, and labels of a test environment are not to train on"
         ) from error
-    own = {"__doc__": f"CIM on top of {base}", "__module__": module.__name__, "host": module, "name": name, "base": base}
+    own = {
+        "__doc__": f"CIM on top of {base}",
+        "__module__": module.__name__,
+        "host": module,
+        "name": name,
+        "base": base,
+    }
     return type(name, (_Composition, host_class), own)
 
 
@@ -92,14 +103,22 @@ class _Composition:
         image_size, pixel_space = pixels(self.name, input_shape)
         catalog.check("CIM", hparams)
         if hparams["cim_composites"] or hparams["cim_sparsity"]:
-            raise InputError(f"{self.name}: cim_composites and cim_sparsity belong to the classifier's loss, which is {self.base}'s here; use them with CIM or CIM_VIB")
+            raise InputError(
+                f"{self.name}: cim_composites and cim_sparsity belong to the classifier's loss, which is {self.base}'s "
+                f"here; use them with CIM or CIM_VIB"
+            )
         if hparams["cim_learning_rate"]:
-            raise InputError(f"{self.name}: cim_learning_rate={hparams['cim_learning_rate']!r}, but the optimizer that moves psi is {self.base}'s here; use it with CIM or CIM_VIB")
+            raise InputError(
+                f"{self.name}: cim_learning_rate={hparams['cim_learning_rate']!r}, but the optimizer that moves psi is "
+                f"{self.base}'s here; use it with CIM or CIM_VIB"
+            )
         contrast = catalog.build_contrast(self.name, hparams, image_size, num_domains)
         with _psi_in_front_of(self, input_shape, hparams) as built, self._in_words():
             super().__init__(input_shape, num_classes, num_domains, hparams)
         if not built:
-            raise InputError(f"{self.name}: {self.base} builds no featurizer by networks.Featurizer, so psi cannot be put before it")
+            raise InputError(
+                f"{self.name}: {self.base} builds no featurizer by networks.Featurizer, so psi cannot be put before it"
+            )
         draw_weights(built[0])  # after the base's own, as CIM does
         self._contrast, self._shape = contrast, input_shape
         say_similarity(self.name, contrast, image_size, pixel_space)
@@ -108,7 +127,8 @@ class _Composition:
         """The base's step on images that pass through psi; ``unlabeled`` is the base's business.
 
         Returns:
-            What the base logs, and where a step moved psi: L_con, the number of anchors without a triplet and the mean of m.
+            What the base logs, and where a step moved psi: L_con, the number of anchors without a triplet and the mean
+                of m.
         """
         batch = concatenate(minibatches)
         added = AddedContrast(self, self._contrast, self.hparams["cim_lambda"], batch)
@@ -126,7 +146,9 @@ class _Composition:
             if domainbed_faults.raised_in(error, "torch.cuda") and not torch.cuda.is_available():
                 raise InputError(f"{self.name}: {self.base} itself runs on a GPU only") from error
             if isinstance(error, AssertionError) and str(error):
-                raise InputError(f"{self.name}: {self.base} itself says: {domainbed_faults.last_line(error)}") from error
+                raise InputError(
+                    f"{self.name}: {self.base} itself says: {domainbed_faults.last_line(error)}"
+                ) from error
             raise
 
 
@@ -138,8 +160,11 @@ def _psi_in_front_of(composition: _Composition, input_shape, hparams):
     def make_featurizer(make, shape, hparams):
         if tuple(shape) != tuple(input_shape):
             raise InputError(
-                f"{name}: the featurizer of {base} reads inputs of shape {tuple(shape)}, not the images of shape {tuple(input_shape)}, so psi cannot be put before it"
+                f"{name}: the featurizer of {base} reads inputs of shape {tuple(shape)}, not the images of shape "
+                f"{tuple(input_shape)}, so psi cannot be put before it"
             )
         return featurizer(make, name, shape, hparams)
 
-    return psi_in_front(composition.host.networks, make_featurizer, lambda: catalog.build_psi(name, hparams, pixel_space))
+    return psi_in_front(
+        composition.host.networks, make_featurizer, lambda: catalog.build_psi(name, hparams, pixel_space)
+    )

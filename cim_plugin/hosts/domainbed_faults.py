@@ -19,7 +19,9 @@ from ..errors import InputError
 
 SCRIPT = "domainbed.scripts.train"
 
-_script: ModuleType | None = None  #: the host's train script, where it is the program: runpy replaces __main__ when it ends
+_script: ModuleType | None = (
+    None  #: the host's train script, where it is the program: runpy replaces __main__ when it ends
+)
 
 
 def watch() -> None:
@@ -60,19 +62,28 @@ def check_test_environments(n_training: int) -> None:
     given = " ".join(map(str, args.test_envs))
     wrong = [e for e in args.test_envs if not 0 <= e < n_environments or args.test_envs.count(e) > 1]
     if wrong:
-        raise InputError(f"--test_envs {given}: {wrong[0]} cannot be used; {args.dataset} has environments 0 to {n_environments - 1}, name each at most once")
+        raise InputError(
+            f"--test_envs {given}: {wrong[0]} cannot be used; {args.dataset} has environments 0 to "
+            f"{n_environments - 1}, name each at most once"
+        )
     if n_training == 0:
-        raise InputError(f"--test_envs {given} leaves no environment of {args.dataset} to train on; name fewer than {n_environments}")
+        raise InputError(
+            f"--test_envs {given} leaves no environment of {args.dataset} to train on; name fewer than {n_environments}"
+        )
 
 
 FETCHING = ("urllib", "http", "requests", "huggingface_hub")  #: how the names of libraries that fetch files begin
 
 
 def is_failed_download(error: BaseException | None) -> bool:
-    """Whether a fault comes from a library that fetches files, or from the network below it: other connections break, too, such as a pipe or a worker's."""
+    """Whether a fault comes from a library that fetches files, or from the network below it: other connections break,
+    too, such as a pipe or a worker's.
+    """
     while error is not None:
         raised = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-        if type(error).__module__.startswith(FETCHING) or (isinstance(error, ConnectionError) and any(name.startswith(FETCHING) for name in raised)):
+        if type(error).__module__.startswith(FETCHING) or (
+            isinstance(error, ConnectionError) and any(name.startswith(FETCHING) for name in raised)
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -92,7 +103,10 @@ def _arguments() -> argparse.Namespace | None:
 
 def _no_images(args: argparse.Namespace) -> str:
     fraction = f"{args.holdout_fraction:g}"
-    return f"an environment of {args.dataset} has no images in one of its splits; add images, or choose another --holdout_fraction than {fraction}"
+    return (
+        f"an environment of {args.dataset} has no images in one of its splits; add images, or choose another "
+        f"--holdout_fraction than {fraction}"
+    )
 
 
 def raised_in(error: BaseException, module: str) -> bool:
@@ -129,27 +143,39 @@ _FAULTS: list[tuple[Callable[[Any, argparse.Namespace], bool], Callable[[Any, ar
     (lambda e, a: isinstance(e, InputError), lambda e, a: str(e)),
     (
         _is_of_output,
-        lambda e, a: f"--output_dir {a.output_dir} cannot be written ({e.filename}: {e.strerror}); choose another folder",
+        lambda e, a: (
+            f"--output_dir {a.output_dir} cannot be written ({e.filename}: {e.strerror}); choose another folder"
+        ),
     ),
     (
         lambda e, a: isinstance(e, json.JSONDecodeError) and e.doc == a.hparams,
         lambda e, a: f"--hparams {a.hparams!r} is not JSON ({e}); write it like '{{\"cim_lambda\": 0.5}}'",
     ),
     (
-        lambda e, a: isinstance(e, (TypeError, ValueError)) and a.hparams and not isinstance(json.loads(a.hparams), dict),
+        lambda e, a: (
+            isinstance(e, (TypeError, ValueError)) and a.hparams and not isinstance(json.loads(a.hparams), dict)
+        ),
         lambda e, a: f"--hparams {a.hparams!r} is not a JSON object; write it like '{{\"cim_lambda\": 0.5}}'",
     ),
     (
         lambda e, a: isinstance(e, NotImplementedError) and not hasattr(sys.modules["domainbed.datasets"], a.dataset),
-        lambda e, a: f"--dataset {a.dataset!r} is not a data set of DomainBed; it has {', '.join(sys.modules['domainbed.datasets'].DATASETS)}",
+        lambda e, a: (
+            f"--dataset {a.dataset!r} is not a data set of DomainBed; it has "
+            f"{', '.join(sys.modules['domainbed.datasets'].DATASETS)}"
+        ),
     ),
     (
-        lambda e, a: a.data_dir is None and isinstance(e, (TypeError, ValueError)) and raised_in(e, "domainbed.datasets"),
+        lambda e, a: (
+            a.data_dir is None and isinstance(e, (TypeError, ValueError)) and raised_in(e, "domainbed.datasets")
+        ),
         lambda e, a: f"--dataset {a.dataset} needs --data_dir, the folder that holds it",
     ),
     (
         lambda e, a: isinstance(e, ValueError) and str(e).startswith("Not enough unlabeled samples"),
-        lambda e, a: f"--task domain_adaptation has no unlabeled images with --uda_holdout_fraction {a.uda_holdout_fraction:g}; pass a larger one, such as 0.2",
+        lambda e, a: (
+            f"--task domain_adaptation has no unlabeled images with --uda_holdout_fraction {a.uda_holdout_fraction:g}; "
+            f"pass a larger one, such as 0.2"
+        ),
     ),
     (
         lambda e, a: isinstance(e, ValueError) and str(e).endswith("got num_samples=0"),
@@ -157,7 +183,10 @@ _FAULTS: list[tuple[Callable[[Any, argparse.Namespace], bool], Callable[[Any, ar
     ),
     (
         lambda e, a: type(e).__name__ == "UnidentifiedImageError",
-        lambda e, a: f"an image cannot be read: {last_line(e).removeprefix('PIL.UnidentifiedImageError: ')}; replace or remove the file",
+        lambda e, a: (
+            f"an image cannot be read: {last_line(e).removeprefix('PIL.UnidentifiedImageError: ')}; replace or remove "
+            f"the file"
+        ),
     ),
     (
         _is_of_data,
@@ -165,7 +194,10 @@ _FAULTS: list[tuple[Callable[[Any, argparse.Namespace], bool], Callable[[Any, ar
     ),
     (
         lambda e, a: is_failed_download(e) or str(e).startswith("Error downloading"),
-        lambda e, a: f"{a.dataset} is not in --data_dir {a.data_dir} and cannot be downloaded ({last_line(e)}); fetch it on a machine with network",
+        lambda e, a: (
+            f"{a.dataset} is not in --data_dir {a.data_dir} and cannot be downloaded ({last_line(e)}); fetch it on a "
+            f"machine with network"
+        ),
     ),
     (
         lambda e, a: isinstance(e, OSError) and e.strerror is not None,
@@ -183,7 +215,10 @@ def _one_line(inner: Callable[..., Any]) -> Callable[..., Any]:
         if line is None:
             inner(kind, error, trace)
             return
-        for stream in {sys.__stderr__, getattr(sys.stderr, "file", sys.__stderr__)}:  # the host's Tee writes errors to the standard output
+        for stream in {
+            sys.__stderr__,
+            getattr(sys.stderr, "file", sys.__stderr__),
+        }:  # the host's Tee writes errors to the standard output
             print(f"error: {line}", file=stream, flush=True)
         raise SystemExit(2)
 

@@ -23,7 +23,11 @@ def concatenate(minibatches) -> Batch:
 def warn_of_a_step(name: str, logged: dict[str, float], n_images: int) -> None:
     """Say once each that L_con was 0 for want of pairs, and that m lets nothing or everything through."""
     if logged.get("no_triplet") == n_images:
-        warnings.warn(f"{name}: none of the {n_images} images of this batch has a positive and a negative; L_con is 0", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"{name}: none of the {n_images} images of this batch has a positive and a negative; L_con is 0",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     if "mask_mean" in logged and (words := collapse_in_words(logged["mask_mean"])):
         warnings.warn(f"{name}: {words}", RuntimeWarning, stacklevel=2)
 
@@ -31,7 +35,10 @@ def warn_of_a_step(name: str, logged: dict[str, float], n_images: int) -> None:
 def pixels(name: str, input_shape) -> tuple[tuple[int, int], PixelSpace]:
     """Height and width of the host's images, and how they relate to pixels in [0, 1]."""
     if len(input_shape) != 3:
-        raise InputError(f"{name} works on images (channels, height, width), this data set has inputs of shape {tuple(input_shape)}; choose one of images")
+        raise InputError(
+            f"{name} works on images (channels, height, width), this data set has inputs of shape "
+            f"{tuple(input_shape)}; choose one of images"
+        )
     channels, height, width = input_shape
     normalised = (height, width) == (224, 224) and channels == 3  # the host normalises exactly these
     return (height, width), PixelSpace.imagenet() if normalised else PixelSpace.raw(channels)
@@ -48,7 +55,8 @@ def featurizer(make, name: str, input_shape, hparams):
     large, transformer = tuple(input_shape[1:]) == (224, 224), hparams.get("vit")
     if large and not transformer and hparams.get("resnet18") and hparams.get("resnet50_augmix"):
         warnings.warn(
-            'resnet18=true has no effect while resnet50_augmix=true, DomainBed\'s default: a ResNet-50 is trained; pass --hparams \'{"resnet18": true, "resnet50_augmix": false}\'',
+            "resnet18=true has no effect while resnet50_augmix=true, DomainBed's default: a ResNet-50 is trained; "
+            'pass --hparams \'{"resnet18": true, "resnet50_augmix": false}\'',
             RuntimeWarning,
             stacklevel=2,
         )
@@ -56,13 +64,18 @@ def featurizer(make, name: str, input_shape, hparams):
         return make(input_shape, hparams)
     except NotImplementedError as error:
         if large and transformer:
-            raise InputError(f"{name}: vit=true needs dinov2=true, DomainBed's only vision transformer; pass both, or vit=false") from error
+            raise InputError(
+                f"{name}: vit=true needs dinov2=true, DomainBed's only vision transformer; pass both, or vit=false"
+            ) from error
         size = f"{input_shape[1]}x{input_shape[2]}"
-        raise InputError(f"{name}: DomainBed has no network for images of {size}; it has them for 28x28, 32x32 and 224x224") from error
+        raise InputError(
+            f"{name}: DomainBed has no network for images of {size}; it has them for 28x28, 32x32 and 224x224"
+        ) from error
     except Exception as error:
         if domainbed_faults.is_failed_download(error):
             raise InputError(
-                f"{name}: the pretrained weights could not be downloaded ({domainbed_faults.last_line(error)}); put the file into {torch.hub.get_dir()}/checkpoints, "
+                f"{name}: the pretrained weights could not be downloaded ({domainbed_faults.last_line(error)}); put "
+                f"the file into {torch.hub.get_dir()}/checkpoints, "
                 "or for timm models into the Hugging Face cache, on a machine with network"
             ) from error
         raise

@@ -12,9 +12,11 @@ import torch
 
 
 def cim_local(commands):
-    """Run a sweep's commands with the interpreter that runs the sweep, one at a time on every visible GPU, or on the CPU.
+    """Run a sweep's commands with the interpreter that runs the sweep, one at a time on every visible GPU, or on the
+    CPU.
 
-    The host writes ``python -m domainbed.scripts.train``, which is another interpreter where another ``python`` is first
+    The host writes ``python -m domainbed.scripts.train``, which is another interpreter where another ``python`` is
+    first
     on the path. Goes on after a failed job.
 
     Raises:
@@ -29,9 +31,14 @@ def cim_local(commands):
                     failed += running.pop(device).returncode != 0
                 if waiting and device not in running:
                     number, command = waiting.pop(0)
-                    print(f"cim_local: job {number} of {len(commands)}" + (f" on GPU {device}" if device else ""), flush=True)
+                    print(
+                        f"cim_local: job {number} of {len(commands)}" + (f" on GPU {device}" if device else ""),
+                        flush=True,
+                    )
                     chosen = {"CUDA_VISIBLE_DEVICES": device} if device else {}
-                    running[device] = subprocess.Popen(_with_this_interpreter(shlex.split(command)), env={**os.environ, **chosen})
+                    running[device] = subprocess.Popen(
+                        _with_this_interpreter(shlex.split(command)), env={**os.environ, **chosen}
+                    )
             time.sleep(0.1)
     finally:
         for process in running.values():  # stopped: a terminal has told them, too
@@ -39,7 +46,11 @@ def cim_local(commands):
         for process in running.values():
             process.wait()
     if failed:
-        print(f"cim_local: {failed} of {len(commands)} jobs failed; their err.txt says why. 'sweep delete_incomplete', then 'launch' runs them again", file=sys.stderr)
+        print(
+            f"cim_local: {failed} of {len(commands)} jobs failed; their err.txt says why. 'sweep delete_incomplete', "
+            f"then 'launch' runs them again",
+            file=sys.stderr,
+        )
         raise SystemExit(1)
 
 
@@ -47,7 +58,11 @@ def _gpus() -> list[str]:
     """The names of those that this process may use, as CUDA_VISIBLE_DEVICES has them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     visible = range(torch.cuda.device_count())
-    return [str(number) for number in visible] if named is None else [name for name in named.split(",") if name.strip()][: len(visible)]
+    return (
+        [str(number) for number in visible]
+        if named is None
+        else [name for name in named.split(",") if name.strip()][: len(visible)]
+    )
 
 
 def _with_this_interpreter(words: list[str]) -> list[str]:

@@ -36,7 +36,10 @@ def rows() -> Iterator[Row]:
     """One per algorithm of the host, in its order."""
     for base in importlib.import_module("domainbed.algorithms").ALGORITHMS:
         if base not in catalog.ALGORITHMS:
-            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # the host's, and MS-SSIM's scales
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                warnings.catch_warnings(),
+            ):  # the host's, and MS-SSIM's scales
                 warnings.simplefilter("ignore")
                 yield _row(base)
 
@@ -75,7 +78,9 @@ class _Run(NamedTuple):
 
 def _run(name: str) -> _Run:
     """A few updates of an algorithm, its phases shortened so that each is reached."""
-    algorithms, registry = (importlib.import_module(f"domainbed.{module}") for module in ("algorithms", "hparams_registry"))
+    algorithms, registry = (
+        importlib.import_module(f"domainbed.{module}") for module in ("algorithms", "hparams_registry")
+    )
     hparams = registry.default_hparams(name, "Debug28")
     hparams.update({key: 1 for key in hparams if key.endswith("iters") or key == "linear_steps"})
     torch.manual_seed(0)
@@ -102,7 +107,8 @@ def _what_is_wrong(alone: _Run, composed: _Run) -> list[str]:
     of_psi = [key for key in composed.start if ".psi." in key]
     n_images = sum(len(labels) for _, labels in _minibatches(0))
     checks = {
-        "the base's weights start elsewhere": shared.keys() == alone.start.keys() and all(torch.equal(shared[key], alone.start[key]) for key in shared),
+        "the base's weights start elsewhere": shared.keys() == alone.start.keys()
+        and all(torch.equal(shared[key], alone.start[key]) for key in shared),
         "psi is not moved": bool(of_psi) and any(not torch.equal(composed.start[key], ended[key]) for key in of_psi),
         "L_con never joins": composed.steps > 0 and any("L_con" in logged for logged in composed.logged),
         "a weight is not finite": all(value.isfinite().all() for value in ended.values()),
@@ -126,7 +132,9 @@ def _passes(algorithm: nn.Module, images: Tensor) -> int:
 
 @contextlib.contextmanager
 def _cuda_doing_nothing() -> Iterator[list[None]]:
-    """For bases that put tensors on a GPU themselves: everything stays on the CPU, with a GPU or without. Gives a list that is no longer empty once they asked."""
+    """For bases that put tensors on a GPU themselves: everything stays on the CPU, with a GPU or without. Gives a list
+    that is no longer empty once they asked.
+    """
     asked: list[None] = []
     inner = torch.Tensor.cuda, nn.Module.cuda
     torch.Tensor.cuda = nn.Module.cuda = lambda self, *_: asked.append(None) or self
@@ -140,9 +148,13 @@ def main() -> None:
     """Print the table; exit status 1 where a composition fails that is not refused."""
     from tqdm import tqdm
 
-    n_bases = len([name for name in importlib.import_module("domainbed.algorithms").ALGORITHMS if name not in catalog.ALGORITHMS])
+    n_bases = len(
+        [name for name in importlib.import_module("domainbed.algorithms").ALGORITHMS if name not in catalog.ALGORITHMS]
+    )
     found = list(tqdm(rows(), total=n_bases, unit="algorithm"))
-    counts = {outcome: sum(row.outcome == outcome for row in found) for outcome in dict.fromkeys(row.outcome for row in found)}
+    counts = {
+        outcome: sum(row.outcome == outcome for row in found) for outcome in dict.fromkeys(row.outcome for row in found)
+    }
     print(markdown(found))
     print("\n" + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     if counts.get("fails"):

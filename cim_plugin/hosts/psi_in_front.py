@@ -1,4 +1,5 @@
-"""psi as the first layer of featurizers that somebody else builds, copies and optimises, and λ·L_con beside their losses.
+"""psi as the first layer of featurizers that somebody else builds, copies and optimises, and λ·L_con beside their
+losses.
 
 Since psi is a part of the featurizer, a copy of the network has a copy of it, an average of weights has its average, a
 masked gradient is masked there too, and the optimiser that moves the featurizer moves psi. Only L_con is added: its
@@ -29,7 +30,9 @@ class Batch(NamedTuple):
 
 
 @contextlib.contextmanager
-def psi_in_front(networks: Any, make_featurizer: Callable[..., nn.Module], make_psi: Callable[[], InputMorphing]) -> Iterator[list[InputMorphing]]:
+def psi_in_front(
+    networks: Any, make_featurizer: Callable[..., nn.Module], make_psi: Callable[[], InputMorphing]
+) -> Iterator[list[InputMorphing]]:
     """Put psi before every featurizer that ``networks.Featurizer`` gives inside this context.
 
     The first one owns a new psi, as a submodule; others that are built beside it see the images through the same one.
@@ -101,7 +104,11 @@ class AddedContrast:
         self._hooks: list[Any] = []
 
     def __enter__(self) -> AddedContrast:
-        hooks = (register_module_forward_pre_hook(self._note), register_optimizer_step_pre_hook(self._add), register_optimizer_step_post_hook(self._restore))
+        hooks = (
+            register_module_forward_pre_hook(self._note),
+            register_optimizer_step_pre_hook(self._add),
+            register_optimizer_step_post_hook(self._restore),
+        )
         self._hooks = list(hooks)
         return self
 
@@ -138,9 +145,15 @@ class AddedContrast:
         self._gradients.clear()
 
     def logged(self) -> dict[str, float]:
-        """L_con, the number of anchors without a triplet and the mean of m, averaged over the steps that moved a psi; empty where none did."""
+        """L_con, the number of anchors without a triplet and the mean of m, averaged over the steps that moved a psi;
+        empty where none did.
+        """
         if not self.losses:
             return {}
         found = {"L_con": self.losses, "no_triplet": self.without_triplet, "mask_mean": self.mask_means}
-        values = torch.stack([torch.stack(of_steps).to(self.losses[0].dtype) for of_steps in found.values()]).mean(1).tolist()
+        values = (
+            torch.stack([torch.stack(of_steps).to(self.losses[0].dtype) for of_steps in found.values()])
+            .mean(1)
+            .tolist()
+        )
         return dict(zip(found, values))

@@ -1,7 +1,10 @@
-"""A checkout of WILDS as host: our algorithms, their defaults and flags in the tables that ``examples/run_expt.py`` reads.
+"""A checkout of WILDS as host: our algorithms, their defaults and flags in the tables that ``examples/run_expt.py``
+reads.
 
-Every ``on_*`` is called by :mod:`cim_plugin.autoload` right after the module that it is given. The names of these modules
-are common, so each first looks whether the module is really WILDS', and leaves any other one alone. Standard library only:
+Every ``on_*`` is called by :mod:`cim_plugin.autoload` right after the module that it is given. The names of these
+modules
+are common, so each first looks whether the module is really WILDS', and leaves any other one alone. Standard library
+only:
 what needs torch is in :mod:`.wilds_examples_algorithm`.
 """
 
@@ -58,13 +61,18 @@ def on_initializer(module) -> None:
     @functools.wraps(inner)
     def initialize_algorithm(config, datasets, train_grouper, unlabeled_dataset=None):
         if config.algorithm not in NAMES:
-            return inner(config=config, datasets=datasets, train_grouper=train_grouper, unlabeled_dataset=unlabeled_dataset)
+            return inner(
+                config=config, datasets=datasets, train_grouper=train_grouper, unlabeled_dataset=unlabeled_dataset
+            )
         from .wilds_examples_algorithm import RobustAlgorithm
 
         train = datasets["train"]
         with _in_one_line():
             if unlabeled_dataset is not None:
-                raise InputError(f"{config.algorithm} does not use unlabeled images; leave out --unlabeled_split {config.unlabeled_split}")
+                raise InputError(
+                    f"{config.algorithm} does not use unlabeled images; leave out --unlabeled_split "
+                    f"{config.unlabeled_split}"
+                )
             return RobustAlgorithm(
                 config=config,
                 train=train["dataset"],
@@ -92,7 +100,8 @@ def _check_requirements() -> None:
         from transformers import AdamW, BertTokenizerFast  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"WILDS' examples import AdamW and tokenizers from transformers, which is missing or too new here ({error}); pip install 'transformers{TRANSFORMERS}'"
+            f"WILDS' examples import AdamW and tokenizers from transformers, which is missing or too new here "
+            f"({error}); pip install 'transformers{TRANSFORMERS}'"
         ) from error
 
 
@@ -119,7 +128,11 @@ def _add_flags_when_parsing() -> None:
 def _check_hyperparameters(config: argparse.Namespace) -> None:
     """Ours as a whole, before any data set is opened; the host's own flags are none of them."""
     if config.algorithm in NAMES:
-        given = {name: value for name, value in vars(config).items() if name in catalog.all_hyperparameters() and value is not None}
+        given = {
+            name: value
+            for name, value in vars(config).items()
+            if name in catalog.all_hyperparameters() and value is not None
+        }
         catalog.check(config.algorithm, catalog.complete(config.algorithm, given))
 
 

@@ -1,4 +1,6 @@
-"""Our algorithms as subclasses of the SingleModelAlgorithm of WILDS' ``examples/``. Imported in a checkout of WILDS only."""
+"""Our algorithms as subclasses of the SingleModelAlgorithm of WILDS' ``examples/``. Imported in a checkout of WILDS
+only.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,17 @@ from ..algorithms.morphing import PixelSpace
 from ..errors import InputError
 from .wilds_examples import hyperparameters
 
-IMAGES = ("image_base", "image_resize", "image_resize_and_center_crop")  #: transforms that end in ImageNet's normalisation
+IMAGES = (
+    "image_base",
+    "image_resize",
+    "image_resize_and_center_crop",
+)  #: transforms that end in ImageNet's normalisation
 
 
 class _Replicated(nn.Module):
-    """The classifier in the form that DataParallel splits and gathers: tensors over the batch in, tensors over the batch out."""
+    """The classifier in the form that DataParallel splits and gathers: tensors over the batch in, tensors over the
+    batch out.
+    """
 
     needs_y = False
 
@@ -35,11 +43,15 @@ class _Replicated(nn.Module):
         self.classifier = classifier
 
     def forward(self, images: Tensor, labels: Tensor | None = None, environments: Tensor | None = None):
-        """Logits (N, K); with labels {"logits", loss term: (N,), "no_triplet": (replicas,), "mask_mean": (N,)}. A replica's triplets come from its own rows."""
+        """Logits (N, K); with labels {"logits", loss term: (N,), "no_triplet": (replicas,), "mask_mean": (N,)}. A
+        replica's triplets come from its own rows.
+        """
         if labels is None:
             return self.classifier(images)
         losses, logits, without_triplet, mask_mean = self.classifier.loss_terms(images, labels, environments)
-        counted = {} if without_triplet is None else {"no_triplet": without_triplet[None].float(), "mask_mean": mask_mean}
+        counted = (
+            {} if without_triplet is None else {"no_triplet": without_triplet[None].float(), "mask_mean": mask_mean}
+        )
         return {"logits": logits, **losses, **counted}
 
 
@@ -83,12 +95,16 @@ class RobustAlgorithm(SingleModelAlgorithm):
         return getattr(self.model, "module", self.model).classifier
 
     def train(self, mode=True):
-        """Training logs every loss term, of the batch and of every group; evaluation draws no triplets and has no more than ERM's fields."""
+        """Training logs every loss term, of the batch and of every group; evaluation draws no triplets and has no more
+        than ERM's fields.
+        """
         super().train(mode)
         terms = [LOG_NAMES[name] for name in self.classifier.weights] if mode else []
         of_groups = [f"{self.group_prefix}{term}" for term in terms] if self.grouper.n_groups > 1 else []
         counted = ["no_triplet", "mask_mean"] if mode and self.classifier.morphing is not None else []
-        self.logged_fields = list(dict.fromkeys([*self._fields, *terms, *counted, *of_groups]))  # cim_sparsity's term is mask_mean
+        self.logged_fields = list(
+            dict.fromkeys([*self._fields, *terms, *counted, *of_groups])
+        )  # cim_sparsity's term is mask_mean
 
     def process_batch(self, batch, unlabeled_batch=None):
         """As the host's; in training the results also hold "losses", loss term -> (N,), and what is logged of them."""
@@ -97,7 +113,9 @@ class RobustAlgorithm(SingleModelAlgorithm):
         groups = move_to(self.grouper.metadata_to_group(metadata), self.device)
         results = {"g": groups, "y_true": labels, "metadata": metadata}
         if self.classifier.group_weights is not None:
-            results["group_weight"] = self.classifier.group_weights.weights  # the buffer itself: it moves before it is logged
+            results["group_weight"] = (
+                self.classifier.group_weights.weights
+            )  # the buffer itself: it moves before it is logged
         if not self.training:
             return {**results, "y_pred": self.model(images)}
         environments = move_to(self._environments.metadata_to_group(metadata), self.device)
@@ -111,32 +129,48 @@ class RobustAlgorithm(SingleModelAlgorithm):
         logged = {}
         for name, values in losses.items():
             logged[LOG_NAMES[name]] = values.detach().mean()
-            logged[f"{self.group_prefix}{LOG_NAMES[name]}"] = group_means(values.detach(), groups, self.grouper.n_groups)[0]
+            logged[f"{self.group_prefix}{LOG_NAMES[name]}"] = group_means(
+                values.detach(), groups, self.grouper.n_groups
+            )[0]
         return logged
 
     def objective(self, results):
         """The training loss; in evaluation, without triplets and noise, the supervised loss."""
-        losses = results.get("losses") or {"supervised": F.cross_entropy(results["y_pred"], results["y_true"], reduction="none")}
+        losses = results.get("losses") or {
+            "supervised": F.cross_entropy(results["y_pred"], results["y_true"], reduction="none")
+        }
         return self.classifier.total(losses, results["g"])
 
 
 def _check(config: Any) -> None:
     if config.loss_function != "cross_entropy":
-        raise InputError(f"{config.algorithm} is for classification of images of one label, --loss_function {config.loss_function} is not; see 'cim-plugin train --help'")
+        raise InputError(
+            f"{config.algorithm} is for classification of images of one label, --loss_function {config.loss_function} "
+            f"is not; see 'cim-plugin train --help'"
+        )
     if catalog.needs_uniform_groups(config.algorithm) and not config.uniform_over_groups:
-        raise InputError(f"{config.algorithm} needs --uniform_over_groups true: its weights assume that the groups are sampled equally often")
+        raise InputError(
+            f"{config.algorithm} needs --uniform_over_groups true: its weights assume that the groups are sampled "
+            f"equally often"
+        )
     if config.transform in IMAGES:
         return
     if config.transform != "rxrx1":
-        raise InputError(f"{config.algorithm} works on images; --transform {config.transform} gives none. It takes {', '.join(IMAGES)}")
+        raise InputError(
+            f"{config.algorithm} works on images; --transform {config.transform} gives none. It takes "
+            f"{', '.join(IMAGES)}"
+        )
     if "morphing" in catalog.TRAINABLE[config.algorithm][0]:
         raise InputError(
-            f"{config.algorithm} morphs pixels, and --transform rxrx1 standardises every image by its own mean before the algorithm sees it; "
+            f"{config.algorithm} morphs pixels, and --transform rxrx1 standardises every image by its own mean before "
+            f"the algorithm sees it; "
             "'cim-plugin train -d rxrx1' standardises after morphing"
         )
 
 
-def _build(config: Any, train, grouper: CombinatorialGrouper, d_out: int, image: Tensor, environments: CombinatorialGrouper) -> RobustClassifier:
+def _build(
+    config: Any, train, grouper: CombinatorialGrouper, d_out: int, image: Tensor, environments: CombinatorialGrouper
+) -> RobustClassifier:
     featurizer, classifier = initialize_model(config, d_out, is_featurizer=True)
     in_training = environments.metadata_to_group(train.metadata_array).unique()
     return catalog.build(
@@ -148,7 +182,8 @@ def _build(config: Any, train, grouper: CombinatorialGrouper, d_out: int, image:
         image_size=tuple(image.shape[1:]),
         pixel_space=PixelSpace.imagenet(),
         n_environments=len(in_training),
-        groups_in_training=torch.bincount(grouper.metadata_to_group(train.metadata_array), minlength=grouper.n_groups) > 0,
+        groups_in_training=torch.bincount(grouper.metadata_to_group(train.metadata_array), minlength=grouper.n_groups)
+        > 0,
     )
 
 

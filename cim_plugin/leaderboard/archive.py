@@ -1,6 +1,8 @@
-"""The files of a submission, read one after the other: a folder, a zip or a tar archive. Nothing is ever unpacked to the disk.
+"""The files of a submission, read one after the other: a folder, a zip or a tar archive. Nothing is ever unpacked to
+the disk.
 
-An archive is hostile until shown otherwise. What a member claims and what is really read are both bounded, and a member that is
+An archive is hostile until shown otherwise. What a member claims and what is really read are both bounded, and a member
+that is
 no plain file at a plain path is named and not read.
 """
 
@@ -30,8 +32,25 @@ CHUNK = 1 << 16
 SPECIAL = "is a link or a device, not a plain file"
 
 #: what reading a damaged archive raises
-DAMAGE = (EOFError, OSError, zlib.error, tarfile.TarError, zipfile.BadZipFile, RuntimeError, ValueError, LookupError, ArithmeticError, struct.error)
-EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+DAMAGE = (
+    EOFError,
+    OSError,
+    zlib.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+)
+EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 class Member(NamedTuple):
@@ -39,7 +58,9 @@ class Member(NamedTuple):
 
     name: str  #: path inside the submission, with slashes
     problem: str | None  #: why it must not be read, in words
-    chunks: Callable[[], Iterator[bytes]]  #: its content, at most MAX_MEMBER bytes; raises InputError where it cannot be read
+    chunks: Callable[
+        [], Iterator[bytes]
+    ]  #: its content, at most MAX_MEMBER bytes; raises InputError where it cannot be read
 
 
 def members(path: str | os.PathLike) -> Iterator[Member]:
@@ -54,7 +75,10 @@ def members(path: str | os.PathLike) -> Iterator[Member]:
     with _reading(path):
         for count, member in enumerate(_folder(path) if path.is_dir() else _archive(path), 1):
             if count > MAX_MEMBERS:
-                raise InputError(f"{path} holds more than {MAX_MEMBERS:,} files and folders; a submission to every board has 135 files")
+                raise InputError(
+                    f"{path} holds more than {MAX_MEMBERS:,} files and folders; a submission to every board has 135 "
+                    f"files"
+                )
             if member is not None:
                 yield member
 
@@ -73,8 +97,12 @@ def _reading(path: Path) -> Iterator[None]:
     except DAMAGE as error:
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         if path.is_dir():
-            raise InputError(f"{shown(str(getattr(error, 'filename', None) or path))} cannot be read ({reason})") from error
-        raise InputError(f"{path} is no tar, tar.gz or zip archive, or is truncated or damaged ({shown(reason)})") from error
+            raise InputError(
+                f"{shown(str(getattr(error, 'filename', None) or path))} cannot be read ({reason})"
+            ) from error
+        raise InputError(
+            f"{path} is no tar, tar.gz or zip archive, or is truncated or damaged ({shown(reason)})"
+        ) from error
 
 
 def _read(path: Path, open_member: Callable[[], BinaryIO]) -> Iterator[bytes]:
@@ -99,7 +127,8 @@ def _too_large(size: int) -> str | None:
     return f"has {size:,} bytes, more than {MAX_MEMBER:,}" if size > MAX_MEMBER else None
 
 
-# --- a folder: None stands for a folder in it --------------------------------------------------------------------------
+# --- a folder: None stands for a folder in it
+# --------------------------------------------------------------------------
 
 
 def _folder(path: Path) -> Iterator[Member | None]:
@@ -110,7 +139,11 @@ def _folder(path: Path) -> Iterator[Member | None]:
             file = Path(folder, name)
             relative = file.relative_to(path).as_posix()
             status = file.lstat()
-            problem = (None if stat.S_ISREG(status.st_mode) else SPECIAL) or _wrong_path(relative) or _too_large(status.st_size)
+            problem = (
+                (None if stat.S_ISREG(status.st_mode) else SPECIAL)
+                or _wrong_path(relative)
+                or _too_large(status.st_size)
+            )
             yield Member(relative, problem, lambda file=file: _read(path, lambda: open(file, "rb")))
 
 
@@ -118,7 +151,8 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-# --- archives -----------------------------------------------------------------------------------------------------------
+# --- archives
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _archive(path: Path) -> Iterator[Member | None]:
@@ -153,7 +187,9 @@ def _too_much(path: Path) -> InputError:
 
 
 class _TarInfo(tarfile.TarInfo):
-    """A header whose extension is bounded before it is read: by its size, and a sparse member's list of holes altogether."""
+    """A header whose extension is bounded before it is read: by its size, and a sparse member's list of holes
+    altogether.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _TarInfo:
@@ -174,8 +210,16 @@ def _tar(path: Path, stream: _Bounded) -> Iterator[Member | None]:
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarInfo) as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()  # it would keep every header
-            problem = (None if member.isreg() and not member.issparse() else SPECIAL) or _wrong_path(member.name) or _too_large(member.size)
-            yield None if member.isdir() else Member(member.name, problem, lambda member=member: _read(path, lambda: tar.extractfile(member)))
+            problem = (
+                (None if member.isreg() and not member.issparse() else SPECIAL)
+                or _wrong_path(member.name)
+                or _too_large(member.size)
+            )
+            yield (
+                None
+                if member.isdir()
+                else Member(member.name, problem, lambda member=member: _read(path, lambda: tar.extractfile(member)))
+            )
     while stream.read(CHUNK):  # to the end of the compressed file, where its checksum is
         pass
 
@@ -185,7 +229,9 @@ class _ZipFile(io.FileIO):
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_DIRECTORY:
-            raise InputError(f"{self.name} has a directory of {size:,} bytes; a submission to every board has 135 files")
+            raise InputError(
+                f"{self.name} has a directory of {size:,} bytes; a submission to every board has 135 files"
+            )
         return super().read(size)
 
 
@@ -197,7 +243,11 @@ def _zip(path: Path) -> Iterator[Member | None]:
             left -= 0 if problem else member.file_size  # reading gives no more than that
             if left < 0:
                 raise _too_much(path)
-            yield None if member.filename.endswith("/") else Member(member.filename, problem, lambda member=member: _read(path, lambda: archive.open(member)))
+            yield (
+                None
+                if member.filename.endswith("/")
+                else Member(member.filename, problem, lambda member=member: _read(path, lambda: archive.open(member)))
+            )
 
 
 def _wrong_in_zip(member: zipfile.ZipInfo) -> str | None:

@@ -63,7 +63,11 @@ def _examine(member: Member, report: Report, truth_of: Callable[[str], Truth]) -
 
 
 def _wrong_epoch(name: Named) -> str | None:
-    return None if name.epoch == "best" else f"epoch is {name.epoch!r}; the leaderboard takes the epoch that validation data chose, named 'best'"
+    return (
+        None
+        if name.epoch == "best"
+        else f"epoch is {name.epoch!r}; the leaderboard takes the epoch that validation data chose, named 'best'"
+    )
 
 
 def _place(path: str, name: Named, found: Found) -> str | None:
@@ -86,7 +90,9 @@ def _read(member: Member, name: Named, found: Found, report: Report, truth_of: C
     if BOARDS[name.dataset].n_classes is None:
         return None if any(member.chunks()) else "is empty"
     truth = truth_of(name.dataset)
-    labels, findings, crlf = read_labels(member.name, member.chunks(), truth.n_classes, truth.lengths[name.split], name.split)
+    labels, findings, crlf = read_labels(
+        member.name, member.chunks(), truth.n_classes, truth.lengths[name.split], name.split
+    )
     report.findings.extend(findings)
     if not findings:
         found.labels[name.split, name.replicate] = labels
@@ -102,14 +108,25 @@ def _add_missing(report: Report, dataset: str, found: Found) -> None:
         for replicate in board.replicates:
             if (split, replicate) not in found.files:
                 path = posixpath.join(folder, file_name(dataset, split, replicate))
-                report.findings.append(Finding(path, None, f"is missing; {dataset} needs {', '.join(board.splits)} for {numbers(board.replicates)}"))
+                report.findings.append(
+                    Finding(
+                        path,
+                        None,
+                        f"is missing; {dataset} needs {', '.join(board.splits)} for {numbers(board.replicates)}",
+                    )
+                )
 
 
 def _notes(dataset: str, found: Found) -> Iterator[str]:
     if posixpath.basename(_folder_of(next(iter(found.files.values())))) != dataset:
-        yield f"the files do not lie in a folder {dataset}/; WILDS' evaluate.py finds them only with --dataset {dataset}"
+        yield (
+            f"the files do not lie in a folder {dataset}/; WILDS' evaluate.py finds them only with --dataset {dataset}"
+        )
     if found.crlf:
-        yield f"lines end as on Windows (CR LF) in {len(found.crlf)} files, the first is {found.crlf[0]}; WILDS' evaluate.py reads them alike"
+        yield (
+            f"lines end as on Windows (CR LF) in {len(found.crlf)} files, the first is {found.crlf[0]}; WILDS' "
+            f"evaluate.py reads them alike"
+        )
     if BOARDS[dataset].n_classes is None:
         yield "only names and number of files are checked: its predictions are no labels of images"
     first: dict[tuple[str, bytes], str] = {}

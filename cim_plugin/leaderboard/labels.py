@@ -38,7 +38,9 @@ class Labels(NamedTuple):
 
 
 def read_labels(name: str, chunks: Iterable[bytes], n_classes: int, n_expected: int, split: str) -> Labels:
-    """Read a file of ``n_expected`` lines, one label in [0, n_classes) on each. After SHOWN wrong lines the rest is not read."""
+    """Read a file of ``n_expected`` lines, one label in [0, n_classes) on each. After SHOWN wrong lines the rest is not
+    read.
+    """
     labels, findings, crlf = array("q"), [], False
     known: dict[bytes, int] = {}
     number = blank = 0
@@ -61,7 +63,9 @@ def read_labels(name: str, chunks: Iterable[bytes], n_classes: int, n_expected: 
     else:
         count = number - blank
         if count != n_expected:
-            findings.append(Finding(name, max(number, 1), f"ends after {count:,} labels; split {split} has {n_expected:,} images"))
+            findings.append(
+                Finding(name, max(number, 1), f"ends after {count:,} labels; split {split} has {n_expected:,} images")
+            )
     return Labels(labels, findings, crlf)
 
 

@@ -1,4 +1,6 @@
-"""Metrics of all seeds and splits of one data set, and their mean and standard deviation as WILDS' ``evaluate.py`` reports them."""
+"""Metrics of all seeds and splits of one data set, and their mean and standard deviation as WILDS' ``evaluate.py``
+reports them.
+"""
 
 from __future__ import annotations
 

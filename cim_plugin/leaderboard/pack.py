@@ -1,4 +1,6 @@
-"""One archive from finished runs of ``cim-plugin train``. The same runs give the same bytes; it appears whole or not at all."""
+"""One archive from finished runs of ``cim-plugin train``. The same runs give the same bytes; it appears whole or not at
+all.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,13 @@ def pack(folders: list[str], output: str, rule: str, root_dir: str | None) -> No
     found = report.found[dataset]
     metrics = _metrics(runs, rule, board, found, truth)
     table = aggregate(dataset, metrics)
-    files = {file_name(dataset, *key): "".join(f"{label}\n" for label in labels).encode() for key, labels in found.labels.items()}
-    files["metrics.json"] = (json.dumps({"mean_and_std_over_seeds": table, "per_seed": metrics}, indent=2) + "\n").encode()
+    files = {
+        file_name(dataset, *key): "".join(f"{label}\n" for label in labels).encode()
+        for key, labels in found.labels.items()
+    }
+    files["metrics.json"] = (
+        json.dumps({"mean_and_std_over_seeds": table, "per_seed": metrics}, indent=2) + "\n"
+    ).encode()
     files["README.md"] = _readme(runs, rule, board, table, truth).encode()
     _write_whole(Path(output), _archive({f"{dataset}/{name}": content for name, content in files.items()}))
     for note in [truth.note, *report.notes] if truth.note else report.notes:
@@ -51,7 +58,8 @@ def pack(folders: list[str], output: str, rule: str, root_dir: str | None) -> No
     print(f"{output}: {len(paths)} files of predictions, metrics.json and README.md")
 
 
-# --- the predictions ----------------------------------------------------------------------------------------------------
+# --- the predictions
+# ----------------------------------------------------------------------------------------------------
 
 
 def _check_files(dataset: str, paths: dict[tuple[str, str], Path], truth: Truth) -> Report:
@@ -60,7 +68,10 @@ def _check_files(dataset: str, paths: dict[tuple[str, str], Path], truth: Truth)
         if not path.is_file():
             raise InputError(f"{path} is missing; was the run started with --save_pred false?")
     with disk_errors(Path(".")):
-        report = examine((Member(name, None, lambda path=path: iter([path.read_bytes()])) for name, path in names.items()), lambda _: truth)
+        report = examine(
+            (Member(name, None, lambda path=path: iter([path.read_bytes()])) for name, path in names.items()),
+            lambda _: truth,
+        )
     if report.findings:
         first = report.findings[0]
         more = f"; and {len(report.findings) - 1} more findings" if len(report.findings) > 1 else ""
@@ -78,7 +89,10 @@ def _metrics(runs: list[Run], rule: str, board: Board, found: Found, truth: Trut
                 values = {name: float(value) for name, value in recorded.items()}
                 [values[name] for name in board.metrics]
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise InputError(f"{run.folder / RESULTS} has no metrics of split {split} by rule {rule}; was --evaluate_all_splits false?") from error
+                raise InputError(
+                    f"{run.folder / RESULTS} has no metrics of split {split} by rule {rule}; was --evaluate_all_splits "
+                    f"false?"
+                ) from error
             if truth.data is not None:
                 computed = truth.metrics(split, found.labels[split, run.replicate])
                 _compare(run.prediction(rule, split), values, computed)
@@ -90,10 +104,14 @@ def _metrics(runs: list[Run], rule: str, board: Board, found: Found, truth: Trut
 def _compare(path: Path, recorded: dict[str, float], computed: dict[str, float]) -> None:
     for name, value in computed.items():
         if not abs(recorded.get(name, float("nan")) - value) <= TOLERANCE:
-            raise InputError(f"{path} gives {name} {value:.6f}, results.json says {recorded.get(name)}; the predictions, results.json or the data were changed")
+            raise InputError(
+                f"{path} gives {name} {value:.6f}, results.json says {recorded.get(name)}; the predictions, "
+                f"results.json or the data were changed"
+            )
 
 
-# --- the archive --------------------------------------------------------------------------------------------------------
+# --- the archive
+# --------------------------------------------------------------------------------------------------------
 
 
 def _readme(runs: list[Run], rule: str, board: Board, table: dict[str, dict[str, float]], truth: Truth) -> str:
@@ -107,7 +125,8 @@ def _readme(runs: list[Run], rule: str, board: Board, table: dict[str, dict[str,
     lines = [
         f"# {dataset}: {first.results['algorithm']}",
         "",
-        f"Predictions for the WILDS leaderboard: {', '.join(board.splits)} for {numbers(board.replicates)}, one label per line in the order of the data set.",
+        f"Predictions for the WILDS leaderboard: {', '.join(board.splits)} for {numbers(board.replicates)}, one label "
+        f"per line in the order of the data set.",
         f"Trained and packed by cim_plugin {__version__}, with the loaders and evaluators of the wilds package.",
         *([f"WARNING: {truth.note}"] if truth.note else []),
         "",

@@ -1,6 +1,7 @@
 """What the WILDS leaderboard wants: which files, of which seeds, and what a run must not have changed.
 
-Sources: the submission guidelines (https://wilds.stanford.edu/submit) and ``examples/evaluate.py`` of WILDS 2.0, which reads submissions.
+Sources: the submission guidelines (https://wilds.stanford.edu/submit) and ``examples/evaluate.py`` of WILDS 2.0, which
+reads submissions.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class Board:
     splits: tuple[str, ...]  #: all but train, in the order of the wilds package
     replicates: tuple[str, ...]  #: "seed:0", ... or "fold:A", ...
     metrics: tuple[str, ...] = ()  #: what evaluate.py reports
-    n_classes: int | None = None  #: labels are 0 to n_classes - 1; None: predictions are no single labels and are not read
+    n_classes: int | None = (
+        None  #: labels are 0 to n_classes - 1; None: predictions are no single labels and are not read
+    )
     suffix: str = "csv"
 
 
@@ -45,7 +48,9 @@ BOARDS = {
     "poverty": Board(_ID_AND_OOD, tuple(f"fold:{fold}" for fold in "ABCDE")),
     "py150": Board(_ID_AND_OOD, _seeds(3)),
 }
-OURS = tuple(name for name, board in BOARDS.items() if board.n_classes is not None)  #: what ``cim-plugin train`` can train
+OURS = tuple(
+    name for name, board in BOARDS.items() if board.n_classes is not None
+)  #: what ``cim-plugin train`` can train
 
 
 def board_of(dataset: str) -> Board:
@@ -57,7 +62,9 @@ def board_of(dataset: str) -> Board:
     if dataset not in BOARDS:
         raise InputError(f"{dataset!r} has no WILDS leaderboard; choose from {', '.join(OURS)}")
     if dataset not in OURS:
-        raise InputError(f"{dataset!r} is not images of one label, cim-plugin does not train on it; choose from {', '.join(OURS)}")
+        raise InputError(
+            f"{dataset!r} is not images of one label, cim-plugin does not train on it; choose from {', '.join(OURS)}"
+        )
     return BOARDS[dataset]
 
 
@@ -73,7 +80,8 @@ def numbers(replicates: tuple[str, ...]) -> str:
     return f"{kind}s {names[0]} to {names[-1]}"
 
 
-# --- names of files -----------------------------------------------------------------------------------------------------
+# --- names of files
+# -----------------------------------------------------------------------------------------------------
 
 NAMING = "<dataset>_split:<split>_seed:<n>_epoch:best_pred.csv"
 _NAME = re.compile(
@@ -111,14 +119,22 @@ def wrong_in_name(name: Named) -> str | None:
     if name.split not in board.splits:
         return f"split {name.split!r} is not evaluated; {name.dataset} needs {', '.join(board.splits)}"
     if name.replicate not in board.replicates:
-        taken = next((f"; WILDS' evaluate.py may take it for {known}" for known in board.replicates if name.replicate.startswith(known)), "")
+        taken = next(
+            (
+                f"; WILDS' evaluate.py may take it for {known}"
+                for known in board.replicates
+                if name.replicate.startswith(known)
+            ),
+            "",
+        )
         return f"{name.replicate} is not among {numbers(board.replicates)} of {name.dataset}{taken}"
     if name.suffix != board.suffix:
         return f"the predictions of {name.dataset} are .{board.suffix} files, this is .{name.suffix}"
     return None
 
 
-# --- configurations -----------------------------------------------------------------------------------------------------
+# --- configurations
+# -----------------------------------------------------------------------------------------------------
 
 #: flags that may differ between the seeds of one submission: where a run writes and what it logs, not what it computes
 FREE = MAY_DIFFER | {"seed", "log_every", "save_step", "save_last", "no_group_logging"}
@@ -142,7 +158,11 @@ def fixed(dataset: str) -> dict[str, Any]:
 
 def broken(config: Mapping[str, Any]) -> list[str]:
     """The flags of a configuration that break a rule, in words."""
-    wrong = [f"--{name} is {config.get(name)!r}, it must be {value!r}" for name, value in fixed(config["dataset"]).items() if config.get(name) != value]
+    wrong = [
+        f"--{name} is {config.get(name)!r}, it must be {value!r}"
+        for name, value in fixed(config["dataset"]).items()
+        if config.get(name) != value
+    ]
     newest = RELEASES[config["dataset"]].folder.partition("_v")[2]
     if config.get("version") not in (None, newest):
         wrong.append(f"--version is {config['version']!r}, it must be {newest!r}")

@@ -1,4 +1,6 @@
-"""The trainings of a submission: ``cim-plugin train`` once per seed, one after the other, each as a process of its own."""
+"""The trainings of a submission: ``cim-plugin train`` once per seed, one after the other, each as a process of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_seeds(args: argparse.Namespace) -> int:
-    """Train what is left. Exit status 0 if all seeds are finished, 1 if some failed, 128 + the signal's number where stopped.
+    """Train what is left. Exit status 0 if all seeds are finished, 1 if some failed, 128 + the signal's number where
+    stopped.
 
     Raises:
         InputError: the flags break a rule, the data set is not there, or --output_dir holds other runs.
@@ -65,7 +68,11 @@ def run_seeds(args: argparse.Namespace) -> int:
         return 0
     if left and not getattr(args, "download", False):
         _check_data(args.dataset, args.root_dir)
-    print(f"{args.dataset}, {args.algorithm}: {numbers(board.replicates)}, by {config['val_metric']} on validation data; {_state(seeds, left)}", flush=True)
+    print(
+        f"{args.dataset}, {args.algorithm}: {numbers(board.replicates)}, by {config['val_metric']} on validation data; "
+        f"{_state(seeds, left)}",
+        flush=True,
+    )
     return _train(args, seeds, commands)
 
 
@@ -76,7 +83,9 @@ def _train(args: argparse.Namespace, seeds: list[int], commands: dict[int, list[
         status, stopped_by = _run_child([*PROGRAM, *command])
         if stopped_by:
             left = [other for other in commands if other > seed or other in failed or (other == seed and status)]
-            print(f"stopped; {_state(seeds, left)}; go on with the same command: {_again()}", file=sys.stderr, flush=True)
+            print(
+                f"stopped; {_state(seeds, left)}; go on with the same command: {_again()}", file=sys.stderr, flush=True
+            )
             return 128 + stopped_by
         if status:
             failed[seed] = f"exit status {status}" if status > 0 else f"signal {-status}"
@@ -88,7 +97,10 @@ def _train(args: argparse.Namespace, seeds: list[int], commands: dict[int, list[
         print(f"failed: {seeds_and_reasons}; try again with the same command: {_again()}", file=sys.stderr)
         return 1
     archive = f"{args.dataset}_{args.algorithm}.tar.gz"
-    print("next: " + shlex.join(["cim-plugin", "leaderboard", "pack", args.output_dir, "--root_dir", args.root_dir, "-o", archive]))
+    print(
+        "next: "
+        + shlex.join(["cim-plugin", "leaderboard", "pack", args.output_dir, "--root_dir", args.root_dir, "-o", archive])
+    )
     return 0
 
 
@@ -104,7 +116,8 @@ def _again() -> str:
 def _run_child(command: list[str]) -> tuple[int, int | None]:
     """Exit status of a command, and the number of the signal that stopped us meanwhile, None if none did.
 
-    The child and its own children have a session of their own, so that Ctrl-C on a terminal reaches them once, from here;
+    The child and its own children have a session of their own, so that Ctrl-C on a terminal reaches them once, from
+    here;
     the training saves its state and ends.
     """
     received: list[int] = []
@@ -132,7 +145,8 @@ def _run_child(command: list[str]) -> tuple[int, int | None]:
     return status, received[0] if received else None
 
 
-# --- the flags ----------------------------------------------------------------------------------------------------------
+# --- the flags
+# ----------------------------------------------------------------------------------------------------------
 
 
 def train_words(args: argparse.Namespace) -> list[str]:
@@ -188,5 +202,8 @@ def _is_finished(folder: str, config: dict[str, Any]) -> bool:
     run = read_run(Path(folder))
     differences = differing(run.config, config)
     if differences:
-        raise InputError(f"{folder} holds a run of another configuration ({'; '.join(differences)}); repeat its flags or choose another --output_dir")
+        raise InputError(
+            f"{folder} holds a run of another configuration ({'; '.join(differences)}); repeat its flags or choose "
+            f"another --output_dir"
+        )
     return run.results.get("status") == "finished"

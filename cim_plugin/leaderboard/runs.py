@@ -42,12 +42,17 @@ def find_runs(given: str) -> list[Path]:
     """
     folder = Path(given).expanduser()
     if folder.resolve().parts[-2:] == ("selection", TEST_RULE):
-        raise InputError(f"{given} is of the rule {TEST_RULE!r}, which chooses the epoch by test data; pass the run's folder")
+        raise InputError(
+            f"{given} is of the rule {TEST_RULE!r}, which chooses the epoch by test data; pass the run's folder"
+        )
     if (folder / RESULTS).is_file():
         return [folder]
     found = sorted(file.parent for file in folder.glob(f"*/{RESULTS}"))
     if not found:
-        raise InputError(f"{given} holds no {RESULTS}, neither itself nor in its subfolders; it is no finished run of 'cim-plugin train'")
+        raise InputError(
+            f"{given} holds no {RESULTS}, neither itself nor in its subfolders; it is no finished run of 'cim-plugin "
+            f"train'"
+        )
     return found
 
 
@@ -96,7 +101,9 @@ def check_runs(runs: list[Run], rule: str) -> tuple[str, Board]:
         if run.replicate in by_seed:
             raise InputError(f"{by_seed[run.replicate]} and {run.folder} are both of {run.replicate}; pass one of them")
         if run.replicate not in board.replicates:
-            raise InputError(f"{run.folder} is of {run.replicate}; {dataset} needs {numbers(board.replicates)} and no other")
+            raise InputError(
+                f"{run.folder} is of {run.replicate}; {dataset} needs {numbers(board.replicates)} and no other"
+            )
         by_seed[run.replicate] = run.folder
     missing = [replicate for replicate in board.replicates if replicate not in by_seed]
     if missing:
@@ -107,13 +114,19 @@ def check_runs(runs: list[Run], rule: str) -> tuple[str, Board]:
 def _check_run(run: Run, rule: str) -> None:
     results = run.results
     if results.get("status") != "finished":
-        raise InputError(f"{run.folder} is not finished (epoch {results.get('epochs')} of {run.config.get('n_epochs')}); go on with --resume")
+        raise InputError(
+            f"{run.folder} is not finished (epoch {results.get('epochs')} of {run.config.get('n_epochs')}); go on with "
+            f"--resume"
+        )
     if results.get("synthetic") is not False:
         raise InputError(f"{run.folder} was trained on synthetic data of 'cim-plugin data demo'")
     if rule == TEST_RULE:
         raise InputError(f"--rule {rule} chooses the epoch by test data; the leaderboard allows validation data only")
     if rule not in results["selection"]:
-        raise InputError(f"--rule {rule} is none of {run.folder}; it has {', '.join(name for name in results['selection'] if name != TEST_RULE)}")
+        raise InputError(
+            f"--rule {rule} is none of {run.folder}; it has "
+            f"{', '.join(name for name in results['selection'] if name != TEST_RULE)}"
+        )
     wrong = broken(run.config)
     if wrong:
         raise InputError(f"{run.folder} breaks the leaderboard's rules: {'; '.join(wrong)}")

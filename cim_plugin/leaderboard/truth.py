@@ -1,4 +1,6 @@
-"""What predictions are measured by: the published counts, or a data set on the disk with the evaluator of the ``wilds`` package."""
+"""What predictions are measured by: the published counts, or a data set on the disk with the evaluator of the ``wilds``
+package.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,16 @@ def on_disk(dataset: str, root_dir: str) -> Truth:
     from ..wilds_runner.datasets import open_dataset
 
     defaults = DATASETS[dataset]
-    options = {"version": None, "split_scheme": "official", "dataset_kwargs": defaults.get("dataset_kwargs", {}), "download": False, "frac": 1.0}
-    data = open_dataset({"dataset": dataset, "root_dir": root_dir, "groupby_fields": defaults["groupby_fields"], **options})
+    options = {
+        "version": None,
+        "split_scheme": "official",
+        "dataset_kwargs": defaults.get("dataset_kwargs", {}),
+        "download": False,
+        "frac": 1.0,
+    }
+    data = open_dataset(
+        {"dataset": dataset, "root_dir": root_dir, "groupby_fields": defaults["groupby_fields"], **options}
+    )
     lengths = {split: len(data.splits[split].labels) for split in BOARDS[dataset].splits}
     differences = RELEASES[dataset].differences(lengths)
     return Truth(dataset, data.n_classes, lengths, data, _note(dataset, differences, data.synthetic))
@@ -51,5 +61,11 @@ def on_disk(dataset: str, root_dir: str) -> Truth:
 
 def _note(dataset: str, differences: str, synthetic: bool) -> str | None:
     if synthetic:
-        return f"{dataset} in --root_dir is synthetic data of 'cim-plugin data demo'; no submission can be measured by it"
-    return f"{dataset} in --root_dir is not the published release; no submission can be measured by it: {differences}" if differences else None
+        return (
+            f"{dataset} in --root_dir is synthetic data of 'cim-plugin data demo'; no submission can be measured by it"
+        )
+    return (
+        f"{dataset} in --root_dir is not the published release; no submission can be measured by it: {differences}"
+        if differences
+        else None
+    )

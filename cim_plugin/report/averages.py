@@ -24,12 +24,16 @@ def over_seeds(selected: list[Selected], columns: list[str]) -> dict[str, Cell]:
     for name in columns:
         values = [one.values[name] for one in selected if name in one.values]
         if values:
-            cells[name] = Cell(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+            cells[name] = Cell(
+                float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values)
+            )
     return cells
 
 
 def over_trials(selected: list[Selected], columns: list[str]) -> dict[str, Cell]:
-    """Mean and standard error over trials, as collect_results has them; the average is that of the environments' means."""
+    """Mean and standard error over trials, as collect_results has them; the average is that of the environments'
+    means.
+    """
     cells = {}
     for name in columns:
         values = [one.values[name] for one in selected if name in one.values]
@@ -47,7 +51,11 @@ def over_trials(selected: list[Selected], columns: list[str]) -> dict[str, Cell]
 def paired(ours: list[Selected], baseline: list[Selected], quantity: str) -> Cell | None:
     """Mean difference over the seeds that both have, and its standard error."""
     theirs = {one.seed: one.values for one in baseline}
-    differences = [one.values[quantity] - theirs[one.seed][quantity] for one in ours if quantity in one.values and quantity in theirs.get(one.seed, {})]
+    differences = [
+        one.values[quantity] - theirs[one.seed][quantity]
+        for one in ours
+        if quantity in one.values and quantity in theirs.get(one.seed, {})
+    ]
     if not differences:
         return None
     n = len(differences)

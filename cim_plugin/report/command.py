@@ -17,19 +17,41 @@ from .tables import HOSTS, build, known_rules
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.HelpFormatter  # defaults depend on other flags and are said in words
     usual = "; ".join(f"{', '.join(host.module.DEFAULT_RULES)} for {host.name}" for host in HOSTS.values())
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="folders with runs of 'cim-plugin train' or DomainBed, at any depth; links are not followed")
-    parser.add_argument("--rules", type=_rules, metavar="RULE,RULE", help=f"selection rules to show, of {', '.join(known_rules())} (default: {usual})")
-    parser.add_argument("--published", action="store_true", help="add the tables of the CIM poster, apart from what was measured (default: off)")
-    parser.add_argument("--format", choices=list(formats.FORMATS), help="of the report (default: from the suffix of -o, else text)")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        metavar="DIR",
+        help="folders with runs of 'cim-plugin train' or DomainBed, at any depth; links are not followed",
+    )
+    parser.add_argument(
+        "--rules",
+        type=_rules,
+        metavar="RULE,RULE",
+        help=f"selection rules to show, of {', '.join(known_rules())} (default: {usual})",
+    )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="add the tables of the CIM poster, apart from what was measured (default: off)",
+    )
+    parser.add_argument(
+        "--format", choices=list(formats.FORMATS), help="of the report (default: from the suffix of -o, else text)"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write the report there (default: to the terminal)")
-    parser.add_argument("--plots", metavar="FOLDER", help="also write plots there, as PNG and SVG (default: none; a web page has them inside)")
+    parser.add_argument(
+        "--plots",
+        metavar="FOLDER",
+        help="also write plots there, as PNG and SVG (default: none; a web page has them inside)",
+    )
 
 
 def _rules(text: str) -> list[str]:
     rules = [rule.strip() for rule in text.split(",")]
     unknown = [rule for rule in rules if rule not in known_rules()]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not a selection rule; choose from {', '.join(known_rules())}")
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r} is not a selection rule; choose from {', '.join(known_rules())}"
+        )
     return list(dict.fromkeys(rules))
 
 

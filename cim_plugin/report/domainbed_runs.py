@@ -50,7 +50,9 @@ def read(folder: str) -> list[Run]:
     path = os.path.join(folder, RESULTS)
     done = os.path.exists(os.path.join(folder, DONE))
     lines = read_text(path).split("\n")
-    cut = lines.pop() if not done and lines[-1] else ""  # a killed run may leave half a line; a whole one ends in a newline
+    cut = (
+        lines.pop() if not done and lines[-1] else ""
+    )  # a killed run may leave half a line; a whole one ends in a newline
     families: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
     for number, text in enumerate(lines, 1):
         if text.strip():
@@ -58,7 +60,11 @@ def read(folder: str) -> list[Run]:
             arguments = get(record, "args", dict, f"{path}, line {number}")
             families[json.dumps(arguments, sort_keys=True)].append((number, record))
     if not families:
-        raise Unreadable(f"{path}: incomplete, killed while the first evaluation was written" if cut else f"{path}: incomplete, no evaluation yet")
+        raise Unreadable(
+            f"{path}: incomplete, killed while the first evaluation was written"
+            if cut
+            else f"{path}: incomplete, no evaluation yet"
+        )
     return [_run(folder, path, numbered, done, len(families)) for numbered in families.values()]
 
 
@@ -68,7 +74,9 @@ def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], don
     algorithm = get(arguments, "algorithm", str, where)
     dataset = get(arguments, "dataset", str, where)
     records = [_record(record, f"{path}, line {number}") for number, record in numbered]
-    held_out = tuple(check(number, int, f"{where}: field 'args.test_envs'") for number in get(arguments, "test_envs", list, where))
+    held_out = tuple(
+        check(number, int, f"{where}: field 'args.test_envs'") for number in get(arguments, "test_envs", list, where)
+    )
     n_environments = len(records[0].inside)
     if any(len(record.inside) != n_environments for record in records):
         raise Unreadable(f"{path}: its lines have different numbers of environments")
@@ -76,7 +84,11 @@ def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], don
         expected = f"some, not all, of the environments 0 to {n_environments - 1} are expected, once each"
         raise Unreadable(f"{where}: field 'args.test_envs' is {list(held_out)}; {expected}")
     overrides = arguments.get("hparams")
-    overrides = parse_json(check(overrides, str, f"{where}: field 'args.hparams'"), f"{where}: args.hparams") if overrides else {}
+    overrides = (
+        parse_json(check(overrides, str, f"{where}: field 'args.hparams'"), f"{where}: args.hparams")
+        if overrides
+        else {}
+    )
     settings = own_settings(algorithm, overrides)
     steps = [record.step for record in records]
     restarts = sum(later <= earlier for earlier, later in zip(steps, steps[1:]))
@@ -89,11 +101,14 @@ def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], don
         algorithm=algorithm,
         seed=get(arguments, "trial_seed", int, where),
         settings=settings,
-        flags={name: arguments.get(name) for name in COMPARED} | {f"hparams.{name}": value for name, value in overrides.items() if name not in settings},
+        flags={name: arguments.get(name) for name in COMPARED}
+        | {f"hparams.{name}": value for name, value in overrides.items() if name not in settings},
         circumstances={},
         synthetic=dataset.startswith("Debug"),
         measured=Measured(held_out, get(arguments, "hparams_seed", int, where), records),
-        unfinished=None if done else f"step {steps[-1]}" + (f" of {arguments['steps'] - 1}" if isinstance(arguments.get("steps"), int) else ""),
+        unfinished=None
+        if done
+        else f"step {steps[-1]}" + (f" of {arguments['steps'] - 1}" if isinstance(arguments.get("steps"), int) else ""),
         remarks=tuple(_remarks(folder, numbered, restarts, sharing)),
         step_seconds=_step_seconds(timed) if timed else None,
         memory={"GPU": memory * 2**30} if memory else {},  # the host says 0 where there is no GPU
@@ -102,10 +117,20 @@ def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], don
 
 def _remarks(folder: str, numbered: list[tuple[int, dict[str, Any]]], restarts: int, sharing: int) -> Iterable[str]:
     if sharing > 1:
-        yield f"{folder} holds {sharing} runs with different arguments; its file 'done' does not tell which of them finished"
+        yield (
+            f"{folder} holds {sharing} runs with different arguments; its file 'done' does not tell which of them "
+            f"finished"
+        )
     if restarts:
         yield f"{folder} was started {restarts + 1} times; all its evaluations count, as in collect_results"
-    bad = next((number for number, record in numbered if isinstance(record.get("loss"), float) and not np.isfinite(record["loss"])), None)
+    bad = next(
+        (
+            number
+            for number, record in numbered
+            if isinstance(record.get("loss"), float) and not np.isfinite(record["loss"])
+        ),
+        None,
+    )
     if bad is not None:
         yield f"the loss of {folder} is not a number at line {bad} of {RESULTS}"
 

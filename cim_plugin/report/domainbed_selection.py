@@ -15,7 +15,8 @@ from .domainbed_runs import Record
 from .runs import Curve, Run, Selected
 
 RULES = {
-    "training_domain": "training-domain validation: highest mean accuracy on held-out parts of the training environments",
+    "training_domain": "training-domain validation: highest mean accuracy on held-out parts of the training "
+    "environments",
     "leave_one_out": "leave-one-domain-out cross-validation over the training environments",
     "oracle": "held-out part of the TEST environment, last step: not a selection that may be reported",
 }
@@ -47,7 +48,12 @@ class Chosen(NamedTuple):
 def _training_domain(runs: list[Run], target: int) -> Chosen | None:
     """The first step with the highest mean held-out accuracy of the training environments."""
     steps = [
-        Chosen(np.mean([accuracy for number, accuracy in enumerate(record.outside) if number != target]), record.inside[target], run, record.step)
+        Chosen(
+            np.mean([accuracy for number, accuracy in enumerate(record.outside) if number != target]),
+            record.inside[target],
+            run,
+            record.step,
+        )
         for run in runs
         if run.measured.held_out == (target,)
         for record in run.measured.records
@@ -56,7 +62,9 @@ def _training_domain(runs: list[Run], target: int) -> Chosen | None:
 
 
 def _leave_one_out(runs: list[Run], target: int) -> Chosen | None:
-    """The first step with the highest mean accuracy on the environments that were held out beside the target, one in each run."""
+    """The first step with the highest mean accuracy on the environments that were held out beside the target, one in
+    each run.
+    """
     steps: dict[int, list[tuple[Run, Record]]] = defaultdict(list)
     for run in runs:
         for record in run.measured.records:
@@ -79,7 +87,12 @@ def _leave_one_out(runs: list[Run], target: int) -> Chosen | None:
 
 def _oracle(runs: list[Run], target: int) -> Chosen | None:
     """The last step: no early stopping."""
-    steps = [(record.step, run, record) for run in runs if run.measured.held_out == (target,) for record in run.measured.records]
+    steps = [
+        (record.step, run, record)
+        for run in runs
+        if run.measured.held_out == (target,)
+        for record in run.measured.records
+    ]
     if not steps:
         return None
     step, run, record = sorted(steps, key=lambda entry: entry[0])[-1]
@@ -90,7 +103,9 @@ METHODS = {"training_domain": _training_domain, "leave_one_out": _leave_one_out,
 
 
 def choose(runs: list[Run], rule: str, target: int) -> Chosen | None:
-    """The best hyperparameter draw and step for a held-out environment, of the runs of one algorithm and trial; of equal draws the last."""
+    """The best hyperparameter draw and step for a held-out environment, of the runs of one algorithm and trial; of
+    equal draws the last.
+    """
     draws = defaultdict(list)
     for run in runs:
         draws[run.measured.draw].append(run)
@@ -120,14 +135,20 @@ def select(runs: list[Run], rule: str) -> tuple[list[Selected], list[str]]:
             continue
         accuracies = {name: one.accuracy for name, one in chosen.items()}
         average = {"average": float(np.mean(list(accuracies.values())))} if len(chosen) == len(names) else {}
-        found.append(Selected(trial, {**accuracies, **average}, accuracies, tuple((one.run, one.step) for one in chosen.values())))
+        found.append(
+            Selected(
+                trial, {**accuracies, **average}, accuracies, tuple((one.run, one.step) for one in chosen.values())
+            )
+        )
         if not average:
             marks.append(f"trial {trial} lacks {', '.join(name for name in names if name not in chosen)}")
     return found, marks
 
 
 def _duplicates(runs: list[Run]) -> list[str]:
-    """Runs that differ at most in the seed of everything but data and hyperparameters. collect_results pools them, and so do we."""
+    """Runs that differ at most in the seed of everything but data and hyperparameters. collect_results pools them, and
+    so do we.
+    """
     seen: dict[tuple, Run] = {}
     marks = []
     for run in runs:
@@ -142,5 +163,8 @@ def _duplicates(runs: list[Run]) -> list[str]:
 def curve(run: Run) -> Curve:
     """Mean accuracy per step on the held-out parts of the training environments."""
     held_out = set(run.measured.held_out)
-    inner = [[accuracy for number, accuracy in enumerate(record.outside) if number not in held_out] for record in run.measured.records]
+    inner = [
+        [accuracy for number, accuracy in enumerate(record.outside) if number not in held_out]
+        for record in run.measured.records
+    ]
     return Curve([record.step for record in run.measured.records], [float(np.mean(accuracies)) for accuracies in inner])

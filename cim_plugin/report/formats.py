@@ -17,7 +17,9 @@ LEFT_OUT = "Left out, counted nowhere"
 
 
 def printable(text: str) -> str:
-    """Names of files and fields in one line of harmless characters: control characters and broken Unicode become escapes."""
+    """Names of files and fields in one line of harmless characters: control characters and broken Unicode become
+    escapes.
+    """
     text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
@@ -37,9 +39,16 @@ class Markup:
         for sheet in report.sheets():
             cells = [[self.escape(cell) for cell in line] for line in (sheet.header, *sheet.lines)]
             notes = [*sheet.numbered_marks(), *sheet.warnings, *sheet.notes]
-            parts += [self.heading(self.escape(sheet.title)), self.table(sheet, cells), self.items([self.escape(note) for note in notes])]
+            parts += [
+                self.heading(self.escape(sheet.title)),
+                self.table(sheet, cells),
+                self.items([self.escape(note) for note in notes]),
+            ]
         if report.left_out:
-            parts += [self.heading(self.escape(LEFT_OUT)), self.items([self.escape(reason) for reason in report.left_out])]
+            parts += [
+                self.heading(self.escape(LEFT_OUT)),
+                self.items([self.escape(reason) for reason in report.left_out]),
+            ]
         return "\n\n".join(parts) + "\n"
 
 
@@ -48,7 +57,13 @@ class Markup:
 
 def _text_table(sheet: Sheet, cells: list[list[str]]) -> str:
     widths = [max(len(line[column]) for line in cells) for column in range(len(sheet.header))]
-    aligned = [[cell.ljust(width) if column < sheet.n_words else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths))] for line in cells]
+    aligned = [
+        [
+            cell.ljust(width) if column < sheet.n_words else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths))
+        ]
+        for line in cells
+    ]
     lines = ["  ".join(line).rstrip() for line in aligned]
     rule = "-" * max(map(len, lines))
     head, body = lines[0], [("\n" if number in sheet.breaks else "") + line for number, line in enumerate(lines[1:])]
@@ -69,20 +84,46 @@ def _markdown_table(sheet: Sheet, cells: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (cells[0], ruler, *cells[1:]))
 
 
-MARKDOWN = Markup(_markdown_escape, "## {}".format, _markdown_table, lambda notes: "\n".join(f"- {note}" for note in notes))
+MARKDOWN = Markup(
+    _markdown_escape, "## {}".format, _markdown_table, lambda notes: "\n".join(f"- {note}" for note in notes)
+)
 
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
 
 _LATEX = {
     **{letter: "\\" + letter for letter in "{}$&#%_"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    **{"[": "{[}", "]": "{]}", "'": r"\textquotesingle{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "-": "{-}"},
-    **{"±": r"$\pm$", "Δ": r"$\Delta$", "–": "--", "×": r"$\times$", "✓": r"$\surd$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"},
+    **{
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    },
+    **{
+        "[": "{[}",
+        "]": "{]}",
+        "'": r"\textquotesingle{}",
+        '"': r"\textquotedbl{}",
+        "`": r"\textasciigrave{}",
+        "-": "{-}",
+    },
+    **{
+        "±": r"$\pm$",
+        "Δ": r"$\Delta$",
+        "–": "--",
+        "×": r"$\times$",
+        "✓": r"$\surd$",
+        "↓": r"$\downarrow$",
+        "↑": r"$\uparrow$",
+    },
 }
 
 
 def _latex_escape(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter if ord(letter) < 128 else f"U+{ord(letter):04X}") for letter in printable(text))
+    return "".join(
+        _LATEX.get(letter, letter if ord(letter) < 128 else f"U+{ord(letter):04X}") for letter in printable(text)
+    )
 
 
 def _latex_table(sheet: Sheet, cells: list[list[str]]) -> str:
@@ -90,19 +131,51 @@ def _latex_table(sheet: Sheet, cells: list[list[str]]) -> str:
     body = [(r"\midrule" + "\n" if number in sheet.breaks else "") + line for number, line in enumerate(lines[1:])]
     columns = "l" * sheet.n_words + "r" * (len(sheet.header) - sheet.n_words)
     no_wider_than_the_line = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-    return "\n".join([no_wider_than_the_line, rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *body, r"\bottomrule", r"\end{tabular}}"])
+    return "\n".join(
+        [
+            no_wider_than_the_line,
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+        ]
+    )
 
 
 def _latex_items(notes: list[str]) -> str:
-    return "\n".join([r"\begin{itemize}\footnotesize", *(rf"\item {note}" for note in notes), r"\end{itemize}"]) if notes else ""
+    return (
+        "\n".join([r"\begin{itemize}\footnotesize", *(rf"\item {note}" for note in notes), r"\end{itemize}"])
+        if notes
+        else ""
+    )
 
 
-_LATEX_BEGIN = r"% Made by 'cim-plugin compare'. Needs \usepackage{booktabs,graphicx,textcomp} and \usepackage[T1]{fontenc}."
+_LATEX_BEGIN = (
+    r"% Made by 'cim-plugin compare'. Needs \usepackage{booktabs,graphicx,textcomp} and \usepackage[T1]{fontenc}."
+)
 LATEX = Markup(_latex_escape, r"\subsection*{{{}}}".format, _latex_table, _latex_items, _LATEX_BEGIN)
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
-FIELDS = ("kind", "dataset", "host", "synthetic", "selected_by", "algorithm", "control", "quantity", "unit", "mean", "spread", "spread_is", "n", "marks")
+FIELDS = (
+    "kind",
+    "dataset",
+    "host",
+    "synthetic",
+    "selected_by",
+    "algorithm",
+    "control",
+    "quantity",
+    "unit",
+    "mean",
+    "spread",
+    "spread_is",
+    "n",
+    "marks",
+)
 
 
 def to_csv(report: Report) -> str:
@@ -130,7 +203,10 @@ def _csv_lines(report: Report):
             found = list(quantities(row, table))
             for quantity in found:
                 named = {"quantity": quantity.name, **quantity._asdict()}
-                yield {**of_row, **{name: value for name, value in named.items() if name != "name" and value is not None}}
+                yield {
+                    **of_row,
+                    **{name: value for name, value in named.items() if name != "name" and value is not None},
+                }
             if not found:
                 yield {**of_row, "n": 0}
         yield from ({**of_table, "kind": "note", "marks": note} for note in (*table.warnings, *table.notes))
@@ -138,8 +214,17 @@ def _csv_lines(report: Report):
         of_table = {"kind": "published", "dataset": entry["title"]}
         for row in entry["rows"]:
             for name, value in zip(entry["columns"][1:], row["cells"][1:]):
-                yield {**of_table, "algorithm": row["cells"][0], "quantity": name, "mean": value, "marks": row.get("doubt", "")}
-        yield from ({**of_table, "kind": "note", "marks": note} for note in (*entry["notes"], source(entry, report.published["source"])))
+                yield {
+                    **of_table,
+                    "algorithm": row["cells"][0],
+                    "quantity": name,
+                    "mean": value,
+                    "marks": row.get("doubt", ""),
+                }
+        yield from (
+            {**of_table, "kind": "note", "marks": note}
+            for note in (*entry["notes"], source(entry, report.published["source"]))
+        )
     yield from ({"kind": "left out", "marks": reason} for reason in report.left_out)
 
 
@@ -163,7 +248,10 @@ def _table_record(table) -> dict[str, Any]:
             "control": row.family.control,
             "n": len(row.selected),
             "quantities": [quantity._asdict() for quantity in quantities(row, table)],
-            "seeds": {str(one.seed): {name: 100 * value for name, value in {**one.parts, **one.values}.items()} for one in row.selected},
+            "seeds": {
+                str(one.seed): {name: 100 * value for name, value in {**one.parts, **one.values}.items()}
+                for one in row.selected
+            },
             "folders": [printable(run.folder) for run in row.finished],
             "marks": [printable(mark) for mark in row.marks],
         }

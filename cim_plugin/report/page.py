@@ -43,7 +43,9 @@ def to_html(report: Report) -> str:
         InputError: matplotlib is not installed.
     """
     sheets = report.sheets()
-    sections = [_section(sheet, _plots(table, number)) for number, (sheet, table) in enumerate(zip(sheets, report.tables), 1)]
+    sections = [
+        _section(sheet, _plots(table, number)) for number, (sheet, table) in enumerate(zip(sheets, report.tables), 1)
+    ]
     sections += [_section(sheet, "") for sheet in sheets[len(report.tables) :]]
     if report.left_out:
         sections.append(f"<section><h2>{LEFT_OUT}</h2>{_list('warn', report.left_out)}</section>")
@@ -83,16 +85,24 @@ def _section(sheet: Sheet, figures: str) -> str:
 
 
 def _rows(sheet: Sheet) -> str:
-    """A group's name, where there are groups, is a row of its own: on a phone the first column should be the algorithm."""
+    """A group's name, where there are groups, is a row of its own: on a phone the first column should be the
+    algorithm.
+    """
     skip = int(sheet.grouped)
     body = []
     for number, line in enumerate(sheet.lines):
         if sheet.grouped and (number == 0 or number in sheet.breaks):
             name = f"{sheet.header[0]} {line[0]}"
-            body.append(f'<tr class="group"><th scope="rowgroup" colspan="{len(line) - skip}"><span>{_text(name)}</span></th></tr>')
+            body.append(
+                f'<tr class="group"><th scope="rowgroup" '
+                f'colspan="{len(line) - skip}"><span>{_text(name)}</span></th></tr>'
+            )
         first, *others = line[skip:]
         words = sheet.n_words - skip - 1
-        cells = "".join(f'<td class="word">{_text(cell)}</td>' if column < words else f"<td>{_text(cell)}</td>" for column, cell in enumerate(others))
+        cells = "".join(
+            f'<td class="word">{_text(cell)}</td>' if column < words else f"<td>{_text(cell)}</td>"
+            for column, cell in enumerate(others)
+        )
         body.append(f'<tr><th scope="row">{_text(first)}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in sheet.header[skip:])
     return f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
@@ -100,7 +110,11 @@ def _rows(sheet: Sheet) -> str:
 
 def _plots(table: Table, number: int) -> str:
     drawn = plots.draw([table], "svg", svg_fonttype="none", savefig_transparent=True)
-    return '<div class="plots">' + "".join(_inline(plot, f"p{number}-{place}-") for place, plot in enumerate(drawn)) + "</div>"
+    return (
+        '<div class="plots">'
+        + "".join(_inline(plot, f"p{number}-{place}-") for place, plot in enumerate(drawn))
+        + "</div>"
+    )
 
 
 def _inline(plot: plots.Plot, prefix: str) -> str:

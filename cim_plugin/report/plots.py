@@ -19,7 +19,16 @@ from .tables import BASELINE, HOSTS, Family, Row, Table, baselines
 
 INK = "#222324"  #: of text and axes; the web page replaces it by its own
 FAINT = "#c9cacb"  #: of grid lines
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#999933")  #: Okabe and Ito's first: told apart by colour-blind people
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8c8c8c",
+    "#999933",
+)  #: Okabe and Ito's first: told apart by colour-blind people
 MARKERS = "osD^vPX<>p"
 HATCHES = ("////", "....", "xxxx")
 MOST_PARTS, MOST_CURVES = 12, 12
@@ -77,7 +86,9 @@ def draw(tables: list[Table], kind: str, **style) -> Iterator[Plot]:
     try:
         import matplotlib
     except ImportError as error:
-        raise InputError("plots need the package 'matplotlib'; pip install 'cim_plugin[report]', or choose a format without plots") from error
+        raise InputError(
+            "plots need the package 'matplotlib'; pip install 'cim_plugin[report]', or choose a format without plots"
+        ) from error
     settings = {**STYLE, **{name.replace("_", ".", 1): value for name, value in style.items()}}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # names in scripts that the font lacks are drawn as boxes
@@ -85,7 +96,11 @@ def draw(tables: list[Table], kind: str, **style) -> Iterator[Plot]:
             for name, figure in _figures(table):
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
-                yield Plot(f"{number:02}-{_slug(table.dataset)}-{name}", figure.get_suptitle().replace("\n", ". "), buffer.getvalue())
+                yield Plot(
+                    f"{number:02}-{_slug(table.dataset)}-{name}",
+                    figure.get_suptitle().replace("\n", ". "),
+                    buffer.getvalue(),
+                )
 
 
 def _slug(text: str) -> str:
@@ -105,7 +120,9 @@ def _figures(table: Table):
 
 
 def _looks(table: Table) -> dict[Family, Look]:
-    families = sorted(dict.fromkeys(row.family for row in table.rows), key=lambda family: family.control)  # stable: controls last
+    families = sorted(
+        dict.fromkeys(row.family for row in table.rows), key=lambda family: family.control
+    )  # stable: controls last
     colours: dict[str, str] = {}  # algorithm -> that of its first row
     looks, n_used = {}, 0
     for number, family in enumerate(families):
@@ -114,7 +131,9 @@ def _looks(table: Table) -> dict[Family, Look]:
         n_used += not shares
         colours.setdefault(family.algorithm, colour)
         hatch = HATCHES[number % len(HATCHES)] if family.control else None
-        looks[family] = Look(_lines(family.label), colour, MARKERS[number % len(MARKERS)], "none" if family.control else colour, hatch)
+        looks[family] = Look(
+            _lines(family.label), colour, MARKERS[number % len(MARKERS)], "none" if family.control else colour, hatch
+        )
     return looks
 
 
@@ -169,10 +188,15 @@ def _worst_against_average(table: Table, rule: str, rows: list[Row], looks: dict
         y = [100 * one.values.get("worst group", min(one.parts.values())) for one in selected]
         style = {"color": look.colour, "markerfacecolor": look.face, "clip_on": False}
         axes.plot(x, y, look.marker, markersize=5, alpha=0.75, **style)
-        (handle,) = axes.plot(np.mean(x), np.mean(y), look.marker, markersize=11, markeredgewidth=1.5, alpha=0.9, **style)
+        (handle,) = axes.plot(
+            np.mean(x), np.mean(y), look.marker, markersize=11, markeredgewidth=1.5, alpha=0.9, **style
+        )
         handles.append(handle)
         labels.append(look.label)
-    axes.set(xlabel="average accuracy, %", ylabel=f"worst-{'group' if table.parts_are == 'group' else 'environment'} accuracy, %")
+    axes.set(
+        xlabel="average accuracy, %",
+        ylabel=f"worst-{'group' if table.parts_are == 'group' else 'environment'} accuracy, %",
+    )
     _at_least(axes, 5)
     _legend(figure, handles, labels)
     yield f"worst-against-average-{rule}", figure
@@ -187,9 +211,14 @@ def _parts(table: Table, rule: str, rows: list[Row], looks: dict[Family, Look]):
     how_to_read = f"Selected by {rule}. Bars: means. Points: {HOSTS[table.host].seeds_are}s."
     if len(names) > MOST_PARTS:
         how_to_read += f" The {MOST_PARTS} of {len(names)} {table.parts_are}s with the lowest accuracy."
-        names = sorted(names, key=lambda name: np.mean([one.parts[name] for row in rows for one in row.selected if name in one.parts]))[:MOST_PARTS]
+        names = sorted(
+            names,
+            key=lambda name: np.mean([one.parts[name] for row in rows for one in row.selected if name in one.parts]),
+        )[:MOST_PARTS]
     thickness = 0.8 / len(rows)
-    figure, axes = _new(table, f"accuracy per {table.parts_are}", how_to_read, max(SIZE[1], 1.5 + 0.13 * len(names) * (len(rows) + 1.5)))
+    figure, axes = _new(
+        table, f"accuracy per {table.parts_are}", how_to_read, max(SIZE[1], 1.5 + 0.13 * len(names) * (len(rows) + 1.5))
+    )
     handles = []
     for number, row in enumerate(rows):
         look = looks[row.family]
@@ -199,8 +228,21 @@ def _parts(table: Table, rule: str, rows: list[Row], looks: dict[Family, Look]):
             if values:
                 places.append(place + (number - (len(rows) - 1) / 2) * thickness)
                 means.append(np.mean(values))
-                axes.plot(values, [places[-1]] * len(values), "o", color=INK, markersize=2.5, markeredgewidth=0, zorder=3, clip_on=False)
-        handles.append(axes.barh(places, means, 0.9 * thickness, color=look.face, edgecolor=look.colour, linewidth=1, hatch=look.hatch))
+                axes.plot(
+                    values,
+                    [places[-1]] * len(values),
+                    "o",
+                    color=INK,
+                    markersize=2.5,
+                    markeredgewidth=0,
+                    zorder=3,
+                    clip_on=False,
+                )
+        handles.append(
+            axes.barh(
+                places, means, 0.9 * thickness, color=look.face, edgecolor=look.colour, linewidth=1, hatch=look.hatch
+            )
+        )
     axes.set_yticks(range(len(names)), [_part_label(name) for name in names])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -224,7 +266,10 @@ def _cost_against_gain(table: Table, rule: str, rows: list[Row], looks: dict[Fam
             shown += [(row, seconds / unit)] if seconds and unit else []
     if not shown:
         return
-    how_to_read = f"Selected by {rule}. Bars: standard error over {HOSTS[table.host].seeds_are}s. Times of different machines do not compare."
+    how_to_read = (
+        f"Selected by {rule}. Bars: standard error over {HOSTS[table.host].seeds_are}s. Times of different machines do "
+        f"not compare."
+    )
     figure, axes = _new(table, f"cost against gain in {quantity} accuracy", how_to_read)
     axes.axhline(0, color=INK, linewidth=0.8)
     handles = [axes.plot(1, 0, "*", color=INK, markersize=9)[0]]
@@ -249,9 +294,15 @@ def _curves(table: Table):
         curves, damaged = _read_curves(rows, module)
         if not curves and not damaged:
             continue
-        lines = "the run that a rule chose, per trial and held-out environment" if table.host == "domainbed" else "one seed"
+        lines = (
+            "the run that a rule chose, per trial and held-out environment" if table.host == "domainbed" else "one seed"
+        )
         left = f" Left out: {'; '.join(damaged)}." if damaged else ""
-        more = f" {len(families) - MOST_CURVES} more algorithms are not drawn." if number == MOST_CURVES < len(families) else ""
+        more = (
+            f" {len(families) - MOST_CURVES} more algorithms are not drawn."
+            if number == MOST_CURVES < len(families)
+            else ""
+        )
         figure, axes = _new(table, f"training of {_short(family.label)}", f"A line: {lines}.{left}{more}")
         for curve in curves.values():
             axes.plot(curve.x, [100 * y for y in curve.y], color=INK, alpha=0.35, linewidth=1)
@@ -261,7 +312,14 @@ def _curves(table: Table):
             if picked:
                 y = [100 * curves[run].y[curves[run].x.index(x)] for run, x in picked]
                 style = {"color": COLOURS[rank % len(COLOURS)], "markersize": 6 + 2.5 * rank, "markeredgewidth": 1.5}
-                (handle,) = axes.plot([x for _, x in picked], y, MARKERS[rank % len(MARKERS)], markerfacecolor="none", clip_on=False, **style)
+                (handle,) = axes.plot(
+                    [x for _, x in picked],
+                    y,
+                    MARKERS[rank % len(MARKERS)],
+                    markerfacecolor="none",
+                    clip_on=False,
+                    **style,
+                )
                 handles.append(handle)
                 labels.append(f"chosen by {row.rule}")
         axes.xaxis.get_major_locator().set_params(integer=True)

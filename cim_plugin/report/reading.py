@@ -40,8 +40,14 @@ def find(folders: list[str]) -> Found:
     if not found.runs:
         where = ", ".join(folders)
         if found.left_out:
-            raise InputError(f"no run in {where} can be read: {found.left_out[0]}" + (f" (and {len(found.left_out) - 1} more)" if found.left_out[1:] else ""))
-        raise InputError(f"no run in {where}: neither a results.json of 'cim-plugin train' nor a results.jsonl of DomainBed" + _unfollowed(found))
+            raise InputError(
+                f"no run in {where} can be read: {found.left_out[0]}"
+                + (f" (and {len(found.left_out) - 1} more)" if found.left_out[1:] else "")
+            )
+        raise InputError(
+            f"no run in {where}: neither a results.json of 'cim-plugin train' nor a results.jsonl of DomainBed"
+            + _unfollowed(found)
+        )
     return found
 
 
@@ -71,7 +77,9 @@ def _walk(top: str, found: Found) -> Iterator[tuple[str, set[str]]]:
 
     for folder, subfolders, files in os.walk(top, onerror=report):
         subfolders.sort()
-        links = {name for name in (*subfolders, *MARKERS.intersection(files)) if os.path.islink(os.path.join(folder, name))}
+        links = {
+            name for name in (*subfolders, *MARKERS.intersection(files)) if os.path.islink(os.path.join(folder, name))
+        }
         found.links += [os.path.join(folder, name) for name in sorted(links)]
         yield folder, {*files, *subfolders} - links
 

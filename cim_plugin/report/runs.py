@@ -83,7 +83,9 @@ def parse_json(text: str, path: str, first_line: int = 1) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise Unreadable(f"{path}, line {first_line + error.lineno - 1}: not JSON ({error.msg}, column {error.colno})") from error
+        raise Unreadable(
+            f"{path}, line {first_line + error.lineno - 1}: not JSON ({error.msg}, column {error.colno})"
+        ) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets nested thousands deep
         raise Unreadable(f"{path}, line {first_line}: not JSON that can be read ({error})") from error
     if not isinstance(value, dict):
@@ -91,7 +93,14 @@ def parse_json(text: str, path: str, first_line: int = 1) -> dict[str, Any]:
     return value
 
 
-WORDS = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false", dict: "an object", list: "a list"}
+WORDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a finite number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}
 
 
 def get(record: dict[str, Any], name: str, kind: type, where: str) -> Any:

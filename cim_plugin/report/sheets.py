@@ -55,7 +55,11 @@ class Report(NamedTuple):
     def sheets(self) -> list[Sheet]:
         """All tables, the measured ones first."""
         measured = [_measured(table) for table in self.tables]
-        return measured + ([_published(entry, self.published["source"]) for entry in self.published["tables"]] if self.published else [])
+        return measured + (
+            [_published(entry, self.published["source"]) for entry in self.published["tables"]]
+            if self.published
+            else []
+        )
 
 
 def make_report(found: Found, tables: list[Table], with_published: bool) -> Report:
@@ -96,7 +100,14 @@ def _measured(table: Table) -> Sheet:
             breaks.add(number)
         found = {quantity.name: _shown(quantity) for quantity in quantities(row, table)}
         references = "".join(f" [{marks.index(mark) + 1}]" for mark in row.marks)
-        lines.append([row.rule, row.family.label + references, str(len(row.selected)), *(found.get(name, NOTHING) for name in numbers)])
+        lines.append(
+            [
+                row.rule,
+                row.family.label + references,
+                str(len(row.selected)),
+                *(found.get(name, NOTHING) for name in numbers),
+            ]
+        )
     header = ["selected by", "algorithm", seeds, *(heads.get(name, name) for name in numbers)]
     return Sheet(table.title, header, lines, frozenset(breaks), 2, marks, table.warnings, table.notes, True)
 

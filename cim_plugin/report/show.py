@@ -32,15 +32,54 @@ def _whole(low: int, high: int = 2**63 - 1):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="folder of 'cim-plugin train', or a folder or file of DomainBed with model.pkl")
-    parser.add_argument("-o", "--output", metavar="FILE", help=f"the picture: {', '.join(SUFFIXES)}, by its suffix; {PICTURE} where nothing else is asked for")
-    parser.add_argument("--split", default="val", help="whose images; DomainBed: train and val are the two parts of the training environments, test the others")
-    parser.add_argument("--images", type=_whole(0), nargs="+", metavar="NUMBER", help="images of the split to show, counted from 0; sampled by default")
-    parser.add_argument("--per_group", type=_whole(1), default=2, help="images to sample of every group, or of every environment of DomainBed")
-    parser.add_argument("--seed", type=_whole(0, 2**32 - 1), default=0, help="of the sampling, and of drawing positives and negatives")
-    parser.add_argument("--rule", choices=RULES, default="best", help="the selection rule whose model is shown; DomainBed keeps only its last")
-    parser.add_argument("--root_dir", "--data_dir", dest="data", metavar="FOLDER", help="folder of the data sets, where it is not the one that the run had")
-    parser.add_argument("--json", action="store_true", help="print the numbers as one JSON object; a picture is then made only with --output")
+    parser.add_argument(
+        "run", metavar="RUN", help="folder of 'cim-plugin train', or a folder or file of DomainBed with model.pkl"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help=f"the picture: {', '.join(SUFFIXES)}, by its suffix; {PICTURE} where nothing else is asked for",
+    )
+    parser.add_argument(
+        "--split",
+        default="val",
+        help="whose images; DomainBed: train and val are the two parts of the training environments, test the others",
+    )
+    parser.add_argument(
+        "--images",
+        type=_whole(0),
+        nargs="+",
+        metavar="NUMBER",
+        help="images of the split to show, counted from 0; sampled by default",
+    )
+    parser.add_argument(
+        "--per_group",
+        type=_whole(1),
+        default=2,
+        help="images to sample of every group, or of every environment of DomainBed",
+    )
+    parser.add_argument(
+        "--seed", type=_whole(0, 2**32 - 1), default=0, help="of the sampling, and of drawing positives and negatives"
+    )
+    parser.add_argument(
+        "--rule",
+        choices=RULES,
+        default="best",
+        help="the selection rule whose model is shown; DomainBed keeps only its last",
+    )
+    parser.add_argument(
+        "--root_dir",
+        "--data_dir",
+        dest="data",
+        metavar="FOLDER",
+        help="folder of the data sets, where it is not the one that the run had",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the numbers as one JSON object; a picture is then made only with --output",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,11 +101,23 @@ def run(args: argparse.Namespace) -> int:
         shown = list(examples(learnt, rows, args.seed))
         summary = summarize(learnt, args.seed, sys.stderr.isatty())
     except ModuleNotFoundError as error:
-        raise InputError(f"show needs the package {error.name!r}; \"pip install 'cim_plugin[wilds,report]'\" brings what is missing") from error
+        raise InputError(
+            f"show needs the package {error.name!r}; \"pip install 'cim_plugin[wilds,report]'\" brings what is missing"
+        ) from error
     if output is not None:
         _write(output, learnt, shown, summary)
     if args.json:
-        print(json.dumps({**learnt.facts(), "m": summary, "shown": [_record(learnt, example) for example in shown], "picture": args.output}, indent=2))
+        print(
+            json.dumps(
+                {
+                    **learnt.facts(),
+                    "m": summary,
+                    "shown": [_record(learnt, example) for example in shown],
+                    "picture": args.output,
+                },
+                indent=2,
+            )
+        )
     else:
         _print(learnt, shown, summary, output)
     return 0
@@ -78,11 +129,16 @@ def _check_output(output: str) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--output {output} must end in {', '.join(SUFFIXES)}, which says what it becomes")
     if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise InputError(f"--output {output} cannot be written: {'it is a folder' if path.is_dir() else f'{path.parent} is no folder that can be written'}")
+        raise InputError(
+            f"--output {output} cannot be written: "
+            f"{'it is a folder' if path.is_dir() else f'{path.parent} is no folder that can be written'}"
+        )
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise InputError("pictures need matplotlib; \"pip install 'cim_plugin[report]'\" brings it, and --json does without") from error
+        raise InputError(
+            "pictures need matplotlib; \"pip install 'cim_plugin[report]'\" brings it, and --json does without"
+        ) from error
 
 
 def _write(output: str, learnt: Learnt, shown: list[Example], summary: dict[str, Any]) -> None:
@@ -102,14 +158,23 @@ def _print(learnt: Learnt, shown: list[Example], summary: dict[str, Any], output
     rows = table(summary, learnt.unit)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  " + "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths))))
+        print(
+            "  "
+            + "  ".join(
+                cell.rjust(width) if column else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths))
+            )
+        )
     if output is not None:
         print(f"{len(shown)} images are in {output}")
 
 
 def title(learnt: Learnt) -> str:
     """What is shown, in one line."""
-    return f"{learnt.algorithm} on {'SYNTHETIC ' if learnt.synthetic else ''}{learnt.dataset}, split {learnt.split}, {learnt.chosen}"
+    return (
+        f"{learnt.algorithm} on {'SYNTHETIC ' if learnt.synthetic else ''}{learnt.dataset}, split {learnt.split}, "
+        f"{learnt.chosen}"
+    )
 
 
 def _record(learnt: Learnt, example: Example) -> dict[str, Any]:

@@ -19,13 +19,21 @@ from ..errors import InputError
 from .show_figures import environment_digits
 from .show_runs import Learnt, check_algorithm
 
-KEYS = {"args": dict, "model_hparams": dict, "model_input_shape": (tuple, list), "model_num_classes": int, "model_num_domains": int, "model_dict": dict}
+KEYS = {
+    "args": dict,
+    "model_hparams": dict,
+    "model_input_shape": (tuple, list),
+    "model_num_classes": int,
+    "model_num_domains": int,
+    "model_dict": dict,
+}
 SPLITS = ("train", "val", "test")
 CALLED_SYNTHETIC = ("Debug",)  #: how the names of DomainBed's made-up sets, and ours, begin
 
 
 def open_domainbed(file: str, split: str, data_folder: str | None) -> Learnt:
-    """The saved model and the images of "train" or "val" (the two parts of the training environments) or "test" (the test environments').
+    """The saved model and the images of "train" or "val" (the two parts of the training environments) or "test" (the
+    test environments').
 
     Raises:
         InputError: the file is no model of DomainBed, DomainBed is not importable, or the data are not to be had.
@@ -41,7 +49,10 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> Learnt:
     environments = _open_data(host, args, {**hparams, "data_augmentation": False}, data_folder)
     parts = _parts(host, environments, args, split)
     if not sum(len(rows) for _, rows in parts):
-        raise InputError(f"--split {split!r} of {args['dataset']} has no images with --test_envs {args['test_envs']} and --holdout_fraction {args['holdout_fraction']:g}")
+        raise InputError(
+            f"--split {split!r} of {args['dataset']} has no images with --test_envs {args['test_envs']} and "
+            f"--holdout_fraction {args['holdout_fraction']:g}"
+        )
     where = [(environment, row) for environment, rows in parts for row in rows]
     labels = [_labels(environments[number]) for number, _ in parts]
     figures = _figures(environments, args)
@@ -60,18 +71,27 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> Learnt:
         environments=groups,
         unit="environment",
         group_names=[f"environment {names[number]}" for number, _ in parts],
-        class_names=list(getattr(environments[0], "classes", None) or [f"class {number}" for number in range(saved["model_num_classes"])]),
+        class_names=list(
+            getattr(environments[0], "classes", None)
+            or [f"class {number}" for number in range(saved["model_num_classes"])]
+        ),
         read=lambda rows: torch.stack([environments[where[row][0]][where[row][1]][0] for row in rows]),
-        figure=None if figures is None else lambda rows: torch.stack([figures[where[row][0]][where[row][1]] for row in rows]),
+        figure=None
+        if figures is None
+        else lambda rows: torch.stack([figures[where[row][0]][where[row][1]] for row in rows]),
     )
 
 
 def _read(file: str) -> dict[str, Any]:
-    """The saved dictionary. Random hyperparameters hold numpy's numbers, whose three constructors are allowed beside torch's own."""
+    """The saved dictionary. Random hyperparameters hold numpy's numbers, whose three constructors are allowed beside
+    torch's own.
+    """
     from ..wilds_runner.backbones import read_checkpoint
 
     number = np.float64(0)
-    torch.serialization.add_safe_globals([number.__reduce__()[0], np.dtype, *{type(np.dtype(kind)) for kind in ("float64", "int64", "bool", "U1")}])
+    torch.serialization.add_safe_globals(
+        [number.__reduce__()[0], np.dtype, *{type(np.dtype(kind)) for kind in ("float64", "int64", "bool", "U1")}]
+    )
     saved = read_checkpoint(file, "show")
     for key, kind in KEYS.items():
         if not isinstance(saved.get(key), kind):
@@ -97,7 +117,10 @@ def _import_host(file: str) -> Any:
             warnings.simplefilter("ignore")
             return _Host()
     except ImportError as error:
-        raise InputError(f"{file} needs DomainBed to build its model ({error}); 'cim-plugin get-domainbed' fetches it, or set DOMAINBED_HOME to a checkout") from error
+        raise InputError(
+            f"{file} needs DomainBed to build its model ({error}); 'cim-plugin get-domainbed' fetches it, or set "
+            f"DOMAINBED_HOME to a checkout"
+        ) from error
 
 
 def _build(host, saved: dict[str, Any], file: str):
@@ -113,15 +136,24 @@ def _build(host, saved: dict[str, Any], file: str):
         raise
     except Exception as error:  # whatever the host raises for hyperparameters that it does not know
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise InputError(f"{file} does not fit the DomainBed that is found here ({type(error).__name__}: {first}); use the one that trained it") from error
+        raise InputError(
+            f"{file} does not fit the DomainBed that is found here ({type(error).__name__}: {first}); use the one that "
+            f"trained it"
+        ) from error
     return algorithm
 
 
 @contextlib.contextmanager
 def _random_weights(networks) -> Iterator[None]:
     """The host's networks without fetching the pretrained weights, which those of the file replace."""
-    places = [(getattr(getattr(networks, "torchvision", None), "models", None), name) for name in ("resnet18", "resnet50")]
-    places = [(module, name) for module, name in [*places, (getattr(networks, "timm", None), "create_model")] if module is not None]
+    places = [
+        (getattr(getattr(networks, "torchvision", None), "models", None), name) for name in ("resnet18", "resnet50")
+    ]
+    places = [
+        (module, name)
+        for module, name in [*places, (getattr(networks, "timm", None), "create_model")]
+        if module is not None
+    ]
     inner = [getattr(module, name) for module, name in places]
     try:
         for (module, name), make in zip(places, inner):
@@ -151,13 +183,17 @@ def _open_data(host, args: dict[str, Any], hparams: dict[str, Any], data_folder:
     name, folder = args["dataset"], data_folder if data_folder is not None else args["data_dir"]
     make = vars(host.datasets).get(name)
     if make is None:
-        raise InputError(f"the DomainBed that is found here has no data set {name!r}; use the one that trained the model")
+        raise InputError(
+            f"the DomainBed that is found here has no data set {name!r}; use the one that trained the model"
+        )
     try:
         with _seeded(args["seed"]):
             return make(folder, args["test_envs"], hparams)
     except Exception as error:  # of the host's loaders
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{name} cannot be opened in {folder} ({reason}); name the folder that holds it with --data_dir") from error
+        raise InputError(
+            f"{name} cannot be opened in {folder} ({reason}); name the folder that holds it with --data_dir"
+        ) from error
 
 
 def _parts(host, environments, args: dict[str, Any], split: str) -> list[tuple[int, list[int]]]:
@@ -169,7 +205,9 @@ def _parts(host, environments, args: dict[str, Any], split: str) -> list[tuple[i
             continue
         n_out, seed = int(len(environment) * args["holdout_fraction"]), host.misc.seed_hash(args["trial_seed"], number)
         out, inside = host.misc.split_dataset(environment, n_out, seed)
-        parts.append((number, list(range(len(environment))) if is_test else list((out if split == "val" else inside).keys)))
+        parts.append(
+            (number, list(range(len(environment))) if is_test else list((out if split == "val" else inside).keys))
+        )
     return parts
 
 
@@ -183,7 +221,12 @@ def _labels(environment) -> Tensor:
         return environment.dataset.y_array[environment.indices].reshape(-1).long()
     from tqdm import tqdm
 
-    return torch.tensor([int(environment[row][1]) for row in tqdm(range(len(environment)), desc="reading labels", unit="image", leave=False)])
+    return torch.tensor(
+        [
+            int(environment[row][1])
+            for row in tqdm(range(len(environment)), desc="reading labels", unit="image", leave=False)
+        ]
+    )
 
 
 def _figures(environments, args: dict[str, Any]) -> list[Tensor] | None:

@@ -1,4 +1,6 @@
-"""Single images of a run: x, m, psi(x), what psi(x) is compared with, and what the classifier says before and after morphing."""
+"""Single images of a run: x, m, psi(x), what psi(x) is compared with, and what the classifier says before and after
+morphing.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def choose_rows(learnt: Learnt, images: Sequence[int] | None, per_group: int, se
         return _sample(learnt.groups, per_group, seed, LARGEST)
     wrong = [row for row in images if not 0 <= row < len(learnt.labels)]
     if wrong:
-        raise InputError(f"--images {wrong[0]}: split {learnt.split!r} of {learnt.dataset} has images 0 to {len(learnt.labels) - 1}")
+        raise InputError(
+            f"--images {wrong[0]}: split {learnt.split!r} of {learnt.dataset} has images 0 to {len(learnt.labels) - 1}"
+        )
     if len(images) > LARGEST:
         raise InputError(f"--images names {len(images)} images; a picture holds up to {LARGEST}")
     return sorted(dict.fromkeys(images), key=lambda row: int(learnt.groups[row]))
@@ -87,7 +91,9 @@ def _sample(groups: Tensor, per_group: int, seed: int, limit: int) -> list[int]:
 
 
 def examples(learnt: Learnt, rows: list[int], seed: int) -> Iterator[Example]:
-    """The examples of these rows, in their order, with triplets drawn as in training but from ``POOL`` images of the split."""
+    """The examples of these rows, in their order, with triplets drawn as in training but from ``POOL`` images of the
+    split.
+    """
     model = learnt.model
     past_morphing = RobustClassifier(model.encoder, model.head, model.weights, bottleneck=model.bottleneck).eval()
     others = np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(len(learnt.labels)), rows))
@@ -97,20 +103,46 @@ def examples(learnt: Learnt, rows: list[int], seed: int) -> Iterator[Example]:
         positive, negative, valid = draw_triplets(learnt.labels[pool], learnt.environments[pool], model.contrast.pairs)
     for start in range(0, len(rows), BATCH):
         part = slice(start, min(start + BATCH, len(rows)))
-        yield from _batch(learnt, past_morphing, rows[part], [pool[side[part]].tolist() for side in (positive, negative)], valid[part].tolist())
+        yield from _batch(
+            learnt,
+            past_morphing,
+            rows[part],
+            [pool[side[part]].tolist() for side in (positive, negative)],
+            valid[part].tolist(),
+        )
 
 
 @torch.no_grad()
-def _batch(learnt: Learnt, past_morphing: RobustClassifier, rows: list[int], drawn: list[list[int]], valid: list[bool]) -> Iterator[Example]:
+def _batch(
+    learnt: Learnt, past_morphing: RobustClassifier, rows: list[int], drawn: list[list[int]], valid: list[bool]
+) -> Iterator[Example]:
     contrast = learnt.model.contrast
     images = learnt.read(rows)
-    morphed, after, before = learnt.model.morphing(images), learnt.model(images).softmax(1), past_morphing(images).softmax(1)
+    morphed, after, before = (
+        learnt.model.morphing(images),
+        learnt.model(images).softmax(1),
+        past_morphing(images).softmax(1),
+    )
     compared = learnt.model.morphing(learnt.read([row for side in drawn for row in side]))  # positives, then negatives
     reference = compared.psi if contrast.targets == "morphed" else compared.pixels
     first = torch.arange(len(rows))
     similarities = contrast.compare(contrast.views(morphed)[0], contrast.views(compared)[1], first, first + len(rows))
     for i, row in enumerate(rows):
-        sides = [Comparison(drawn[side][i], reference[side * len(rows) + i], float(similarities[side][i])) if valid[i] else None for side in (0, 1)]
+        sides = [
+            Comparison(drawn[side][i], reference[side * len(rows) + i], float(similarities[side][i]))
+            if valid[i]
+            else None
+            for side in (0, 1)
+        ]
         predictions = [Prediction(int(of_all[i].argmax()), float(of_all[i].max())) for of_all in (before, after)]
         label, group = int(learnt.labels[row]), int(learnt.groups[row])
-        yield Example(row, label, group, morphed.pixels[i].clamp(0, 1), morphed.mask[i], morphed.psi[i].clamp(0, 1), *sides, *predictions)
+        yield Example(
+            row,
+            label,
+            group,
+            morphed.pixels[i].clamp(0, 1),
+            morphed.mask[i],
+            morphed.psi[i].clamp(0, 1),
+            *sides,
+            *predictions,
+        )

@@ -1,6 +1,7 @@
 """Where the digit is in images that this plugin makes itself, so that m can be looked at on figure and ground.
 
-Nothing is guessed from pixels: which digit an image shows follows from how the set is made, and is believed only where all labels agree with it.
+Nothing is guessed from pixels: which digit an image shows follows from how the set is made, and is believed only where
+all labels agree with it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _MADE = re.compile(r"'cim-plugin data demo --seed (\d+)'")
 
 
 def release_figures(data, part, transform) -> Callable[[list[int]], Tensor] | None:
-    """For a release of ``cim-plugin data demo``: rows of a split -> how much of a pixel is the digit, (n, 1, H, W) in [0, 1], else None.
+    """For a release of ``cim-plugin data demo``: rows of a split -> how much of a pixel is the digit, (n, 1, H, W) in
+    [0, 1], else None.
 
     Args:
         data: the opened :class:`~..wilds_runner.datasets.Dataset`.
@@ -49,14 +51,17 @@ def release_figures(data, part, transform) -> Callable[[list[int]], Tensor] | No
 
 
 def environment_digits(seed: int, labels: list[Tensor]) -> list[Tensor] | None:
-    """For DebugDigitsOnPhotos: how much of a pixel is the digit, (N, 1, 28, 28) in [0, 1] per environment; None unless all labels agree.
+    """For DebugDigitsOnPhotos: how much of a pixel is the digit, (N, 1, 28, 28) in [0, 1] per environment; None unless
+    all labels agree.
 
     Args:
         seed: what the set was made with.
         labels: per environment, (N,) int64.
     """
     digits, classes = load_digits()
-    shares = np.array_split(np.random.default_rng(seed).permutation(len(digits)), len(labels))  # the first draw of digits_on_photos
+    shares = np.array_split(
+        np.random.default_rng(seed).permutation(len(digits)), len(labels)
+    )  # the first draw of digits_on_photos
     if any(not torch.equal((classes[rows] < 5).long(), of_environment) for rows, of_environment in zip(shares, labels)):
         return None
     return [_ink(digits[rows], (SIDE, SIDE)) for rows in shares]

@@ -1,4 +1,6 @@
-"""The grid of a run's images as one self-contained HTML page: no script, nothing from elsewhere, dark and light, for a phone and a screen."""
+"""The grid of a run's images as one self-contained HTML page: no script, nothing from elsewhere, dark and light, for a
+phone and a screen.
+"""
 
 from __future__ import annotations
 
@@ -45,25 +47,43 @@ def page(learnt: Learnt, shown: list[Example], summary: dict[str, Any], kind: st
     scale = scale_of(shown)
     height, width = shown[0].x.shape[1:]
     heading, named = escape(title(learnt)), groupby(shown, key=lambda example: learnt.group_names[example.group])
-    body = [f"<h1>{heading}</h1>", *(f"<p>{escape(line)}</p>" for line in lines(summary, learnt.unit, shown)), _table(table(summary, learnt.unit)), _bar(scale)]
+    body = [
+        f"<h1>{heading}</h1>",
+        *(f"<p>{escape(line)}</p>" for line in lines(summary, learnt.unit, shown)),
+        _table(table(summary, learnt.unit)),
+        _bar(scale),
+    ]
     for name, of_group in named:
         body.append(f"<h2>{escape(name)}</h2>")
-        body += [f'<div class="example">{"".join(_figure(cell) for cell in cells(learnt, example, scale))}</div>' for example in of_group]
-    body.append('<div class="notes soft">' + "".join(f"<p>{escape(note)}</p>" for note in notes(learnt, shown)) + "</div>")
+        body += [
+            f'<div class="example">{"".join(_figure(cell) for cell in cells(learnt, example, scale))}</div>'
+            for example in of_group
+        ]
+    body.append(
+        '<div class="notes soft">' + "".join(f"<p>{escape(note)}</p>" for note in notes(learnt, shown)) + "</div>"
+    )
     head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta '
+        f'http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{heading}</title><style>{STYLE}:root {{ --shape: {width} / {height} }}</style>"
     )
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{chr(10).join(body)}\n</body></html>\n'.encode()
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{chr(10).join(body)}\n</body></html>\n'.encode()
+    )
 
 
 def _figure(cell: Cell) -> str:
     words = f"{cell.title}, {cell.first}, {cell.second}"
-    image = '<div class="none"></div>' if cell.pixels is None else f'<img alt="{escape(words)}" src="{_source(cell.pixels)}">'
+    image = (
+        '<div class="none"></div>'
+        if cell.pixels is None
+        else f'<img alt="{escape(words)}" src="{_source(cell.pixels)}">'
+    )
     wrong = ' class="wrong"' if cell.wrong else ""
     return (
         f"<figure><b>{escape(cell.title)}</b>{image}"
-        f'<figcaption><span class="first">{escape(cell.first)}</span><span{wrong}>{escape(cell.second)}</span></figcaption></figure>'
+        f"<figcaption><span "
+        f'class="first">{escape(cell.first)}</span><span{wrong}>{escape(cell.second)}</span></figcaption></figure>'
     )
 
 
@@ -77,7 +97,10 @@ def _table(rows: list[list[str]]) -> str:
 def _bar(scale: Scale) -> str:
     source = _source(colours(np.linspace(scale.low, scale.high, 256)[None], scale))
     low, high = scale.words(scale.low), scale.words(scale.high)
-    return f'<div class="bar"><img alt="colours of m from {low} to {high}" src="{source}"><div><span>{low}</span><span>m, one scale for all images</span><span>{high}</span></div></div>'
+    return (
+        f'<div class="bar"><img alt="colours of m from {low} to {high}" src="{source}"><div><span>{low}</span><span>m, '
+        f"one scale for all images</span><span>{high}</span></div></div>"
+    )
 
 
 def _source(pixels: np.ndarray) -> str:

@@ -39,7 +39,10 @@ def picture(learnt: Learnt, shown: list[Example], summary: dict[str, Any], kind:
     tall = CELL * height / width
     head = [wrapped for line in lines(summary, learnt.unit, shown) for wrapped in textwrap.wrap(line, CHARACTERS)]
     foot = [wrapped for line in notes(learnt, shown) for wrapped in textwrap.wrap(line, CHARACTERS)]
-    groups = [(name, list(of_group)) for name, of_group in groupby(shown, key=lambda example: learnt.group_names[example.group])]
+    groups = [
+        (name, list(of_group))
+        for name, of_group in groupby(shown, key=lambda example: learnt.group_names[example.group])
+    ]
     top = MARGIN + 0.3 + LINE * len(head) + 0.2 + BAR + 0.55
     total = top + len(groups) * HEADING + len(shown) * (tall + 2 * LINE + GAP) + 0.15 + LINE * len(foot) + MARGIN
     page = _Page(kind, total)
@@ -87,7 +90,9 @@ class _Page:
         self.canvas = CANVASES[kind](self.figure)
 
     def text(self, x: float, y: float, words: str, size: float, color: str = INK, **more: Any) -> None:
-        self.figure.text(x / WIDTH, 1 - y / self.height, words, fontsize=size, color=color, va="top", parse_math=False, **more)
+        self.figure.text(
+            x / WIDTH, 1 - y / self.height, words, fontsize=size, color=color, va="top", parse_math=False, **more
+        )
 
     def rule(self, y: float) -> None:
         at = 1 - y / self.height
@@ -110,7 +115,9 @@ class _Page:
     def bytes(self) -> bytes:
         content = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": "m", "svg.fonttype": "path"}):
-            self.canvas.print_figure(content, format=self.kind, metadata={"Date": None} if self.kind == "svg" else {"Software": None})
+            self.canvas.print_figure(
+                content, format=self.kind, metadata={"Date": None} if self.kind == "svg" else {"Software": None}
+            )
         return content.getvalue()
 
 

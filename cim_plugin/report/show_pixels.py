@@ -47,7 +47,9 @@ def scale_of(shown: list[Example]) -> Scale:
 def colours(values: np.ndarray, scale: Scale) -> np.ndarray:
     """Values of m -> (..., 3) uint8."""
     width = scale.high - scale.low
-    return matplotlib.colormaps[COLOURS]((values - scale.low) / width if width > 0 else np.full(values.shape, 0.5), bytes=True)[..., :3]
+    return matplotlib.colormaps[COLOURS](
+        (values - scale.low) / width if width > 0 else np.full(values.shape, 0.5), bytes=True
+    )[..., :3]
 
 
 def image_pixels(image: Tensor) -> np.ndarray:
@@ -69,19 +71,42 @@ def cells(learnt: Learnt, example: Example, scale: Scale) -> list[Cell]:
     names = titles(learnt)
     sides = [_side(learnt, name, side) for name, side in zip(names[3:], (example.positive, example.negative))]
     return [
-        Cell(names[0], image_pixels(example.x), f"image {example.row}: {learnt.class_names[example.label]}", *_said(learnt, "before", example.before, example)),
-        Cell(names[1], colours(plane.numpy(), scale), f"{scale.words(float(plane.min()))} to {scale.words(float(plane.max()))}", f"mean {scale.words(float(plane.mean()))}"),
-        Cell(names[2], image_pixels(example.psi), f"of image {example.row}", *_said(learnt, "after", example.after, example)),
+        Cell(
+            names[0],
+            image_pixels(example.x),
+            f"image {example.row}: {learnt.class_names[example.label]}",
+            *_said(learnt, "before", example.before, example),
+        ),
+        Cell(
+            names[1],
+            colours(plane.numpy(), scale),
+            f"{scale.words(float(plane.min()))} to {scale.words(float(plane.max()))}",
+            f"mean {scale.words(float(plane.mean()))}",
+        ),
+        Cell(
+            names[2],
+            image_pixels(example.psi),
+            f"of image {example.row}",
+            *_said(learnt, "after", example.after, example),
+        ),
         *sides,
     ]
 
 
 def _said(learnt: Learnt, when: str, prediction: Prediction, example: Example) -> tuple[str, bool]:
     right = prediction.label == example.label
-    return f"{when}: {learnt.class_names[prediction.label]} {prediction.probability:.2f} {RIGHT if right else WRONG}", not right
+    return (
+        f"{when}: {learnt.class_names[prediction.label]} {prediction.probability:.2f} {RIGHT if right else WRONG}",
+        not right,
+    )
 
 
 def _side(learnt: Learnt, title: str, side: Comparison | None) -> Cell:
     if side is None:
         return Cell(title, None, "none among the images", "drawn from")
-    return Cell(title, image_pixels(side.image), f"image {side.row}: {learnt.class_names[int(learnt.labels[side.row])]}", f"{learnt.model.contrast.measure} {side.similarity:.3f}")
+    return Cell(
+        title,
+        image_pixels(side.image),
+        f"image {side.row}: {learnt.class_names[int(learnt.labels[side.row])]}",
+        f"{learnt.model.contrast.measure} {side.similarity:.3f}",
+    )

@@ -20,7 +20,8 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Lea
     """The model of a selection rule and the images of a split.
 
     Raises:
-        InputError: results.json or the model's file is damaged or of another configuration, or the data are not to be had.
+        InputError: results.json or the model's file is damaged or of another configuration, or the data are not to be
+            had.
     """
     results = _read_results(path)
     check_algorithm(results["algorithm"], path)
@@ -32,7 +33,10 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Lea
         config["hyperparameters"] = catalog.complete(config["algorithm"], config["hyperparameters"])
         data, transform, model = _build(config)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"the configuration in {os.path.join(path, RESULTS)} is not one of this version ({type(error).__name__}: {error})") from error
+        raise InputError(
+            f"the configuration in {os.path.join(path, RESULTS)} is not one of this version ({type(error).__name__}: "
+            f"{error})"
+        ) from error
     _load(model, file, config)
     if split not in data.splits or not len(data.splits[split].labels):
         filled = [key for key, of_key in data.splits.items() if len(of_key.labels)]
@@ -43,7 +47,8 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Lea
         algorithm=config["algorithm"],
         dataset=config["dataset"],
         split=split,
-        chosen=f"rule {rule}, epoch {choice['epoch']}" + ("" if results.get("status") == "finished" else ", run not finished"),
+        chosen=f"rule {rule}, epoch {choice['epoch']}"
+        + ("" if results.get("status") == "finished" else ", run not finished"),
         synthetic=data.synthetic,
         model=model.eval(),
         labels=part.labels,
@@ -75,14 +80,22 @@ def _model_file(path: str, results: dict[str, Any], config: dict[str, Any], rule
 
     chosen = results["selection"]
     if not isinstance(chosen.get(rule), dict) or "epoch" not in chosen[rule]:
-        raise InputError(f"--rule {rule!r} has chosen no epoch in {path}; " + (f"it has {', '.join(chosen)}" if chosen else "no epoch has ended yet"))
+        raise InputError(
+            f"--rule {rule!r} has chosen no epoch in {path}; "
+            + (f"it has {', '.join(chosen)}" if chosen else "no epoch has ended yet")
+        )
     try:
         folder, word = place(SimpleNamespace(config=config), rule)
         file = os.path.join(folder, model_file(config, word))
     except KeyError as error:
-        raise InputError(f"{os.path.join(path, RESULTS)} is not a file of 'cim-plugin train': its configuration has no {error}") from error
+        raise InputError(
+            f"{os.path.join(path, RESULTS)} is not a file of 'cim-plugin train': its configuration has no {error}"
+        ) from error
     if not os.path.isfile(file):
-        raise InputError(f"{file} is missing: it was removed, or the run had --save_best false; choose another --rule of {', '.join(chosen)}")
+        raise InputError(
+            f"{file} is missing: it was removed, or the run had --save_best false; choose another --rule of "
+            f"{', '.join(chosen)}"
+        )
     return file, chosen[rule]
 
 
@@ -108,22 +121,35 @@ def _load(model: torch.nn.Module, file: str, config: dict[str, Any]) -> None:
     try:
         model.load_state_dict(saved["algorithm"])
     except (KeyError, RuntimeError, TypeError) as error:
-        raise InputError(f"{file} is not a model of {config['algorithm']} with --model {config['model']}, as {RESULTS} beside it says") from error
+        raise InputError(
+            f"{file} is not a model of {config['algorithm']} with --model {config['model']}, as {RESULTS} beside it "
+            f"says"
+        ) from error
 
 
 def _environments(config: dict[str, Any], data, split: str) -> Tensor:
-    """(N,) int64, as the trainer has them for the training split: pseudo-environments, or the combination of the group fields other than the label."""
+    """(N,) int64, as the trainer has them for the training split: pseudo-environments, or the combination of the group
+    fields other than the label.
+    """
     from ..wilds_runner import cross_fit
     from ..wilds_runner.model import group_environments
 
-    if config.get("cross_fit") and split in cross_fit.SPLITS and config["hyperparameters"].get("cim_pairs") == "cross_environment":
+    if (
+        config.get("cross_fit")
+        and split in cross_fit.SPLITS
+        and config["hyperparameters"].get("cim_pairs") == "cross_environment"
+    ):
         return cross_fit.read(config["log_dir"], data)[split]
     return group_environments(config, data, split)
 
 
 def _class_names(data) -> list[str]:
     names = (getattr(data.wilds, "metadata_map", None) or {}).get("y")
-    return [str(name).strip() for name in names] if names is not None and len(names) == data.n_classes else [f"class {number}" for number in range(data.n_classes)]
+    return (
+        [str(name).strip() for name in names]
+        if names is not None and len(names) == data.n_classes
+        else [f"class {number}" for number in range(data.n_classes)]
+    )
 
 
 def _read(data, part, transform, rows: list[int]) -> Tensor:

@@ -16,12 +16,17 @@ BASELINE = "ERM"
 ORDER = (*catalog.BASELINES, "GroupDRO", *catalog.ALGORITHMS)  #: of algorithms in tables; others come last
 
 SYNTHETIC = "SYNTHETIC data, made for trying things out: these numbers say nothing about a real data set."
-ADJUSTED = "The adjusted average is weighted by the groups' shares of the training split (adj_acc_avg of the wilds package); Waterbirds is usually published by it."
+ADJUSTED = (
+    "The adjusted average is weighted by the groups' shares of the training split (adj_acc_avg of the wilds package); "
+    "Waterbirds is usually published by it."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """Runs that make up a row: they differ in nothing but the seed, or are pooled as the host's own tables pool them."""
+    """Runs that make up a row: they differ in nothing but the seed, or are pooled as the host's own tables pool
+    them.
+    """
 
     algorithm: str
     settings: dict[str, Any]  #: what sets it apart from other rows of the algorithm
@@ -117,7 +122,8 @@ HOSTS = {
         over_trials,
         False,
         (
-            "Accuracies in % on each held-out environment: mean ± standard error over trials, as collect_results prints them.",
+            "Accuracies in % on each held-out environment: mean ± standard error over trials, as collect_results "
+            "prints them.",
             "The average is that of the environments' means; its error is that over trials.",
         ),
     ),
@@ -154,7 +160,9 @@ def build(runs: list[Run], rules: Sequence[str] | None = None, gains: tuple[str,
     return [_table(*key, groups[key], rules, gains) for key in sorted(groups)]
 
 
-def _table(dataset: str, synthetic: bool, host_name: str, runs: list[Run], rules: Sequence[str] | None, gains: tuple[str, ...]) -> Table:
+def _table(
+    dataset: str, synthetic: bool, host_name: str, runs: list[Run], rules: Sequence[str] | None, gains: tuple[str, ...]
+) -> Table:
     host = HOSTS[host_name]._replace(gains=gains) if gains else HOSTS[host_name]
     asked = [rule for rule in rules or () if rule in host.module.RULES]
     shown = asked or list(host.module.DEFAULT_RULES)
@@ -172,7 +180,10 @@ def _table(dataset: str, synthetic: bool, host_name: str, runs: list[Run], rules
             continue
         _compare(of_rule, host)
         rows += of_rule
-    notes += [_about_gains(rows, host), "ms/step, GiB: mean over runs of the time of a training step and of the peak memory."]
+    notes += [
+        _about_gains(rows, host),
+        "ms/step, GiB: mean over runs of the time of a training step and of the peak memory.",
+    ]
     if host.splits_by_flags and (differing := _differing(run.flags for run in runs)):
         notes.append(f"Mixed configurations are kept apart, in a row each: the runs differ in {', '.join(differing)}.")
     notes += [] if host.splits_by_flags else _uneven_draws(families)
@@ -183,17 +194,33 @@ def _table(dataset: str, synthetic: bool, host_name: str, runs: list[Run], rules
 
 
 #: rules that need a sweep
-_WHY_NOTHING = {"leave_one_out": "beside runs with one held-out environment it needs those with two, of the same hyperparameter draws"}
+_WHY_NOTHING = {
+    "leave_one_out": "beside runs with one held-out environment it needs those with two, of the same hyperparameter "
+    "draws"
+}
 
 
 def _about_gains(rows: list[Row], host: Host) -> str:
     if any(row.gains for row in rows):
-        where = " at the same flags; a row that differs from its ERM in device or versions" if host.splits_by_flags else "; a row that differs from its ERM in configuration"
-        return f"Δ{BASELINE}: mean difference to {BASELINE} in points, ± its standard error, paired by {host.seeds_are}{where} says so."
+        where = (
+            " at the same flags; a row that differs from its ERM in device or versions"
+            if host.splits_by_flags
+            else "; a row that differs from its ERM in configuration"
+        )
+        return (
+            f"Δ{BASELINE}: mean difference to {BASELINE} in points, ± its standard error, paired by "
+            f"{host.seeds_are}{where} says so."
+        )
     if not host.splits_by_flags and any(row.selected and row.family.algorithm == BASELINE for row in rows):
-        return f"No difference to {BASELINE} is shown: it is that of the average, which takes a finished run of both for every environment that can be held out."
+        return (
+            f"No difference to {BASELINE} is shown: it is that of the average, which takes a finished run of both for "
+            f"every environment that can be held out."
+        )
     also = " and configuration" if host.splits_by_flags else ""
-    return f"No difference to {BASELINE} is shown: there is no finished run of it beside another algorithm's of the same {host.seeds_are}{also}."
+    return (
+        f"No difference to {BASELINE} is shown: there is no finished run of it beside another algorithm's of the same "
+        f"{host.seeds_are}{also}."
+    )
 
 
 def _families(runs: list[Run], splits_by_flags: bool) -> list[Family]:
@@ -218,7 +245,10 @@ def _key(values: dict[str, Any]) -> str:
 def _differing(records: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
     """Names whose values are not the same in all records, with the values."""
     records = list(records)
-    values = {name: list(dict.fromkeys(show(record.get(name)) for record in records)) for name in sorted({name for record in records for name in record})}
+    values = {
+        name: list(dict.fromkeys(show(record.get(name)) for record in records))
+        for name in sorted({name for record in records for name in record})
+    }
     return {name: found for name, found in values.items() if len(found) > 1}
 
 
@@ -232,7 +262,11 @@ def _is_control(run: Run) -> bool:
     Not so with λ = 0 where the mask is trained all the same, by composites or the sparsity of m.
     """
     owner = catalog.owner(run.algorithm)
-    off = [part for part in (catalog.TRAINABLE[owner][0] if owner else ()) if run.settings.get(next(iter(catalog.PARTS[part]))) == 0]
+    off = [
+        part
+        for part in (catalog.TRAINABLE[owner][0] if owner else ())
+        if run.settings.get(next(iter(catalog.PARTS[part]))) == 0
+    ]
     if run.settings.get("cim_composites") or run.settings.get("cim_sparsity"):
         off = [part for part in off if part != "morphing"]
     return bool(off)
@@ -286,33 +320,48 @@ def _compare(rows: list[Row], host: Host) -> None:
             row.marks.append(f"no result of {host.seeds_are} {_some([str(seed) for seed in sorted(absent)])}")
         pairs = {cell.n for cell in row.gains.values()}
         if pairs and max(pairs) < len(row.selected):
-            row.marks.append(f"its difference to {BASELINE} is over {max(pairs)} of {len(row.selected)} {host.seeds_are}s")
+            row.marks.append(
+                f"its difference to {BASELINE} is over {max(pairs)} of {len(row.selected)} {host.seeds_are}s"
+            )
         if len(row.selected) == 1 and not host.splits_by_flags:
             row.marks.append("one trial: its error of 0.0 means nothing")
 
 
 def baselines(rows: list[Row]) -> dict[str, Row]:
     """Flags of a family -> the row that rows of these flags are compared with."""
-    return {row.family.flags: row for row in rows if row.family.algorithm == BASELINE and not (row.family.settings.keys() & catalog.all_hyperparameters())}
+    return {
+        row.family.flags: row
+        for row in rows
+        if row.family.algorithm == BASELINE and not (row.family.settings.keys() & catalog.all_hyperparameters())
+    }
 
 
 def _across(row: Row, baseline: Row, host: Host) -> dict[str, list[str]]:
-    """In what a row and its baseline are not alike, but for what the row says of its own runs and for hyperparameters of this plugin."""
+    """In what a row and its baseline are not alike, but for what the row says of its own runs and for hyperparameters
+    of this plugin.
+    """
     within = _mixed(row.finished, host)
     both = _mixed([*row.finished, *baseline.finished], host)
     return {
         name: values
         for name, values in both.items()
-        if not set(values) <= set(within.get(name, ())) and name.removeprefix("hparams.") not in catalog.all_hyperparameters()
+        if not set(values) <= set(within.get(name, ()))
+        and name.removeprefix("hparams.") not in catalog.all_hyperparameters()
     }
 
 
 def _uneven_draws(families: list[Family]) -> list[str]:
     """Fewer draws of hyperparameters are a handicap."""
-    counts = {family.label: len({run.measured.draw for run in family.runs if run.unfinished is None}) for family in families}
+    counts = {
+        family.label: len({run.measured.draw for run in family.runs if run.unfinished is None}) for family in families
+    }
     if len(set(counts.values())) < 2:
         return []
-    return ["Uneven search: hyperparameter draws per algorithm are " + ", ".join(f"{label} {count}" for label, count in counts.items()) + "."]
+    return [
+        "Uneven search: hyperparameter draws per algorithm are "
+        + ", ".join(f"{label} {count}" for label, count in counts.items())
+        + "."
+    ]
 
 
 def _common_marks(rows: list[Row]) -> list[str]:

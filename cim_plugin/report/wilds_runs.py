@@ -18,7 +18,8 @@ RULES = {
     "worst_group": "worst-group accuracy on validation data (needs group labels of validation data)",
     "average": "average accuracy on validation data (needs no group labels)",
     "worst_class": "worst-class accuracy on validation data (needs no group labels)",
-    "worst_pseudo_group": "worst accuracy over the pseudo-groups of --cross_fit on validation data (needs no group labels)",
+    "worst_pseudo_group": "worst accuracy over the pseudo-groups of --cross_fit on validation data (needs no group "
+    "labels)",
     "last": "the last epoch",
     "best": "--val_metric on validation data",
     "oracle": "TEST data: not a selection that may be reported",
@@ -77,7 +78,11 @@ def read(folder: str) -> list[Run]:
         flags=_flags(algorithm, config),
         circumstances=_circumstances(record, path),
         synthetic=get(record, "synthetic", bool, path),
-        measured={rule: _chosen(get(chosen, rule, dict, path), f"{path}: selection.{rule}", config) for rule in chosen if rule in RULES},
+        measured={
+            rule: _chosen(get(chosen, rule, dict, path), f"{path}: selection.{rule}", config)
+            for rule in chosen
+            if rule in RULES
+        },
         unfinished=None if status == "finished" else f"epoch {epochs} of {wanted}",
         remarks=(f"--frac {config['frac']}: a part of every split only",) if config.get("frac", 1) != 1 else (),
         step_seconds=get(record, "seconds.train", float, path) / steps if steps and "train" in seconds else None,
@@ -87,24 +92,39 @@ def read(folder: str) -> list[Run]:
 
 
 def _flags(algorithm: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Without what follows from the algorithm: group DRO samples its groups equally often, and is still compared with ERM."""
+    """Without what follows from the algorithm: group DRO samples its groups equally often, and is still compared with
+    ERM.
+    """
     implied = {"distinct_groups": None, **defaults.ALGORITHMS.get(algorithm, defaults.ALGORITHMS[None])}
-    return {name: value for name, value in completed(config).items() if name not in BOOKKEEPING and not (name in implied and value == implied[name])}
+    return {
+        name: value
+        for name, value in completed(config).items()
+        if name not in BOOKKEEPING and not (name in implied and value == implied[name])
+    }
 
 
 def _circumstances(record: dict[str, Any], path: str) -> dict[str, str]:
     versions = get(record, "versions", dict, path)
-    return {"device": str(record.get("device")), **{f"version of {name}": str(version) for name, version in versions.items()}}
+    return {
+        "device": str(record.get("device")),
+        **{f"version of {name}": str(version) for name, version in versions.items()},
+    }
 
 
 def _memory(record: dict[str, Any], path: str) -> dict[str, float]:
     names = {"gpu": "GPU", "resident": "host"}
-    found = {names[key]: check(value, float, f"{path}: field 'peak_memory_bytes.{key}'") for key, value in record.items() if key in names}
+    found = {
+        names[key]: check(value, float, f"{path}: field 'peak_memory_bytes.{key}'")
+        for key, value in record.items()
+        if key in names
+    }
     return dict([next(iter(sorted(found.items())))]) if found else {}  # the GPU's where there is one
 
 
 def _chosen(record: dict[str, Any], where: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The epoch, and of the test split the columns' values and the groups' accuracies; empty where the split was not evaluated."""
+    """The epoch, and of the test split the columns' values and the groups' accuracies; empty where the split was not
+    evaluated.
+    """
     epoch, splits = get(record, "epoch", int, where), get(record, "splits", dict, where)
     if SPLIT not in splits:
         return {"epoch": epoch, "values": {}, "parts": {}}
@@ -119,12 +139,16 @@ def _chosen(record: dict[str, Any], where: str, config: dict[str, Any]) -> dict[
     special = config.get("val_metric")
     if isinstance(special, str) and special in metrics and special not in (*WORST_GROUP, *AVERAGES):
         values[special] = check(metrics[special], float, f"{where}: metric {special!r}")
-    parts = {name: fraction(get(groups, name, dict, where).get("accuracy"), f"{where}: group {name!r}") for name in groups}
+    parts = {
+        name: fraction(get(groups, name, dict, where).get("accuracy"), f"{where}: group {name!r}") for name in groups
+    }
     return {"epoch": epoch, "values": values, "parts": parts}
 
 
 def select(runs: list[Run], rule: str) -> tuple[list[Selected], list[str]]:
-    """What a rule makes of the runs of one row, by seed, and what is to be said of it. Of runs with one seed the first counts."""
+    """What a rule makes of the runs of one row, by seed, and what is to be said of it. Of runs with one seed the first
+    counts.
+    """
     found: dict[int, Selected] = {}
     used: dict[int, Run] = {}
     marks = []
@@ -132,13 +156,18 @@ def select(runs: list[Run], rule: str) -> tuple[list[Selected], list[str]]:
         chosen = run.measured.get(rule)
         if run.seed in used:
             same = "the same" if chosen == used[run.seed].measured.get(rule) else "other"
-            marks.append(f"seed {run.seed} is there twice: {used[run.seed].folder} counts, {run.folder} does not ({same} numbers)")
+            marks.append(
+                f"seed {run.seed} is there twice: {used[run.seed].folder} counts, {run.folder} does not ({same} "
+                f"numbers)"
+            )
             continue
         used[run.seed] = run
         if chosen is None and rule == "worst_pseudo_group" and not run.flags.get("cross_fit"):
             marks.append(f"seed {run.seed} has no pseudo-groups, it was trained without --cross_fit: {run.folder}")
         elif chosen is None:
-            marks.append(f"seed {run.seed} failed: {rule} chose no epoch (its score was never a number) in {run.folder}")
+            marks.append(
+                f"seed {run.seed} failed: {rule} chose no epoch (its score was never a number) in {run.folder}"
+            )
         elif not chosen["values"]:
             marks.append(f"seed {run.seed} has no evaluation of the {SPLIT} split in {run.folder}")
         else:

@@ -12,11 +12,17 @@ from torch import nn
 from ..errors import InputError
 
 ALIASES = {"wideresnet50": "wide_resnet50_2"}  #: WILDS' name -> torchvision's
-TRANSFORM_INPUT = ("googlenet", "inception_v3")  #: which torchvision lets do so with its weights only; a resumed run is built without them, and is to be the same network
+TRANSFORM_INPUT = (
+    "googlenet",
+    "inception_v3",
+    #: which torchvision lets do so with its weights only; a resumed run is built without them, and is to be the same
+    #: network
+)
 
 
 class SmallCNN(nn.Sequential):
-    """Four convolutions with group normalisation for images of 28 to 64 pixels, 80,000 parameters. Uses no batch statistics.
+    """Four convolutions with group normalisation for images of 28 to 64 pixels, 80,000 parameters. Uses no batch
+    statistics.
 
     Args:
         channels: of the images.
@@ -26,9 +32,20 @@ class SmallCNN(nn.Sequential):
 
     def __init__(self, channels: int = 3):
         def block(n_inputs: int, n_outputs: int, stride: int) -> list[nn.Module]:
-            return [nn.Conv2d(n_inputs, n_outputs, 3, stride, padding=1, bias=False), nn.GroupNorm(8, n_outputs), nn.ReLU(inplace=True)]
+            return [
+                nn.Conv2d(n_inputs, n_outputs, 3, stride, padding=1, bias=False),
+                nn.GroupNorm(8, n_outputs),
+                nn.ReLU(inplace=True),
+            ]
 
-        super().__init__(*block(channels, 32, 2), *block(32, 48, 1), *block(48, 64, 2), *block(64, 64, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        super().__init__(
+            *block(channels, 32, 2),
+            *block(32, 48, 1),
+            *block(48, 64, 2),
+            *block(64, 64, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
 
 
 def make_encoder(name: str, model_kwargs: dict[str, Any], pretrained_model_path: str | None) -> tuple[nn.Module, int]:
@@ -54,8 +71,10 @@ def make_encoder(name: str, model_kwargs: dict[str, Any], pretrained_model_path:
         if not pretrained:
             raise
         raise InputError(
-            f"the pretrained weights of {name} cannot be had ({_first_line(error)}); without network put the file into {torch.hub.get_dir()}/checkpoints "
-            "(timm: the Hugging Face cache), name one by --pretrained_model_path, or train from scratch with --model_kwargs pretrained=false"
+            f"the pretrained weights of {name} cannot be had ({_first_line(error)}); without network put the file into "
+            f"{torch.hub.get_dir()}/checkpoints "
+            "(timm: the Hugging Face cache), name one by --pretrained_model_path, or train from scratch with "
+            "--model_kwargs pretrained=false"
         ) from error
     if pretrained_model_path is not None:
         load_weights(encoder, pretrained_model_path)
@@ -77,14 +96,23 @@ def _make(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[nn.Modu
     try:
         import timm
     except ImportError as error:
-        raise InputError(f"--model {name!r} is not a model of torchvision, and timm is not installed; 'pip install timm'") from error
+        raise InputError(
+            f"--model {name!r} is not a model of torchvision, and timm is not installed; 'pip install timm'"
+        ) from error
     bare = name.removeprefix("timm/")
     architecture, dot, _ = bare.partition(".")
     if not timm.is_model(architecture) or (dot and bare not in timm.list_models(f"{architecture}.*", pretrained=True)):
-        near = difflib.get_close_matches(bare, {*torchvision_models, *timm.list_models(), *timm.list_models(f"{architecture}.*", pretrained=True)})
-        raise InputError(f"--model {name!r} is neither small_cnn nor a model of torchvision or timm" + (f"; near: {', '.join(near)}" if near else ""))
+        near = difflib.get_close_matches(
+            bare, {*torchvision_models, *timm.list_models(), *timm.list_models(f"{architecture}.*", pretrained=True)}
+        )
+        raise InputError(
+            f"--model {name!r} is neither small_cnn nor a model of torchvision or timm"
+            + (f"; near: {', '.join(near)}" if near else "")
+        )
     model = timm.create_model(bare, pretrained=pretrained, num_classes=0, **options)
-    return model, getattr(model, "head_hidden_size", model.num_features)  # timm's num_features are those before the last hidden layer
+    return model, getattr(
+        model, "head_hidden_size", model.num_features
+    )  # timm's num_features are those before the last hidden layer
 
 
 def _cut_last_layer(name: str, model: nn.Module) -> int:
@@ -96,7 +124,9 @@ def _cut_last_layer(name: str, model: nn.Module) -> int:
                 setattr(model, head, None)
     linear = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise InputError(f"--model {name} has no last linear layer to leave out; choose a model that ends in one, e.g. resnet18")
+        raise InputError(
+            f"--model {name} has no last linear layer to leave out; choose a model that ends in one, e.g. resnet18"
+        )
     path, layer = linear[-1]
     parent, _, child = path.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
@@ -116,7 +146,9 @@ def load_weights(encoder: nn.Module, path: str) -> None:
     own = encoder.state_dict()
     for prefix in ("", "encoder.1.", "encoder.", "featurizer.", "model.module.", "model.", "module."):
         named = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        if set(own) <= set(named) and all(getattr(named[name], "shape", None) == value.shape for name, value in own.items()):
+        if set(own) <= set(named) and all(
+            getattr(named[name], "shape", None) == value.shape for name, value in own.items()
+        ):
             encoder.load_state_dict({name: named[name] for name in own})
             return
     missing = next((name for name in own if name not in state), None)
@@ -135,7 +167,10 @@ def read_checkpoint(path: str, flag: str) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{flag}: {path} is not a checkpoint of tensors and plain values, and nothing else is loaded ({_first_line(error)})") from error
+        raise InputError(
+            f"{flag}: {path} is not a checkpoint of tensors and plain values, and nothing else is loaded "
+            f"({_first_line(error)})"
+        ) from error
     if not isinstance(state, dict):
         raise InputError(f"{flag}: {path} holds a {type(state).__name__}, not a state dict")
     return state

@@ -35,7 +35,10 @@ def write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
         with contextlib.suppress(OSError):
             os.remove(part)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"cannot write {path} ({reason}); what was saved before is whole. Make room or choose another --log_dir, and --resume") from error
+        raise InputError(
+            f"cannot write {path} ({reason}); what was saved before is whole. Make room or choose another --log_dir, "
+            f"and --resume"
+        ) from error
 
 
 def save(path: str, state: dict[str, Any]) -> None:
@@ -89,9 +92,16 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
 
 
 def difference(before: dict[str, Any], config: dict[str, Any], names: Sequence[str]) -> str | None:
-    """The first of these values that a run had otherwise, in words; compared as JSON keeps them. What is younger than the run had its default."""
+    """The first of these values that a run had otherwise, in words; compared as JSON keeps them. What is younger than
+    the run had its default.
+    """
     before, now = json.loads(json.dumps(completed(before))), json.loads(json.dumps(config))
-    if "hyperparameters" in names and isinstance(before.get("hyperparameters"), dict):  # one by one, of which a reader sees what differs
+    if "hyperparameters" in names and isinstance(
+        before.get("hyperparameters"), dict
+    ):  # one by one, of which a reader sees what differs
         names = [*(name for name in names if name != "hyperparameters"), *now["hyperparameters"]]
         before, now = {**before, **before["hyperparameters"]}, {**now, **now["hyperparameters"]}
-    return next((f"{name} {before.get(name)!r}, now it is {now[name]!r}" for name in names if before.get(name) != now[name]), None)
+    return next(
+        (f"{name} {before.get(name)!r}, now it is {now[name]!r}" for name in names if before.get(name) != now[name]),
+        None,
+    )

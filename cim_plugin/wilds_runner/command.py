@@ -16,12 +16,15 @@ from .config import MAY_DIFFER, add_arguments, make_config
 
 __all__ = ["add_arguments", "run"]
 
-#: for each other; the first process may decode a whole dataset or train reference models before the others have anything to do
+#: for each other; the first process may decode a whole dataset or train reference models before the others have
+#: anything to do
 WAIT = datetime.timedelta(days=1)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, resume or evaluate. Exit status 0, 1 where the loss is not finite, 128 + the signal's number where stopped."""
+    """Train, resume or evaluate. Exit status 0, 1 where the loss is not finite, 128 + the signal's number where
+    stopped.
+    """
     _check_installed()
     config = make_config(args)
     fabric = make_fabric(config)
@@ -38,7 +41,9 @@ def _check_installed() -> None:
         import lightning_fabric  # noqa: F401
         import wilds  # noqa: F401
     except ImportError as error:
-        raise InputError(f"training needs the package {error.name!r}; 'pip install \"cim_plugin[wilds]\"' brings what is missing") from error
+        raise InputError(
+            f"training needs the package {error.name!r}; 'pip install \"cim_plugin[wilds]\"' brings what is missing"
+        ) from error
 
 
 def make_fabric(config: dict[str, Any]):
@@ -59,19 +64,34 @@ def make_fabric(config: dict[str, Any]):
     devices = config["devices"] if config["device"] is None else config["device"]
     if "LOCAL_WORLD_SIZE" not in os.environ:
         if config["device"] is not None and not on_gpu:
-            raise InputError(f"--device {shlex.join(map(str, config['device']))}: torch sees no GPU here; leave it out, or install torch for CUDA")
+            raise InputError(
+                f"--device {shlex.join(map(str, config['device']))}: torch sees no GPU here; leave it out, or install "
+                f"torch for CUDA"
+            )
         if config["num_nodes"] > 1 and "SLURM_NTASKS" not in os.environ:
-            raise InputError(f"--num_nodes {config['num_nodes']} needs torchrun on each machine, which tells them of each other; start it so, or leave --num_nodes out")
+            raise InputError(
+                f"--num_nodes {config['num_nodes']} needs torchrun on each machine, which tells them of each other; "
+                f"start it so, or leave --num_nodes out"
+            )
     else:  # torchrun has started the processes
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         started = int(os.environ["WORLD_SIZE"])
         if started != devices * config["num_nodes"]:
-            raise InputError(f"--num_nodes {config['num_nodes']} does not go with torchrun's {started} processes, {devices} on this machine; give --num_nodes {started // devices}")
+            raise InputError(
+                f"--num_nodes {config['num_nodes']} does not go with torchrun's {started} processes, {devices} on this "
+                f"machine; give --num_nodes {started // devices}"
+            )
         if config["device"] is not None:
-            raise InputError(f"--device {shlex.join(map(str, config['device']))} has no effect under torchrun; say by CUDA_VISIBLE_DEVICES which GPUs it sees")
+            raise InputError(
+                f"--device {shlex.join(map(str, config['device']))} has no effect under torchrun; say by "
+                f"CUDA_VISIBLE_DEVICES which GPUs it sees"
+            )
     n_processes = (len(devices) if isinstance(devices, list) else devices) * config["num_nodes"]
     if config["batch_size"] % n_processes:
-        raise InputError(f"--batch_size {config['batch_size']} cannot be shared equally by {n_processes} processes; give a multiple of {n_processes}")
+        raise InputError(
+            f"--batch_size {config['batch_size']} cannot be shared equally by {n_processes} processes; give a multiple "
+            f"of {n_processes}"
+        )
     accelerator = "cuda" if on_gpu else "cpu"
     try:
         return Fabric(
@@ -85,7 +105,9 @@ def make_fabric(config: dict[str, Any]):
         raise InputError(f"--devices {devices} cannot be used: {error}") from error
 
 
-def prepare(config: dict[str, Any], fabric, open_data: Callable[..., Any] | None = None, cache: Callable[..., Any] | None = None):
+def prepare(
+    config: dict[str, Any], fabric, open_data: Callable[..., Any] | None = None, cache: Callable[..., Any] | None = None
+):
     """A trainer at the beginning, or where the run of ``log_dir`` stood with ``resume``.
 
     Args:
@@ -111,18 +133,31 @@ def prepare(config: dict[str, Any], fabric, open_data: Callable[..., Any] | None
     by_first_process(fabric, lambda: _check_writable(folder))
     open_data = open_data or open_dataset
     if config["download"] and fabric.world_size > 1:
-        by_first_process(fabric, lambda: bool(open_data(config)))  # wilds would write one archive from all of them at once
+        by_first_process(
+            fabric, lambda: bool(open_data(config))
+        )  # wilds would write one archive from all of them at once
     with seeded(seed_of(config["seed"], "splits")):
         data = open_data(config)
     transform = make_transform(config, data.wilds.original_resolution)
     show = config["progress_bar"] if config["progress_bar"] is not None else sys.stderr.isatty()
     fresh = state is None and not config["eval_only"]
-    trainer = Trainer(config, data, transform, fabric, (cache or open_cache)(config, data, transform, fabric, show and first), fresh)
+    trainer = Trainer(
+        config, data, transform, fabric, (cache or open_cache)(config, data, transform, fabric, show and first), fresh
+    )
     keep = state["log_sizes"] if state is not None else {}
     if config["eval_only"]:
-        keep = {name: os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder) if name.endswith((".csv", ".txt"))}
+        keep = {
+            name: os.path.getsize(os.path.join(folder, name))
+            for name in os.listdir(folder)
+            if name.endswith((".csv", ".txt"))
+        }
     echo = (lambda text: tqdm.write(text, end="")) if first and not config["eval_only"] else None
-    bar = tqdm(total=config["n_epochs"] * len(trainer.order), unit="step", disable=not (show and first) or config["eval_only"], dynamic_ncols=True)
+    bar = tqdm(
+        total=config["n_epochs"] * len(trainer.order),
+        unit="step",
+        disable=not (show and first) or config["eval_only"],
+        dynamic_ncols=True,
+    )
     trainer.start(LogFiles(folder if first else None, keep, echo, make_events(config) if first else None), bar)
     if fresh:
         describe(trainer)
@@ -143,9 +178,15 @@ def state_to_go_on_from(config: dict[str, Any]) -> dict[str, Any] | None:
     folder = config["log_dir"]
     state = checkpoint.load_state(folder, config, MAY_DIFFER) if config["resume"] else None
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    holds_run = any(name in (checkpoint.STATE, results.RESULTS) or name.endswith("_model.pth") for name in names)  # run_expt's, too
+    holds_run = any(
+        name in (checkpoint.STATE, results.RESULTS) or name.endswith("_model.pth") for name in names
+    )  # run_expt's, too
     if state is None and not config["eval_only"] and holds_run:
-        way = "without state.pth, so that nothing can go on from it; choose" if config["resume"] else "already; go on with --resume, or choose"
+        way = (
+            "without state.pth, so that nothing can go on from it; choose"
+            if config["resume"]
+            else "already; go on with --resume, or choose"
+        )
         raise InputError(f"--log_dir {folder} holds a run {way} another folder")
     return state
 
@@ -191,7 +232,9 @@ def describe(trainer) -> None:
         for group, count in enumerate(counts):
             trainer.logs.write(f"    {trainer.data.grouper.group_str(group)}: n = {count:.0f}\n")
             if count == 0 and split is trainer.data.splits["train"]:
-                trainer.logs.write("        warning: the training split has no such image; its accuracy is measured, not trained for\n")
+                trainer.logs.write(
+                    "        warning: the training split has no such image; its accuracy is measured, not trained for\n"
+                )
 
 
 def _train(trainer) -> int:
@@ -234,13 +277,21 @@ def in_words(error: Exception) -> str:
     import torch
 
     if isinstance(error, torch.cuda.OutOfMemoryError):
-        return f"the GPU's memory is full ({str(error).splitlines()[0]}); give a smaller --batch_size, with another folder"
+        return (
+            f"the GPU's memory is full ({str(error).splitlines()[0]}); give a smaller --batch_size, with another folder"
+        )
     return str(error)
 
 
 def _resume_command() -> str:
-    words = sys.argv[2:] if sys.argv[1:2] == ["train"] else sys.argv[1:]  # python -m cim_plugin.wilds_runner has no such word
-    kept = [word for before, word in zip(["", *words], words) if word != "--resume" and not (before == "--resume" and not word.startswith("-"))]
+    words = (
+        sys.argv[2:] if sys.argv[1:2] == ["train"] else sys.argv[1:]
+    )  # python -m cim_plugin.wilds_runner has no such word
+    kept = [
+        word
+        for before, word in zip(["", *words], words)
+        if word != "--resume" and not (before == "--resume" and not word.startswith("-"))
+    ]
     return shlex.join(["cim-plugin", "train", *kept, "--resume"])
 
 
@@ -253,8 +304,14 @@ def print_summary(trainer) -> None:
         for key in ("val", "test"):
             outcome = trainer.outcomes[rule].get(key)
             worst = outcome.worst_group_metric if outcome is not None else None
-            cells += [f"{100 * outcome.accuracy:.1f}" if outcome is not None else "-", f"{100 * worst:.1f}" if worst is not None else "-"]
-        print(f"{rule:{width}} {choice.epoch:5} {cells[0]:>8} {cells[1]:>9} {cells[2]:>8} {cells[3]:>10}" + ("   selected on TEST data" if rule == "oracle" else ""))
+            cells += [
+                f"{100 * outcome.accuracy:.1f}" if outcome is not None else "-",
+                f"{100 * worst:.1f}" if worst is not None else "-",
+            ]
+        print(
+            f"{rule:{width}} {choice.epoch:5} {cells[0]:>8} {cells[1]:>9} {cells[2]:>8} {cells[3]:>10}"
+            + ("   selected on TEST data" if rule == "oracle" else "")
+        )
     print(f"everything is in {trainer.config['log_dir']}")
 
 
@@ -274,7 +331,9 @@ def evaluate_only(trainer) -> None:
     try:
         trainer.classifier.load_state_dict(saved["algorithm"])
     except (KeyError, RuntimeError) as error:
-        raise InputError(f"--eval_only: {path} is not a model of {config['algorithm']} with --model {config['model']}") from error
+        raise InputError(
+            f"--eval_only: {path} is not a model of {config['algorithm']} with --model {config['model']}"
+        ) from error
     _check_same_network(config, os.path.join(folder, results.RESULTS))
     trainer.epoch = saved["epoch"]
     for key in trainer.splits:
@@ -287,11 +346,23 @@ def evaluate_only(trainer) -> None:
 
 
 #: of the configuration
-NETWORK_AND_SPLITS = ("model_kwargs", "transform", "target_resolution", "resize_scale", "hyperparameters", "version", "split_scheme", "dataset_kwargs", "frac")
+NETWORK_AND_SPLITS = (
+    "model_kwargs",
+    "transform",
+    "target_resolution",
+    "resize_scale",
+    "hyperparameters",
+    "version",
+    "split_scheme",
+    "dataset_kwargs",
+    "frac",
+)
 
 
 def _check_same_network(config: dict[str, Any], path: str) -> None:
-    """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else; predictions of other splits would replace the run's."""
+    """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else;
+    predictions of other splits would replace the run's.
+    """
     from . import checkpoint
 
     if not os.path.exists(path):
@@ -300,6 +371,9 @@ def _check_same_network(config: dict[str, Any], path: str) -> None:
         with open(path) as file:
             before = dict(json.load(file)["config"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"--eval_only: {path} is damaged ({error!r}), so it cannot be seen whether this is the network that was trained; move it away") from error
+        raise InputError(
+            f"--eval_only: {path} is damaged ({error!r}), so it cannot be seen whether this is the network that was "
+            f"trained; move it away"
+        ) from error
     if differs := checkpoint.difference(before, config, NETWORK_AND_SPLITS):
         raise InputError(f"--eval_only: {path} has {differs}; repeat its flags")

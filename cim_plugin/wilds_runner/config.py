@@ -1,4 +1,6 @@
-"""The flags of ``cim-plugin train``, named as WILDS' ``run_expt.py`` names them, and the configuration that they make."""
+"""The flags of ``cim-plugin train``, named as WILDS' ``run_expt.py`` names them, and the configuration that they
+make.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def _number(low: float, strict: bool = False):
     def number(text: str) -> float:
         value = float(text)
         if not math.isfinite(value) or value < low or (strict and value == low):
-            raise argparse.ArgumentTypeError(f"{text} is not a finite number {'above' if strict else 'of at least'} {low:g}")
+            raise argparse.ArgumentTypeError(
+                f"{text} is not a finite number {'above' if strict else 'of at least'} {low:g}"
+            )
         return value
 
     return number
@@ -70,56 +74,85 @@ def _fraction(text: str) -> float:
 _FLAG = catalog.BOOL_FLAG
 _PAIRS = {"nargs": "*", "action": KeyValues, "metavar": "KEY=VALUE"}
 
-#: group of flags -> flag -> argparse's keywords. No default: it is set by dataset, algorithm, model or scheduler. A default of None: off.
+#: group of flags -> flag -> argparse's keywords. No default: it is set by dataset, algorithm, model or scheduler. A
+#: default of None: off.
 FLAGS: dict[str, dict[str, dict[str, Any]]] = {
     "data": {
         "dataset": {"required": True, "help": f"one of {', '.join(defaults.DATASETS)}"},
-        "root_dir": {"required": True, "help": "folder that holds <dataset>_v<version>; 'cim-plugin data check' says what is there"},
+        "root_dir": {
+            "required": True,
+            "help": "folder that holds <dataset>_v<version>; 'cim-plugin data check' says what is there",
+        },
         "split_scheme": {"help": "how splits are made; the dataset's own choices"},
         "dataset_kwargs": {**_PAIRS, "default": {}, "help": "passed to the dataset"},
         "download": {**_FLAG, "default": False, "help": "let the wilds package download a missing dataset"},
         "version": {"help": "release of the dataset; the newest by default"},
         "frac": {"type": _fraction, "default": 1.0, "help": "use this fraction of every split, for trying things out"},
         "transform": {"choices": TRANSFORMS, "help": "how images are made the same size"},
-        "additional_train_transform": {"choices": ("randaugment", "weak", "resized_crop"), "default": None, "help": "random augmentation of training images: flip and crop, and RandAugment after it; or flip and RandomResizedCrop, which WILDS does not have"},
+        "additional_train_transform": {
+            "choices": ("randaugment", "weak", "resized_crop"),
+            "default": None,
+            "help": "random augmentation of training images: flip and crop, and RandAugment after it; or flip and "
+            "RandomResizedCrop, which WILDS does not have",
+        },
         "target_resolution": {"type": _whole(1), "nargs": "+", "help": "height and width that images are resized to"},
-        "resize_scale": {"type": _number(0, True), "help": "for image_resize*: size relative to the original resolution"},
-        "randaugment_n": {"type": _whole(1), "help": "operations per image of randaugment, torchvision's RandAugment; 2 by default"},
+        "resize_scale": {
+            "type": _number(0, True),
+            "help": "for image_resize*: size relative to the original resolution",
+        },
+        "randaugment_n": {
+            "type": _whole(1),
+            "help": "operations per image of randaugment, torchvision's RandAugment; 2 by default",
+        },
         "cache": {
             "type": lambda text: "auto" if text == "auto" else parse_bool(text),
             "const": True,
             "nargs": "?",
             "default": "auto",
-            "help": "keep decoded images in a memory-mapped file below ~/.cache/cim_plugin (XDG_CACHE_HOME moves it), which may be deleted; auto: where it fits --cache_limit",
+            "help": "keep decoded images in a memory-mapped file below ~/.cache/cim_plugin (XDG_CACHE_HOME moves it), "
+            "which may be deleted; auto: where it fits --cache_limit",
         },
         "cache_limit": {"type": _number(0), "default": 16.0, "help": "size in GB up to which --cache auto is on"},
     },
     "loaders": {
-        "loader_kwargs": {**_PAIRS, "default": {}, "help": "num_workers, pin_memory and other arguments of torch's DataLoader"},
+        "loader_kwargs": {
+            **_PAIRS,
+            "default": {},
+            "help": "num_workers, pin_memory and other arguments of torch's DataLoader",
+        },
         "train_loader": {"choices": ("standard", "group"), "help": "group: batches of n_groups_per_batch groups"},
         "uniform_over_groups": {**_FLAG, "help": "sample the groups equally often"},
         "distinct_groups": {**_FLAG, "help": "with train_loader group: no group twice in a batch"},
         "n_groups_per_batch": {"type": _whole(1), "help": "with train_loader group"},
         "batch_size": {"type": _whole(1), "help": "images per step, over all processes"},
-        "gradient_accumulation_steps": {"type": _whole(1), "default": 1, "help": "batches whose gradients are summed before a step"},
+        "gradient_accumulation_steps": {
+            "type": _whole(1),
+            "default": 1,
+            "help": "batches whose gradients are summed before a step",
+        },
         "cross_fit": {
             "type": _whole(1),
             "default": None,
             "metavar": "STEPS",
-            "help": "pseudo-environments without labels of groups: four reference models of so many steps (in our study 300 with tiles, 100 without) on each half of the training images "
+            "help": "pseudo-environments without labels of groups: four reference models of so many steps (in our "
+            "study 300 with tiles, 100 without) on each half of the training images "
             "predict the other half; batches are balanced by them, and 'cross_environment' pairs go by them",
         },
         "cross_fit_tiles": {
             "type": _whole(1),
             "default": None,
             "metavar": "N",
-            "help": f"with cross_fit: the reference models see every image as N times N tiles in random order, so they go by colours and textures, not by shape; 1: whole images (default: {TILES} with cross_fit)",
+            "help": f"with cross_fit: the reference models see every image as N times N tiles in random order, so they "
+            f"go by colours and textures, not by shape; 1: whole images (default: {TILES} with cross_fit)",
         },
     },
     "model": {
         "model": {"help": "small_cnn, a torchvision model, or a timm model (timm/NAME where both have the name)"},
         "model_kwargs": {**_PAIRS, "default": {}, "help": "pretrained=true|false and other arguments of the model"},
-        "pretrained_model_path": {"default": None, "help": "file with a state dict to start the encoder from; loaded without executing anything"},
+        "pretrained_model_path": {
+            "default": None,
+            "help": "file with a state dict to start the encoder from; loaded without executing anything",
+        },
     },
     "algorithm": {
         "algorithm": {"required": True, "help": f"one of {', '.join(catalog.TRAINABLE)}"},
@@ -142,16 +175,37 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "val_metric": {"help": "metric of the validation split that names the best epoch"},
         "val_metric_decreasing": {**_FLAG, "help": "a smaller val_metric is better"},
         "evaluate_all_splits": {**_FLAG, "default": True, "help": "evaluate every split in every epoch"},
-        "eval_splits": {"nargs": "+", "default": [], "help": "splits to evaluate beside train and val where not all are"},
+        "eval_splits": {
+            "nargs": "+",
+            "default": [],
+            "help": "splits to evaluate beside train and val where not all are",
+        },
         "eval_only": {**_FLAG, "default": False, "help": "evaluate a saved model and write its predictions"},
         "eval_epoch": {"type": _whole(0), "help": "with eval_only: the epoch; the best one by default"},
     },
     "device": {
-        "device": {"type": _whole(0), "nargs": "+", "help": "numbers of the GPUs to use, one process each; the first by default"},
-        "devices": {"type": _whole(1), "default": 1, "help": "processes on this machine, one GPU each where there are GPUs"},
+        "device": {
+            "type": _whole(0),
+            "nargs": "+",
+            "help": "numbers of the GPUs to use, one process each; the first by default",
+        },
+        "devices": {
+            "type": _whole(1),
+            "default": 1,
+            "help": "processes on this machine, one GPU each where there are GPUs",
+        },
         "num_nodes": {"type": _whole(1), "default": 1, "help": "machines; start the command on each with torchrun"},
-        "precision": {"choices": PRECISIONS, "default": "32", "help": "of encoder and network; MS-SSIM stays in float32"},
-        "compile": {**_FLAG, "default": False, "help": "torch.compile encoder and network, which takes up to minutes at the first step; needs a C++ compiler on a CPU"},
+        "precision": {
+            "choices": PRECISIONS,
+            "default": "32",
+            "help": "of encoder and network; MS-SSIM stays in float32",
+        },
+        "compile": {
+            **_FLAG,
+            "default": False,
+            "help": "torch.compile encoder and network, which takes up to minutes at the first step; needs a C++ "
+            "compiler on a CPU",
+        },
     },
     "run": {
         "seed": {"type": _whole(0), "default": 0, "help": "everything random follows from it"},
@@ -180,7 +234,20 @@ _ONLY_WITH: dict[str, tuple[str, tuple | None]] = {
 }
 
 #: flags that may differ when a run is resumed: where and how it runs, not what it computes
-MAY_DIFFER = {"root_dir", "log_dir", "download", "cache", "cache_limit", "loader_kwargs", "device", "resume", "progress_bar", "tensorboard", "eval_only", "eval_epoch"}
+MAY_DIFFER = {
+    "root_dir",
+    "log_dir",
+    "download",
+    "cache",
+    "cache_limit",
+    "loader_kwargs",
+    "device",
+    "resume",
+    "progress_bar",
+    "tensorboard",
+    "eval_only",
+    "eval_epoch",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -195,7 +262,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", **{**entry.flag, "help": entry.flag["help"] + SAID})
 
 
-_DEFAULTS = {name: keywords["default"] for flags in FLAGS.values() for name, keywords in flags.items() if "default" in keywords}
+_DEFAULTS = {
+    name: keywords["default"] for flags in FLAGS.values() for name, keywords in flags.items() if "default" in keywords
+}
 
 SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the help has the default already
 
@@ -209,9 +278,13 @@ def _described(keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 def completed(before: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run that may be older than a flag or a hyperparameter: it was trained as their defaults are."""
+    """The configuration of a run that may be older than a flag or a hyperparameter: it was trained as their defaults
+    are.
+    """
     own = before.get("hyperparameters")
-    hyperparameters = {"hyperparameters": catalog.complete(before.get("algorithm"), own)} if isinstance(own, dict) else {}
+    hyperparameters = (
+        {"hyperparameters": catalog.complete(before.get("algorithm"), own)} if isinstance(own, dict) else {}
+    )
     return {**_DEFAULTS, **before, **hyperparameters}
 
 
@@ -237,13 +310,18 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
 
 def is_pretrained(config: dict[str, Any]) -> bool:
     """Whether the encoder starts from weights of an earlier training."""
-    return config["pretrained_model_path"] is not None or (config["model"] != "small_cnn" and bool(config["model_kwargs"].get("pretrained")))
+    return config["pretrained_model_path"] is not None or (
+        config["model"] != "small_cnn" and bool(config["model_kwargs"].get("pretrained"))
+    )
 
 
 def _check_names(config: dict[str, Any]) -> None:
     dataset, algorithm = config["dataset"], config["algorithm"]
     if dataset in defaults.OTHER_DATASETS:
-        raise InputError(f"dataset {dataset!r} is {defaults.OTHER_DATASETS[dataset]}; morphing works on images with one label: {', '.join(defaults.DATASETS)}")
+        raise InputError(
+            f"dataset {dataset!r} is {defaults.OTHER_DATASETS[dataset]}; morphing works on images with one label: "
+            f"{', '.join(defaults.DATASETS)}"
+        )
     if dataset not in defaults.DATASETS:
         raise InputError(f"dataset {dataset!r} is unknown; choose from {', '.join(defaults.DATASETS)}")
     if algorithm not in catalog.TRAINABLE:
@@ -262,9 +340,15 @@ def _check_used(given: dict[str, Any], config: dict[str, Any]) -> None:
     own_size = config["transform"] in ("rxrx1", "image_resize") and config["additional_train_transform"] is None
     if own_size and resolution not in (None, defaults.DATASETS[config["dataset"]].get("target_resolution")):
         side = " ".join(map(str, given["target_resolution"]))
-        raise InputError(f"--target_resolution {side} does nothing with --transform {config['transform']}, which has its own size; leave it out or take another transform, e.g. image_base")
+        raise InputError(
+            f"--target_resolution {side} does nothing with --transform {config['transform']}, which has its own size; "
+            f"leave it out or take another transform, e.g. image_base"
+        )
     if config["model"] == "small_cnn" and given.get("model_kwargs", {}).get("pretrained"):
-        raise InputError("--model_kwargs pretrained=true does nothing with --model small_cnn, of which there are no pretrained weights; leave it out or name another model, e.g. resnet18")
+        raise InputError(
+            "--model_kwargs pretrained=true does nothing with --model small_cnn, of which there are no pretrained "
+            "weights; leave it out or name another model, e.g. resnet18"
+        )
 
 
 def _square(resolution: list[int] | None) -> list[int] | None:
@@ -274,7 +358,9 @@ def _square(resolution: list[int] | None) -> list[int] | None:
 
 
 def _hyperparameters(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
-    hyperparameters = catalog.complete(algorithm, {name: values[name] for name in catalog.all_hyperparameters() if values[name] is not None})
+    hyperparameters = catalog.complete(
+        algorithm, {name: values[name] for name in catalog.all_hyperparameters() if values[name] is not None}
+    )
     catalog.check(algorithm, hyperparameters)
     return hyperparameters
 
@@ -283,7 +369,10 @@ def _check_together(config: dict[str, Any]) -> None:
     if config["cross_fit"] is not None:
         _check_cross_fit(config)
     if catalog.needs_uniform_groups(config["algorithm"]) and not config["uniform_over_groups"]:
-        raise InputError(f"{config['algorithm']} needs --uniform_over_groups true: its weights assume that the groups are sampled equally often")
+        raise InputError(
+            f"{config['algorithm']} needs --uniform_over_groups true: its weights assume that the groups are sampled "
+            f"equally often"
+        )
     if config["scheduler"] == "ReduceLROnPlateau" and not config["scheduler_metric_name"]:
         raise InputError(f"--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. {config['val_metric']}")
     if config["transform"] in ("image_resize", "image_resize_and_center_crop") and config["resize_scale"] is None:

@@ -59,18 +59,33 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            dataset = wilds.get_dataset(dataset=name, root_dir=config["root_dir"], download=config["download"], **options, **config["dataset_kwargs"])
+            dataset = wilds.get_dataset(
+                dataset=name,
+                root_dir=config["root_dir"],
+                download=config["download"],
+                **options,
+                **config["dataset_kwargs"],
+            )
     except FileNotFoundError as error:
         missing = error.filename or f"{name} is not in --root_dir {config['root_dir']}"
-        raise InputError(f"{missing if not error.filename else error.filename + ' does not exist'}; {how_to_get(name, config['root_dir'])}") from error
+        raise InputError(
+            f"{missing if not error.filename else error.filename + ' does not exist'}; "
+            f"{how_to_get(name, config['root_dir'])}"
+        ) from error
     except KeyError as error:
-        raise InputError(f"the tables of {name} in {config['root_dir']} have no column {error}; 'cim-plugin data check' says what they need") from error
+        raise InputError(
+            f"the tables of {name} in {config['root_dir']} have no column {error}; 'cim-plugin data check' says what "
+            f"they need"
+        ) from error
     except (ValueError, TypeError, RuntimeError, OSError, AssertionError) as error:
         raise InputError(f"{name} in {config['root_dir']} cannot be read: {_reason(error)}") from error
     fields = config["groupby_fields"]
     unknown = [field for field in fields if field not in dataset.metadata_fields]
     if unknown:
-        raise InputError(f"--groupby_fields {unknown[0]!r} is not a metadata field of {name}; it has {', '.join(dataset.metadata_fields)}")
+        raise InputError(
+            f"--groupby_fields {unknown[0]!r} is not a metadata field of {name}; it has "
+            f"{', '.join(dataset.metadata_fields)}"
+        )
     _check_rows(dataset, name)
     grouper = CombinatorialGrouper(dataset, fields)
     splits = {key: _split(dataset, key, grouper, config["frac"]) for key in dataset.split_dict}
@@ -81,7 +96,10 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
 def _reason(error: Exception) -> str:
     """The first line of what an exception says; of a bare assertion, what it asserts."""
     if "read-only" in str(error):
-        return f"this version of wilds writes into a table that pandas {pandas.__version__} protects; pip install 'pandas<3'"
+        return (
+            f"this version of wilds writes into a table that pandas {pandas.__version__} protects; pip install "
+            f"'pandas<3'"
+        )
     lines = str(error).strip().splitlines()
     return lines[0] if lines else f"{type(error).__name__} at '{traceback.extract_tb(error.__traceback__)[-1].line}'"
 
@@ -95,26 +113,41 @@ def _split(dataset, key: str, grouper, frac: float) -> Split:
 
 
 def _check_rows(dataset, name: str) -> None:
-    n_rows = {"labels": len(dataset.y_array), "metadata": len(dataset.metadata_array), "splits": len(dataset.split_array)}
+    n_rows = {
+        "labels": len(dataset.y_array),
+        "metadata": len(dataset.metadata_array),
+        "splits": len(dataset.split_array),
+    }
     images = getattr(dataset, "_input_array", None)
     if images is not None:
         n_rows["images"] = len(images)
     if len(set(n_rows.values())) > 1:
-        raise InputError(f"the tables of {name} have different lengths: " + ", ".join(f"{count} {what}" for what, count in n_rows.items()))
+        raise InputError(
+            f"the tables of {name} have different lengths: "
+            + ", ".join(f"{count} {what}" for what, count in n_rows.items())
+        )
     labels = dataset.y_array.reshape(-1)
     wrong = torch.nonzero((labels < 0) | (labels >= dataset.n_classes)).reshape(-1)
     if len(wrong):
-        raise InputError(f"label {int(labels[wrong[0]])} of row {int(wrong[0])} of {name} is out of range: it has {dataset.n_classes} classes, from 0 on")
+        raise InputError(
+            f"label {int(labels[wrong[0]])} of row {int(wrong[0])} of {name} is out of range: it has "
+            f"{dataset.n_classes} classes, from 0 on"
+        )
 
 
 def _check_splits(splits: dict[str, Split], config: dict[str, Any]) -> None:
     for key in ("train", "val"):
         if key not in splits or not len(splits[key].labels):
             purpose = "train on" if key == "train" else "select by"
-            raise InputError(f"split {key!r} of {config['dataset']} is empty (--frac {config['frac']}); there is nothing to {purpose}")
+            raise InputError(
+                f"split {key!r} of {config['dataset']} is empty (--frac {config['frac']}); there is nothing to "
+                f"{purpose}"
+            )
     classes = splits["train"].labels.unique().tolist()
     if len(classes) == 1:
-        raise InputError(f"the training split of {config['dataset']} holds only class {classes[0]}; at least two are needed")
+        raise InputError(
+            f"the training split of {config['dataset']} holds only class {classes[0]}; at least two are needed"
+        )
 
 
 def image_path(dataset, row: int) -> str:

@@ -1,6 +1,7 @@
 """What an unset flag means: the defaults of WILDS' ``run_expt.py``, for every dataset, algorithm, model and scheduler.
 
-Later tables fill only what the user and the earlier ones left open, in the order dataset, algorithm, loader, model, scheduler.
+Later tables fill only what the user and the earlier ones left open, in the order dataset, algorithm, loader, model,
+scheduler.
 """
 
 from __future__ import annotations
@@ -132,7 +133,9 @@ MODELS: dict[str, dict[str, Any]] = {
 SCHEDULERS: dict[str, dict[str, Any]] = {
     "linear_schedule_with_warmup": {"scheduler_kwargs": {"num_warmup_steps": 0}},
     "cosine_schedule_with_warmup": {"scheduler_kwargs": {"num_warmup_steps": 0}},
-    "ReduceLROnPlateau": {"scheduler_kwargs": {"mode": "max"}},  # of run_expt's defaults not this one: its "min" waits for metrics to fall, and all of them are accuracies
+    "ReduceLROnPlateau": {
+        "scheduler_kwargs": {"mode": "max"}
+    },  # of run_expt's defaults not this one: its "min" waits for metrics to fall, and all of them are accuracies
     "StepLR": {"scheduler_kwargs": {"step_size": 1}},
     "MultiStepLR": {"scheduler_kwargs": {"gamma": 0.1}},
 }

@@ -34,7 +34,9 @@ class Outcome(NamedTuple):
 WORST_GROUP = ("acc_wg", "acc_worst_region")  #: what the evaluators call worst-group accuracy
 
 
-def evaluate(data: Dataset, split: Split, predictions: Tensor, rows: Tensor | None = None, pseudo_groups: Tensor | None = None) -> Outcome:
+def evaluate(
+    data: Dataset, split: Split, predictions: Tensor, rows: Tensor | None = None, pseudo_groups: Tensor | None = None
+) -> Outcome:
     """Evaluate predicted labels (N,) int64, for the rows (N,) of the split, by default all in order.
 
     Args:
@@ -53,7 +55,9 @@ def evaluate(data: Dataset, split: Split, predictions: Tensor, rows: Tensor | No
         _accuracy_by(correct, labels, data.n_classes)[0],
         group_accuracy,
         group_count,
-        None if pseudo_groups is None else _worst(_accuracy_by(correct, pseudo_groups, int(pseudo_groups.max()) + 1)[0]),
+        None
+        if pseudo_groups is None
+        else _worst(_accuracy_by(correct, pseudo_groups, int(pseudo_groups.max()) + 1)[0]),
     )
 
 
@@ -75,5 +79,9 @@ def as_record(data: Dataset, outcome: Outcome) -> dict[str, Any]:
         "accuracy": outcome.accuracy,
         "worst_class_accuracy": outcome.worst_class_accuracy,
         "class_accuracy": outcome.class_accuracy,
-        "groups": {name: {"accuracy": a, "count": n} for name, a, n in zip(names, outcome.group_accuracy, outcome.group_count) if n},
+        "groups": {
+            name: {"accuracy": a, "count": n}
+            for name, a, n in zip(names, outcome.group_accuracy, outcome.group_count)
+            if n
+        },
     }

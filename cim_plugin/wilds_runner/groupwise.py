@@ -32,7 +32,12 @@ def install() -> None:
         return
     except Exception:  # missing, or left behind by another torch
         pass
-    for name in ("wilds.common.utils", "wilds.common.metrics.metric", "wilds.common.metrics.all_metrics", "wilds.common.metrics.loss"):
+    for name in (
+        "wilds.common.utils",
+        "wilds.common.metrics.metric",
+        "wilds.common.metrics.all_metrics",
+        "wilds.common.metrics.loss",
+    ):
         module = importlib.import_module(name)
         if hasattr(module, "avg_over_groups"):
             module.avg_over_groups = avg_over_groups

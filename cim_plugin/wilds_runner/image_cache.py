@@ -29,7 +29,8 @@ def open_cache(config: dict[str, Any], data: Dataset, transform: Transform, fabr
     """The resized images of the whole dataset, (n_images, H, W, 3) uint8, read-only; None where --cache is off.
 
     Args:
-        config: "cache" is True, False, or "auto": on where the file fits --cache_limit and the disk, and all of the data is used.
+        config: "cache" is True, False, or "auto": on where the file fits --cache_limit and the disk, and all of the
+            data is used.
         show: show a progress bar while building.
 
     Raises:
@@ -40,7 +41,9 @@ def open_cache(config: dict[str, Any], data: Dataset, transform: Transform, fabr
     height, width = transform.size
     name = f"{config['dataset']}-{height}x{width}-{fingerprint(data.wilds.data_dir, transform)}.npy"
     path = os.path.join(user_cache(), "images", name)
-    if not fabric.broadcast(os.path.exists(path) or _wanted(config, n_bytes(data, transform))):  # processes may see different disks
+    if not fabric.broadcast(
+        os.path.exists(path) or _wanted(config, n_bytes(data, transform))
+    ):  # processes may see different disks
         return None
     by_first_process(fabric, lambda: _build_once(path, data, transform, config["loader_kwargs"], show))
     if fabric.local_rank == 0 and fabric.global_rank != 0:  # of another machine
@@ -65,7 +68,9 @@ def _wanted(config: dict[str, Any], size: int) -> bool:
 
 
 def fingerprint(data_dir: str, transform: Transform) -> str:
-    """What the cached images follow from: every file's name, size and time of change, the resizing, and the libraries that do it."""
+    """What the cached images follow from: every file's name, size and time of change, the resizing, and the libraries
+    that do it.
+    """
     digest = hashlib.sha256(f"{transform.resize} {transform.size} {PIL.__version__} {torchvision.__version__}".encode())
     for file in sorted(_files(data_dir)):
         digest.update(repr(file).encode())
@@ -78,7 +83,9 @@ def _files(folder: str, prefix: str = ""):
             if entry.is_dir():
                 yield from _files(entry.path, f"{prefix}{entry.name}/")
             else:
-                status = entry.stat(follow_symlinks=os.path.exists(entry.path))  # a link to nothing counts as what it is
+                status = entry.stat(
+                    follow_symlinks=os.path.exists(entry.path)
+                )  # a link to nothing counts as what it is
                 yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns
 
 
@@ -91,16 +98,23 @@ def _build_once(path: str, data: Dataset, transform: Transform, loader_kwargs: d
             if not os.path.exists(path):
                 _build(path, data, transform, loader_kwargs, show)
     except OSError as error:
-        raise InputError(f"the image cache {path} cannot be written ({error.strerror or error}); make room, set XDG_CACHE_HOME, or pass --cache false") from error
+        raise InputError(
+            f"the image cache {path} cannot be written ({error.strerror or error}); make room, set XDG_CACHE_HOME, or "
+            f"pass --cache false"
+        ) from error
 
 
 def _build(path: str, data: Dataset, transform: Transform, loader_kwargs: dict[str, Any], show: bool) -> None:
     from tqdm import tqdm
 
     n, part = len(data.wilds.y_array), f"{path}.part"
-    loader = Loader(Images(data.wilds, np.arange(n), transform, augment=False), {"num_workers": loader_kwargs.get("num_workers", 0)})
+    loader = Loader(
+        Images(data.wilds, np.arange(n), transform, augment=False), {"num_workers": loader_kwargs.get("num_workers", 0)}
+    )
     try:
-        if n_bytes(data, transform) > shutil.disk_usage(os.path.dirname(path)).free:  # a write to a full disk's map ends the process
+        if (
+            n_bytes(data, transform) > shutil.disk_usage(os.path.dirname(path)).free
+        ):  # a write to a full disk's map ends the process
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         cache = open_memmap(part, mode="w+", dtype=np.uint8, shape=(n, *transform.size, 3))
         with tqdm(total=n, unit="image", desc="decoding images once", disable=not show, dynamic_ncols=True) as bar:

@@ -1,7 +1,9 @@
 """Batches of uint8 images: which rows, in which order, and read by whom.
 
-Everything random follows from the seed, the epoch and the place in it, so that a run gives the same batches whatever the
-number of workers and processes, and can be taken up again at any batch. An image that is drawn twice is augmented twice.
+Everything random follows from the seed, the epoch and the place in it, so that a run gives the same batches whatever
+the
+number of workers and processes, and can be taken up again at any batch. An image that is drawn twice is augmented
+twice.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ class Images(TorchDataset):
         cache: (n_images, H, W, C) uint8, the resized images of the whole dataset, or None to decode files.
     """
 
-    def __init__(self, wilds, indices: np.ndarray, transform: Transform, augment: bool, cache: np.ndarray | None = None):
+    def __init__(
+        self, wilds, indices: np.ndarray, transform: Transform, augment: bool, cache: np.ndarray | None = None
+    ):
         self.wilds = wilds
         self.indices = indices
         self.transform = transform
@@ -76,7 +80,9 @@ class Images(TorchDataset):
             self.cache = np.load(self.cache, mmap_mode="r")
 
     def __getitem__(self, batch: list[tuple[int, int]]) -> Batch | InputError:
-        """The batch; an InputError as a value where an image cannot be read, since workers lose the type of what they raise."""
+        """The batch; an InputError as a value where an image cannot be read, since workers lose the type of what they
+        raise.
+        """
         rows = torch.tensor([row for row, _ in batch], dtype=torch.int64)
         try:
             images = self._cached(batch) if self.cache is not None and self.augment is None else self._one_by_one(batch)
@@ -91,7 +97,11 @@ class Images(TorchDataset):
         return torch.stack([self._augmented(row, seed) for row, seed in batch])
 
     def _augmented(self, row: int, seed: int) -> Tensor:
-        image = read_image(self.wilds, self.indices[row], self.transform) if self.cache is None else self.cache[self.indices[row]]
+        image = (
+            read_image(self.wilds, self.indices[row], self.transform)
+            if self.cache is None
+            else self.cache[self.indices[row]]
+        )
         if self.augment is not None:
             from PIL import Image
 
@@ -110,11 +120,15 @@ def read_image(wilds, index: int, transform: Transform) -> np.ndarray:
         with strict_decoding():
             image = np.asarray(transform.resize(wilds.get_input(index)))
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"image {index}, {image_path(wilds, index)}, cannot be read ({str(error) or type(error).__name__}); replace the file") from error
+        raise InputError(
+            f"image {index}, {image_path(wilds, index)}, cannot be read ({str(error) or type(error).__name__}); "
+            f"replace the file"
+        ) from error
     if image.shape[:2] != tuple(transform.size):
         height, width = image.shape[:2]
         raise InputError(
-            f"image {index}, {image_path(wilds, index)}, is {height}x{width} where all must be {transform.size[0]}x{transform.size[1]}; give --target_resolution"
+            f"image {index}, {image_path(wilds, index)}, is {height}x{width} where all must be "
+            f"{transform.size[0]}x{transform.size[1]}; give --target_resolution"
         )
     return image
 
@@ -146,7 +160,9 @@ class Loader:
             options = {"persistent_workers": loader_kwargs.get("num_workers", 0) > 0, **loader_kwargs}
             options["pin_memory"] = options.get("pin_memory", False) and torch.cuda.is_available()
             # an own generator: a loader draws from the global one at every pass otherwise
-            self.loader = DataLoader(images, batch_size=None, sampler=self.sampler, generator=torch.Generator(), **options)
+            self.loader = DataLoader(
+                images, batch_size=None, sampler=self.sampler, generator=torch.Generator(), **options
+            )
         except (TypeError, ValueError) as error:
             raise InputError(f"--loader_kwargs {loader_kwargs} cannot be used: {error}") from error
 
@@ -160,7 +176,9 @@ class Loader:
         for batch in self.loader:
             if isinstance(batch, InputError):
                 raise batch
-            yield batch._replace(rows=batch.rows.clone())  # who keeps them is not to keep a worker's shared memory, and a file descriptor, of every batch
+            yield batch._replace(
+                rows=batch.rows.clone()
+            )  # who keeps them is not to keep a worker's shared memory, and a file descriptor, of every batch
 
 
 class TrainingOrder:
@@ -179,7 +197,8 @@ class TrainingOrder:
         n_groups, n_present = config["n_groups_per_batch"], len(split.groups.unique())
         if config["train_loader"] == "group" and config["distinct_groups"] and n_groups > n_present:
             raise InputError(
-                f"--n_groups_per_batch {n_groups} is more than the {n_present} groups that the training split holds; give fewer, or --distinct_groups false"
+                f"--n_groups_per_batch {n_groups} is more than the {n_present} groups that the training split holds; "
+                f"give fewer, or --distinct_groups false"
             )
         try:
             self.sampler = get_train_loader(
@@ -195,7 +214,8 @@ class TrainingOrder:
             raise InputError(f"--train_loader {config['train_loader']}: {error}") from error
 
     def balance(self, labels: Tensor, cells: Tensor) -> None:
-        """From now on draw every class equally often, and of a class every cell that it has, with replacement, in as many batches as before.
+        """From now on draw every class equally often, and of a class every cell that it has, with replacement, in as
+        many batches as before.
 
         Args:
             labels: (N,) int64 of the split's images; for standard batches.
@@ -203,7 +223,9 @@ class TrainingOrder:
         """
         n_cells = torch.bincount(torch.stack([labels, cells]).unique(dim=1)[0])
         chances = 1 / (torch.bincount(cells)[cells] * n_cells[labels]).double()
-        self.sampler = BatchSampler(WeightedRandomSampler(chances, len(cells)), self.sampler.batch_size, drop_last=False)
+        self.sampler = BatchSampler(
+            WeightedRandomSampler(chances, len(cells)), self.sampler.batch_size, drop_last=False
+        )
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -211,22 +233,37 @@ class TrainingOrder:
     def epoch(self, epoch: int, rank: int = 0, n_processes: int = 1) -> list[list[tuple[int, int]]]:
         """This process's part of every batch: (row of the split, seed of its augmentation).
 
-        Processes get equally many rows; of a batch that does not divide, the last one of an epoch, up to ``n_processes - 1`` are left out.
+        Processes get equally many rows; of a batch that does not divide, the last one of an epoch, up to ``n_processes
+        - 1`` are left out.
         """
         with seeded(seed_of(self.seed, "order", epoch)):
-            batches = [[(int(row), seed_of(self.seed, epoch, number, place)) for place, row in enumerate(batch)] for number, batch in enumerate(self.sampler)]
-        parts = [batch[rank * (len(batch) // n_processes) : (rank + 1) * (len(batch) // n_processes)] for batch in batches]
+            batches = [
+                [(int(row), seed_of(self.seed, epoch, number, place)) for place, row in enumerate(batch)]
+                for number, batch in enumerate(self.sampler)
+            ]
+        parts = [
+            batch[rank * (len(batch) // n_processes) : (rank + 1) * (len(batch) // n_processes)] for batch in batches
+        ]
         return [part for part in parts if part]
 
 
 def evaluation_order(n: int, batch_size: int, rank: int = 0, n_processes: int = 1) -> list[list[tuple[int, int]]]:
-    """This process's part of 0..n-1 in batches: every row is in exactly one process's part, parts are in the order of ranks."""
+    """This process's part of 0..n-1 in batches: every row is in exactly one process's part, parts are in the order of
+    ranks.
+    """
     rows = np.array_split(np.arange(n), n_processes)[rank].tolist()
     size = max(1, batch_size // n_processes)
     return [[(row, 0) for row in rows[start : start + size]] for start in range(0, len(rows), size)]
 
 
-def make_loader(config: dict[str, Any], data: Dataset, key: str, transform: Transform, cache: np.ndarray | None, augment: bool = True) -> Loader:
+def make_loader(
+    config: dict[str, Any],
+    data: Dataset,
+    key: str,
+    transform: Transform,
+    cache: np.ndarray | None,
+    augment: bool = True,
+) -> Loader:
     """The loader of a split; only training images are augmented."""
     images = Images(data.wilds, data.splits[key].indices, transform, augment=augment and key == "train", cache=cache)
     return Loader(images, config["loader_kwargs"])

@@ -85,7 +85,9 @@ class Averages:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, groups: Tensor, group_weights: Tensor | None = None, **values: Tensor) -> None:
-        """Add a batch: per-sample values (N,) by name, the samples' groups (N,), and group DRO's weights (n_groups,) where there are any."""
+        """Add a batch: per-sample values (N,) by name, the samples' groups (N,), and group DRO's weights (n_groups,)
+        where there are any.
+        """
         self.count += len(groups)
         for name, value in values.items():
             value = value.detach().double()
@@ -94,7 +96,9 @@ class Averages:
                 means, counts = group_means(value, groups, self.n_groups)
                 self._sum(f"{name}_group", means * counts)
         if self.n_groups:
-            _, counts = group_means(torch.ones(len(groups), dtype=torch.float64, device=groups.device), groups, self.n_groups)
+            _, counts = group_means(
+                torch.ones(len(groups), dtype=torch.float64, device=groups.device), groups, self.n_groups
+            )
             self._sum("count_group", counts)
             if group_weights is not None:
                 self._sum("weight_group", group_weights.to(counts.device) * counts)
@@ -132,5 +136,11 @@ class Averages:
             group_averages("weight")
         line.update({f"count_group:{group}": count for group, count in enumerate(counts)})
         line["count"] = self.count
-        line.update({name: value / self.count for name, value in sums.items() if name not in self.FIXED and not name.endswith("_group")})
+        line.update(
+            {
+                name: value / self.count
+                for name, value in sums.items()
+                if name not in self.FIXED and not name.endswith("_group")
+            }
+        )
         return line

@@ -25,7 +25,9 @@ def without_weights(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> RobustClassifier:
-    """The classifier of the configured algorithm. It takes pixels in [0, 1]; the encoder standardises what it is given."""
+    """The classifier of the configured algorithm. It takes pixels in [0, 1]; the encoder standardises what it is
+    given.
+    """
     with seeded(seed_of(config["seed"], "model")):
         backbone, n_features = make_encoder(config["model"], config["model_kwargs"], config["pretrained_model_path"])
         train = data.splits["train"].groups
@@ -37,7 +39,9 @@ def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> 
             make_head=lambda n_inputs: nn.Linear(n_inputs, data.n_classes),
             image_size=transform.training_size,
             pixel_space=PixelSpace.raw(3),
-            n_environments=data.n_classes if config.get("cross_fit") else len(group_environments(config, data, "train").unique()),  # older runs are shown, too
+            n_environments=data.n_classes
+            if config.get("cross_fit")
+            else len(group_environments(config, data, "train").unique()),  # older runs are shown, too
             groups_in_training=torch.bincount(train, minlength=data.grouper.n_groups) > 0,
         ).to(memory_format=torch.channels_last)  # convolutions are faster, on a CPU as on a GPU
 
@@ -45,7 +49,8 @@ def build_model(config: dict[str, Any], data: Dataset, transform: Transform) -> 
 def compile_modules(classifier: RobustClassifier) -> None:
     """torch.compile for encoder and transformation network, in place: names of weights stay.
 
-    The triplet has a gradient of its own that is not to be traced, and the rest costs nothing or draws noise. Random numbers
+    The triplet has a gradient of its own that is not to be traced, and the rest costs nothing or draws noise. Random
+    numbers
     are drawn as without compiling.
 
     Raises:
@@ -56,7 +61,9 @@ def compile_modules(classifier: RobustClassifier) -> None:
     else:
         language, usual, found = "C++", "g++", (os.environ.get("CXX", "g++"), "c++", "clang++")
     if not any(map(shutil.which, found)):
-        raise InputError(f"--compile true needs a {language} compiler, e.g. {usual}; install one, or leave --compile out")
+        raise InputError(
+            f"--compile true needs a {language} compiler, e.g. {usual}; install one, or leave --compile out"
+        )
     for module in (classifier.encoder, classifier.morphing):
         if module is not None:
             module.compile(options={"fallback_random": True})

@@ -10,18 +10,29 @@ from torch.optim import lr_scheduler
 
 from ..errors import InputError
 
-#: device -> optimizers whose one kernel for all weights pays; on a CPU SGD's copies channels_last weights and is the slower one
+#: device -> optimizers whose one kernel for all weights pays; on a CPU SGD's copies channels_last weights and is the
+#: slower one
 FUSED = {"cuda": ("SGD", "Adam", "AdamW"), "cpu": ("Adam", "AdamW")}
 
 
 def make_optimizer(config: dict[str, Any], parameters: Iterable, device: str = "cpu") -> torch.optim.Optimizer:
     """The optimizer that the configuration names, for weights that will be on a device of type ``device``."""
     kind = getattr(torch.optim, config["optimizer"])
-    return _with_arguments(kind, "optimizer", config, parameters, lr=config["lr"], weight_decay=config["weight_decay"], **_fused(config, device))
+    return _with_arguments(
+        kind,
+        "optimizer",
+        config,
+        parameters,
+        lr=config["lr"],
+        weight_decay=config["weight_decay"],
+        **_fused(config, device),
+    )
 
 
 def _fused(config: dict[str, Any], device: str) -> dict[str, bool]:
-    """One kernel for all weights, unless an argument asks for another way; with 16-mixed it would hide the gradients that are to be clipped."""
+    """One kernel for all weights, unless an argument asks for another way; with 16-mixed it would hide the gradients
+    that are to be clipped.
+    """
     if config["precision"] == "16-mixed" or {"fused", "foreach", "differentiable"} & set(config["optimizer_kwargs"]):
         return {}
     return {"fused": True} if config["optimizer"] in FUSED.get(device, ()) else {}
@@ -47,7 +58,8 @@ def make_scheduler(config: dict[str, Any], optimizer: torch.optim.Optimizer, n_s
     return _with_arguments(getattr(lr_scheduler, name), "scheduler", config, optimizer)
 
 
-#: schedule -> the rate by progress in [0, 1] after the warm-up; these step after every batch, the others after every epoch
+#: schedule -> the rate by progress in [0, 1] after the warm-up; these step after every batch, the others after every
+#: epoch
 WARMUPS = {
     "linear_schedule_with_warmup": lambda progress: 1 - progress,
     "cosine_schedule_with_warmup": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),

@@ -8,7 +8,9 @@ from lightning_fabric.plugins import MixedPrecision
 
 
 class MixedOfPixels(MixedPrecision):
-    """Lightning's, but for its rounding of inputs: autocast rounds what an operation is to have rounded, and MS-SSIM is to compare pixels of float32."""
+    """Lightning's, but for its rounding of inputs: autocast rounds what an operation is to have rounded, and MS-SSIM is
+    to compare pixels of float32.
+    """
 
     def convert_input(self, data: Any) -> Any:
         return data

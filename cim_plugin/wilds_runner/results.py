@@ -56,7 +56,9 @@ class Clock:
 
 
 def place(trainer: Trainer, rule: str) -> tuple[str, str]:
-    """The folder of a rule's files, and the word for the epoch in their names: those of run_expt for "best" and "last"."""
+    """The folder of a rule's files, and the word for the epoch in their names: those of run_expt for "best" and
+    "last".
+    """
     folder = trainer.config["log_dir"]
     if rule in ("best", "last"):
         return folder, rule
@@ -82,7 +84,11 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any
     """
     config, epoch = trainer.config, trainer.epoch - 1
     wanted = {"last": config["save_last"]}
-    places = [place(trainer, rule) for rule, choice in trainer.chosen.items() if choice.epoch == epoch and wanted.get(rule, config["save_best"])]
+    places = [
+        place(trainer, rule)
+        for rule, choice in trainer.chosen.items()
+        if choice.epoch == epoch and wanted.get(rule, config["save_best"])
+    ]
     if config["save_step"] is not None and (epoch + 1) % config["save_step"] == 0:
         places.append((config["log_dir"], str(epoch)))
     model = {"algorithm": trainer.classifier.state_dict(), "epoch": epoch, "best_val_metric": _val_metric(trainer)}
@@ -128,7 +134,9 @@ def summary(trainer: Trainer) -> dict[str, Any]:
         },
         "config": config,
         "n_parameters": sum(p.numel() for p in trainer.classifier.parameters()),
-        "agreeing_pseudo_environments": None if trainer.pseudo is None else shares_that_agree(trainer.data.splits, trainer.pseudo),
+        "agreeing_pseudo_environments": None
+        if trainer.pseudo is None
+        else shares_that_agree(trainer.data.splits, trainer.pseudo),
         "similarity": trainer.classifier.contrast and trainer.classifier.contrast.how,
         "seconds": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
         "steps": trainer.epoch * len(trainer.order),
@@ -136,13 +144,17 @@ def summary(trainer: Trainer) -> dict[str, Any]:
 
 
 def cost(trainer: Trainer) -> dict[str, Any]:
-    """What the run needs and runs on: the most memory of all sessions, and processes, device and versions of this one."""
+    """What the run needs and runs on: the most memory of all sessions, and processes, device and versions of this
+    one.
+    """
     before = trainer.cost_before.get("peak_memory_bytes", {})
     now = peak_memory()
     return {
         "peak_memory_bytes": {kind: max(before.get(kind, 0), now.get(kind, 0)) for kind in {**before, **now}},
         "n_processes": trainer.fabric.world_size,
-        "device": torch.cuda.get_device_name() if trainer.fabric.device.type == "cuda" else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name()
+        if trainer.fabric.device.type == "cuda"
+        else platform.processor() or platform.machine(),
         "versions": versions(),
     }
 
@@ -159,7 +171,11 @@ def peak_memory() -> dict[str, int]:
 @functools.cache
 def versions() -> dict[str, str | None]:
     """Versions of what a result depends on, and the commit of this plugin where it runs from a checkout."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "cim_plugin": __version__, "cim_plugin_commit": _commit()}
+    found: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "cim_plugin": __version__,
+        "cim_plugin_commit": _commit(),
+    }
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
@@ -171,6 +187,8 @@ def _commit() -> str | None:
     if not os.path.exists(os.path.join(here, ".git")):
         return None
     with contextlib.suppress(OSError):
-        done = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True
+        )
         return done.stdout.strip() or None
     return None

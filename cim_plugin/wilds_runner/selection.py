@@ -16,7 +16,9 @@ Outcomes = Mapping[str, Outcome]
 class Rule:
     """One way to choose an epoch: the first with the highest score."""
 
-    score: Callable[[Outcomes, int], "float | None"]  #: (outcome per split, epoch) -> score; None where the dataset cannot give it
+    score: Callable[
+        [Outcomes, int], "float | None"
+    ]  #: (outcome per split, epoch) -> score; None where the dataset cannot give it
     meaning: str
     needs: str  #: what the rule looks at that a user may not have
 
@@ -33,16 +35,26 @@ def _test(outcomes: Outcomes) -> float | None:
 
 #: name -> rule. "best" (by --val_metric, as run_expt names its files) is added per run by :func:`rules`.
 RULES: dict[str, Rule] = {
-    "worst_group": Rule(lambda o, epoch: o["val"].worst_group_metric, "worst-group accuracy on validation data", "group labels of validation data"),
+    "worst_group": Rule(
+        lambda o, epoch: o["val"].worst_group_metric,
+        "worst-group accuracy on validation data",
+        "group labels of validation data",
+    ),
     "average": Rule(lambda o, epoch: o["val"].accuracy, "average accuracy on validation data", "no group labels"),
-    "worst_class": Rule(lambda o, epoch: o["val"].worst_class_accuracy, "worst-class accuracy on validation data", "no group labels"),
+    "worst_class": Rule(
+        lambda o, epoch: o["val"].worst_class_accuracy, "worst-class accuracy on validation data", "no group labels"
+    ),
     "worst_pseudo_group": Rule(
         lambda o, epoch: o["val"].worst_pseudo_group_accuracy,
         "worst accuracy over (label, whether the pseudo-environment agrees) on validation data, with --cross_fit",
         "no group labels",
     ),
     "last": Rule(lambda o, epoch: float(epoch), "the last epoch", "nothing"),
-    "oracle": Rule(lambda o, epoch: _test(o), "worst-group accuracy on TEST data (average where there are no groups)", "test labels: not a selection that may be reported"),
+    "oracle": Rule(
+        lambda o, epoch: _test(o),
+        "worst-group accuracy on TEST data (average where there are no groups)",
+        "test labels: not a selection that may be reported",
+    ),
 }
 
 
@@ -56,10 +68,14 @@ def rules(val_metric: str, decreasing: bool) -> dict[str, Rule]:
     def score(outcomes: Outcomes, epoch: int) -> float:
         metrics = outcomes["val"].metrics
         if val_metric not in metrics:
-            raise InputError(f"--val_metric {val_metric!r} is not among the metrics of this dataset: {', '.join(metrics)}")
+            raise InputError(
+                f"--val_metric {val_metric!r} is not among the metrics of this dataset: {', '.join(metrics)}"
+            )
         return -metrics[val_metric] if decreasing else metrics[val_metric]
 
-    best = Rule(score, f"{val_metric} on validation data, {'lowest' if decreasing else 'highest'}", "what that metric needs")
+    best = Rule(
+        score, f"{val_metric} on validation data, {'lowest' if decreasing else 'highest'}", "what that metric needs"
+    )
     return {"best": best, **RULES}
 
 
@@ -70,7 +86,9 @@ class Chosen(NamedTuple):
     score: float
 
 
-def choose(rules: Mapping[str, Rule], so_far: Mapping[str, Chosen], outcomes: Outcomes, epoch: int) -> dict[str, Chosen]:
+def choose(
+    rules: Mapping[str, Rule], so_far: Mapping[str, Chosen], outcomes: Outcomes, epoch: int
+) -> dict[str, Chosen]:
     """The choices after an epoch: a strictly higher score replaces the earlier one; NaN never does."""
     chosen = dict(so_far)
     for name, rule in rules.items():

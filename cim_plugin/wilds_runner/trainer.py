@@ -48,7 +48,9 @@ class Trainer:
         fresh: the run begins here; False where a file will replace the weights, so that no pretrained ones are needed.
     """
 
-    def __init__(self, config: dict[str, Any], data: Dataset, transform: Transform, fabric, cache=None, fresh: bool = True):
+    def __init__(
+        self, config: dict[str, Any], data: Dataset, transform: Transform, fabric, cache=None, fresh: bool = True
+    ):
         self.config = config
         self.data = data
         self.fabric = fabric
@@ -57,9 +59,13 @@ class Trainer:
         self._check_metrics()
         self.order = TrainingOrder(config, data.splits["train"], data.grouper)
         self.transform, self.cache = transform, cache
-        self.loaders: dict[str, Loader] = {key: make_loader(config, data, key, transform, cache) for key in ("train", *self.splits)}
+        self.loaders: dict[str, Loader] = {
+            key: make_loader(config, data, key, transform, cache) for key in ("train", *self.splits)
+        }
         self.environments = group_environments(config, data, "train")
-        self.pseudo: dict[str, Tensor] | None = None  #: with --cross_fit, once they are known: split -> (N,) int64 pseudo-environments
+        self.pseudo: dict[str, Tensor] | None = (
+            None  #: with --cross_fit, once they are known: split -> (N,) int64 pseudo-environments
+        )
 
         self.classifier = build_model(config if fresh else without_weights(config), data, transform)
         _check_size(self.classifier, config, transform)
@@ -88,13 +94,17 @@ class Trainer:
         self.stop_asked = False  #: set it from a signal handler to stop after the step that runs
 
     def _check_metrics(self) -> None:
-        """Before the first epoch, which may take hours: a perfect prediction has the metrics that every other one has."""
+        """Before the first epoch, which may take hours: a perfect prediction has the metrics that every other one
+        has.
+        """
         val = self.data.splits["val"]
         perfect = evaluate(self.data, val, val.labels)
         self.rules["best"].applies({"val": perfect})
         metric = self.config["scheduler_metric_name"]
         if self.config["scheduler"] == "ReduceLROnPlateau" and metric not in perfect.metrics:
-            raise InputError(f"--scheduler_metric_name {metric!r} is not among the metrics: {', '.join(perfect.metrics)}")
+            raise InputError(
+                f"--scheduler_metric_name {metric!r} is not among the metrics: {', '.join(perfect.metrics)}"
+            )
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -119,11 +129,15 @@ class Trainer:
         by_first_process(self.fabric, lambda: cross_fit.write(self.config["log_dir"], self.data, pseudo))
         self._go_by(pseudo)
         shares = cross_fit.shares_that_agree(self.data.splits, pseudo)
-        self.logs.write(f"\nCross-fit: the pseudo-environment agrees with the label for {', '.join(f'{100 * share:.1f}% of {key}' for key, share in shares.items())}\n")
+        self.logs.write(
+            f"\nCross-fit: the pseudo-environment agrees with the label for "
+            f"{', '.join(f'{100 * share:.1f}% of {key}' for key, share in shares.items())}\n"
+        )
         largest = torch.bincount(self.data.splits["train"].labels).max().item() / len(pseudo["train"])
         if shares["train"] <= largest:
             self.logs.write(
-                f"warning: always the largest class would agree for {100 * largest:.1f}% of train: the reference models have learnt too little for pseudo-environments; "
+                f"warning: always the largest class would agree for {100 * largest:.1f}% of train: the reference "
+                f"models have learnt too little for pseudo-environments; "
                 "give --cross_fit more steps\n"
             )
         self._save(self.state())
@@ -132,11 +146,22 @@ class Trainer:
         plain = make_loader(self.config, self.data, "train", self.transform, self.cache, augment=False)
         loaders = {"train": plain, "val": self.loaders["val"]}
         return cross_fit.predict_out_of_fold(
-            self.config, self.data.splits, loaders, self._reference_model, self.fabric, not self.bar.disable, lambda: self._stop_if_asked(self.state)
+            self.config,
+            self.data.splits,
+            loaders,
+            self._reference_model,
+            self.fabric,
+            not self.bar.disable,
+            lambda: self._stop_if_asked(self.state),
         )
 
     def _reference_model(self, number: int) -> RobustClassifier:
-        config = {**self.config, "algorithm": "ERM", "hyperparameters": {}, "seed": seed_of(self.config["seed"], "cross_fit", "model", number)}
+        config = {
+            **self.config,
+            "algorithm": "ERM",
+            "hyperparameters": {},
+            "seed": seed_of(self.config["seed"], "cross_fit", "model", number),
+        }
         return build_model(config, self.data, self.transform)
 
     def _go_by(self, pseudo: dict[str, Tensor]) -> None:
@@ -175,15 +200,22 @@ class Trainer:
     def _step(self, batch: Batch, n_batches: int) -> None:
         split = self.data.splits["train"]
         device = self.fabric.device
-        labels, groups, environments = (values[batch.rows].to(device, non_blocking=True) for values in (split.labels, split.groups, self.environments))
+        labels, groups, environments = (
+            values[batch.rows].to(device, non_blocking=True)
+            for values in (split.labels, split.groups, self.environments)
+        )
         torch.manual_seed(seed_of(self.config["seed"], "step", self.epoch, self.batch))
         steps_now = self._ends_step(self.batch + 1, n_batches)
         with self.fabric.no_backward_sync(self.model, enabled=not steps_now):
-            with self.fabric.autocast():  # of another method than forward Fabric's wrapper takes care with several processes only
+            with (
+                self.fabric.autocast()
+            ):  # of another method than forward Fabric's wrapper takes care with several processes only
                 terms = self.model.loss_terms(to_pixels(batch.images, device), labels, environments)
             objective = self.classifier.total(terms.losses, groups)
             self.fabric.backward(objective)
-        self.not_finite = torch.where((self.not_finite < 0) & ~objective.detach().isfinite(), self.batch, self.not_finite)
+        self.not_finite = torch.where(
+            (self.not_finite < 0) & ~objective.detach().isfinite(), self.batch, self.not_finite
+        )
         if steps_now:
             self._update_weights()
         predictions = terms.logits.detach().argmax(1)
@@ -200,7 +232,9 @@ class Trainer:
 
     def _update_weights(self) -> None:
         if self.config["max_grad_norm"] is not None:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config["max_grad_norm"], error_if_nonfinite=False)
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.config["max_grad_norm"], error_if_nonfinite=False
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.scheduler is not None and self.config["scheduler"] in WARMUPS:
@@ -210,7 +244,14 @@ class Trainer:
         extra = {LOG_NAMES[name]: values for name, values in terms.losses.items() if name != "supervised"}
         if terms.without_triplet is not None:
             extra |= {NO_TRIPLET: (terms.without_triplet / len(groups)).expand(len(groups)), MASK_MEAN: terms.mask_mean}
-        self.averages.add(groups, self._group_weights(), loss=terms.losses["supervised"], acc=correct, objective=objective.expand(len(groups)), **extra)
+        self.averages.add(
+            groups,
+            self._group_weights(),
+            loss=terms.losses["supervised"],
+            acc=correct,
+            objective=objective.expand(len(groups)),
+            **extra,
+        )
 
     def _log_line(self) -> None:
         self._check_finite()
@@ -218,12 +259,19 @@ class Trainer:
             self.averages.add_up(self.fabric)
         line = self.averages.line()
         if line.get(NO_TRIPLET) == 1:
-            self.logs.write(f"warning: no image had a positive and a negative up to epoch {self.epoch}, batch {self.batch - 1}: L_con was 0; a larger --batch_size has more\n")
+            self.logs.write(
+                f"warning: no image had a positive and a negative up to epoch {self.epoch}, batch {self.batch - 1}: "
+                f"L_con was 0; a larger --batch_size has more\n"
+            )
         if MASK_MEAN in line and (words := collapse_in_words(line[MASK_MEAN])):
             self.logs.write(f"warning: {words} (epoch {self.epoch}, batch {self.batch - 1})\n")
         steps = math.ceil(self.batch / self.config["gradient_accumulation_steps"])
-        self.logs.row("train_algo.csv", {"epoch": self.epoch, "batch": steps, **line}, self.epoch * len(self.order) + self.batch)
-        self.bar.set_postfix_str(f"epoch {self.epoch}, loss {line['loss_avg']:.3f}, acc {line['acc_avg']:.3f}", refresh=False)
+        self.logs.row(
+            "train_algo.csv", {"epoch": self.epoch, "batch": steps, **line}, self.epoch * len(self.order) + self.batch
+        )
+        self.bar.set_postfix_str(
+            f"epoch {self.epoch}, loss {line['loss_avg']:.3f}, acc {line['acc_avg']:.3f}", refresh=False
+        )
         self.averages.reset()
 
     def _check_finite(self) -> None:
@@ -235,7 +283,9 @@ class Trainer:
         """To be done before a state is saved: a step may have ruined weights with which no loss was computed yet."""
         self._check_finite()
         if not all(weight.isfinite().all() for weight in self.classifier.parameters()):
-            raise NotFinite(f"a weight is not finite after epoch {self.epoch}, batch {self.batch - 1}; {AFTER_NOT_FINITE}")
+            raise NotFinite(
+                f"a weight is not finite after epoch {self.epoch}, batch {self.batch - 1}; {AFTER_NOT_FINITE}"
+            )
 
     # --- the end of an epoch ------------------------------------------------------------------------------------------
 
@@ -250,7 +300,9 @@ class Trainer:
         predicted = {}
         with self.clock.measure("evaluation"):
             for key in self.splits:
-                predicted[key], losses, outcomes[key] = self.evaluate_split(key, lambda: self._stop_if_asked(lambda: before))
+                predicted[key], losses, outcomes[key] = self.evaluate_split(
+                    key, lambda: self._stop_if_asked(lambda: before)
+                )
                 self._log_outcome(key, outcomes[key])
                 self._log_evaluation(key, predicted[key], losses)
         self._step_epoch_scheduler(outcomes)
@@ -267,10 +319,14 @@ class Trainer:
         self._publish(predicted, state["cost"])
 
     def evaluate_split(self, key: str, after_batch=lambda: None) -> tuple[Tensor, Tensor, Outcome]:
-        """Predicted labels (N,) int64 and cross-entropies (N,) of a whole split in dataset order, and what the evaluator says."""
+        """Predicted labels (N,) int64 and cross-entropies (N,) of a whole split in dataset order, and what the
+        evaluator says.
+        """
         self.model.eval()
         split, device = self.data.splits[key], self.fabric.device
-        batches = evaluation_order(len(split.labels), self.config["batch_size"], self.fabric.global_rank, self.fabric.world_size)
+        batches = evaluation_order(
+            len(split.labels), self.config["batch_size"], self.fabric.global_rank, self.fabric.world_size
+        )
         rows, found, losses = [], [], []
         with torch.no_grad():
             for batch in self.loaders[key](batches):
@@ -291,7 +347,9 @@ class Trainer:
         if name != "ReduceLROnPlateau":
             self.scheduler.step()
             return
-        self.scheduler.step(outcomes[self.config["scheduler_metric_split"]].metrics[self.config["scheduler_metric_name"]])
+        self.scheduler.step(
+            outcomes[self.config["scheduler_metric_split"]].metrics[self.config["scheduler_metric_name"]]
+        )
 
     def _log_outcome(self, key: str, outcome: Outcome) -> None:
         self.logs.row(f"{key}_eval.csv", {"epoch": self.epoch, **outcome.metrics}, self.epoch)
@@ -299,11 +357,19 @@ class Trainer:
             self.logs.write(f"Epoch eval, {self.data.splits[key].name}:\n{outcome.text}\n")
 
     def _log_evaluation(self, key: str, predictions: Tensor, losses: Tensor) -> None:
-        """The line of {split}_algo.csv. Evaluation draws no triplets and no noise: its objective is the supervised loss, as the algorithm weighs groups."""
+        """The line of {split}_algo.csv. Evaluation draws no triplets and no noise: its objective is the supervised
+        loss, as the algorithm weighs groups.
+        """
         split, device = self.data.splits[key], self.fabric.device
         objective = self.classifier.total({"supervised": losses.to(device)}, split.groups.to(device)).cpu()
         averages = Averages(self.averages.n_groups, "cpu")
-        averages.add(split.groups, self._group_weights(), loss=losses, acc=predictions == split.labels, objective=objective.expand(len(losses)))
+        averages.add(
+            split.groups,
+            self._group_weights(),
+            loss=losses,
+            acc=predictions == split.labels,
+            objective=objective.expand(len(losses)),
+        )
         n_batches = math.ceil(len(losses) / self.config["batch_size"])
         self.logs.row(f"{key}_algo.csv", {"epoch": self.epoch, "batch": n_batches, **averages.line()}, self.epoch)
 
@@ -329,7 +395,10 @@ class Trainer:
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "precision": self.fabric.strategy.precision.state_dict(),
             "chosen": {name: tuple(choice) for name, choice in self.chosen.items()},
-            "outcomes": {name: {key: outcome._asdict() for key, outcome in of_rule.items()} for name, of_rule in self.outcomes.items()},
+            "outcomes": {
+                name: {key: outcome._asdict() for key, outcome in of_rule.items()}
+                for name, of_rule in self.outcomes.items()
+            },
             "seen": list(self.seen),
             "averages": self.averages.state(),
             "log_sizes": dict(self.logs.sizes),
@@ -348,9 +417,15 @@ class Trainer:
         if state.get("cross_fit"):
             self._go_by(cross_fit.read(self.config["log_dir"], self.data))
         self.chosen = {name: selection.Chosen(*choice) for name, choice in state["chosen"].items()}
-        self.outcomes = {name: {key: Outcome(**outcome) for key, outcome in of_rule.items()} for name, of_rule in state["outcomes"].items()}
+        self.outcomes = {
+            name: {key: Outcome(**outcome) for key, outcome in of_rule.items()}
+            for name, of_rule in state["outcomes"].items()
+        }
         if self.batch and self.fabric.world_size > 1:
-            raise InputError(f"--resume: the run in {self.config['log_dir']} stopped within an epoch, which one process trains to its end; go on with one")
+            raise InputError(
+                f"--resume: the run in {self.config['log_dir']} stopped within an epoch, which one process trains to "
+                f"its end; go on with one"
+            )
         self.seen = [(rows, predictions.to(self.fabric.device)) for rows, predictions in state["seen"]]
         self.averages.load(state["averages"])
         self.clock.go_on_from(state["clock"])
@@ -360,7 +435,9 @@ class Trainer:
             self._publish(state["predicted"], self.cost_before or results.cost(self))
 
     def _save(self, state: dict[str, Any]) -> None:
-        by_first_process(self.fabric, lambda: checkpoint.save(os.path.join(self.config["log_dir"], checkpoint.STATE), state))
+        by_first_process(
+            self.fabric, lambda: checkpoint.save(os.path.join(self.config["log_dir"], checkpoint.STATE), state)
+        )
 
     def _publish(self, predicted: dict[str, Tensor], cost: dict[str, Any]) -> None:
         by_first_process(self.fabric, lambda: results.publish(self, predicted, cost))
@@ -386,7 +463,9 @@ def _evaluated_splits(config: dict[str, Any], data: Dataset) -> list[str]:
     others = [key for key in data.splits if key not in ("train", "val")]
     unknown = [key for key in config["eval_splits"] if key not in data.splits]
     if unknown:
-        raise InputError(f"--eval_splits {unknown[0]!r} is not a split of {config['dataset']}: {', '.join(data.splits)}")
+        raise InputError(
+            f"--eval_splits {unknown[0]!r} is not a split of {config['dataset']}: {', '.join(data.splits)}"
+        )
     wanted = others if config["evaluate_all_splits"] else [key for key in others if key in config["eval_splits"]]
     return ["val", *(key for key in wanted if len(data.splits[key].labels))]
 
@@ -395,24 +474,35 @@ def _evaluated_splits(config: dict[str, Any], data: Dataset) -> list[str]:
 def _check_size(classifier: RobustClassifier, config: dict[str, Any], transform: Transform) -> None:
     """Raise InputError where the model, or --cross_fit_tiles, cannot take images of this size."""
     if (config["cross_fit_tiles"] or 1) > min(transform.size):
-        raise InputError(f"--cross_fit_tiles {config['cross_fit_tiles']} is more than a side of {min(transform.size)} pixels can be cut into; give a smaller number")
+        raise InputError(
+            f"--cross_fit_tiles {config['cross_fit_tiles']} is more than a side of {min(transform.size)} pixels can be "
+            f"cut into; give a smaller number"
+        )
     try:
         classifier.eval()(torch.zeros(1, 3, *transform.size))
     except (AssertionError, RuntimeError, ValueError) as error:
         height, width = transform.size
-        raise InputError(f"--model {config['model']} cannot take images of {height}x{width} ({str(error) or type(error).__name__}); give another --target_resolution") from error
+        raise InputError(
+            f"--model {config['model']} cannot take images of {height}x{width} ({str(error) or type(error).__name__}); "
+            f"give another --target_resolution"
+        ) from error
     finally:
         classifier.train()
 
 
 @torch.no_grad()
-def _check_batch_of_one(classifier: RobustClassifier, config: dict[str, Any], n_images: int, n_processes: int, transform: Transform) -> None:
-    """Raise InputError where an epoch ends in one image and the model cannot train on it, before the first epoch is lost."""
+def _check_batch_of_one(
+    classifier: RobustClassifier, config: dict[str, Any], n_images: int, n_processes: int, transform: Transform
+) -> None:
+    """Raise InputError where an epoch ends in one image and the model cannot train on it, before the first epoch is
+    lost.
+    """
     left = n_images % config["batch_size"] if config["train_loader"] == "standard" else 0
     if (left or config["batch_size"]) // n_processes == 1:
         try:
             copy.deepcopy(classifier).train()(torch.zeros(1, 3, *transform.training_size))
         except ValueError as error:
             raise InputError(
-                f"--batch_size {config['batch_size']} leaves one image to the last batch of {n_images}, and the batch normalisation of --model {config['model']} needs two; give another one"
+                f"--batch_size {config['batch_size']} leaves one image to the last batch of {n_images}, and the batch "
+                f"normalisation of --model {config['model']} needs two; give another one"
             ) from error

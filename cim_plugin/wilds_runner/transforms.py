@@ -21,7 +21,11 @@ class Transform(NamedTuple):
     """The three parts, and the size of an image after resizing."""
 
     resize: Callable  #: PIL image -> PIL image, always the same
-    augment: Callable | None  #: PIL image -> PIL image, drawn from torch's random state; training only. Crops to --target_resolution as WILDS does
+    augment: (
+        Callable | None
+        #: PIL image -> PIL image, drawn from torch's random state; training only. Crops to --target_resolution as WILDS
+        #: does
+    )
     standardise: nn.Module  #: (N, C, H, W) float in [0, 1] -> what the encoder takes
     size: tuple[int, int]  #: height, width
     training_size: tuple[int, int]  #: of augmented images
@@ -85,11 +89,15 @@ def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] 
             steps.append(T.CenterCrop(size))
     size = size or original_resolution
     if size is None:
-        raise InputError(f"--transform {name} leaves the images of {config['dataset']} as they are, of unknown size; give --target_resolution")
+        raise InputError(
+            f"--transform {name} leaves the images of {config['dataset']} as they are, of unknown size; give "
+            f"--target_resolution"
+        )
     crop = target or (size if name == "image_base" else original_resolution)  # image_base has cut a square already
     if config["additional_train_transform"] is not None and any(side > whole for side, whole in zip(crop, size)):
         raise InputError(
-            f"--additional_train_transform {config['additional_train_transform']} cuts {crop[0]}x{crop[1]} out of images of {size[0]}x{size[1]}; give a smaller --target_resolution"
+            f"--additional_train_transform {config['additional_train_transform']} cuts {crop[0]}x{crop[1]} out of "
+            f"images of {size[0]}x{size[1]}; give a smaller --target_resolution"
         )
     training_size = size if config["additional_train_transform"] is None else crop
     standardise = StandardisePerImage() if name == "rxrx1" else StandardiseImageNet()

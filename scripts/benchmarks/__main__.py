@@ -27,7 +27,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the plugin on this machine.")
     benchmarks = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
     for name, (module, what) in BENCHMARKS.items():
-        benchmark = benchmarks.add_parser(name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        benchmark = benchmarks.add_parser(
+            name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
         if sys.argv[1:2] == [name]:
             importlib.import_module(module).add_arguments(benchmark)
     args = parser.parse_args()

@@ -1,4 +1,5 @@
-"""Whether the speed-ups cost accuracy: the same trainings of CIM with and without them, seed by seed, by ``cim-plugin train``.
+"""Whether the speed-ups cost accuracy: the same trainings of CIM with and without them, seed by seed, by ``cim-plugin
+train``.
 
 "fast" is what is shipped: the fused triplet, channels_last, a fused optimizer. "plain" is plain autograd's triplet,
 contiguous weights and torch's default optimizer. Both start from the same weights and see the same batches, so that
@@ -84,22 +85,36 @@ def _positive(text: str) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seeds", type=_positive, default=5, help="trainings per task and version, with seeds 0, 1, ...")
+    parser.add_argument(
+        "--seeds", type=_positive, default=5, help="trainings per task and version, with seeds 0, 1, ..."
+    )
     parser.add_argument("--epochs", type=_positive, default=20, help="epochs per training")
     parser.add_argument("--quick", action="store_true", help="under a minute: 1 seed, 2 epochs")
     parser.add_argument("--json", action="store_true", help="one JSON object per row, with the machine in each")
 
 
 def run(args: argparse.Namespace) -> int:
-    """A row per task, rule and seed, and one for their mean; the exit status of a training that fails. One thread; a GPU where there is one."""
+    """A row per task, rule and seed, and one for their mean; the exit status of a training that fails. One thread; a
+    GPU where there is one.
+    """
     torch.set_num_threads(1)
     seeds, epochs = (1, 2) if args.quick else (args.seeds, args.epochs)
-    title = f"CIM on the offline Waterbirds stand-in, small_cnn, {epochs} epochs: test accuracy in % with plain and with fast arithmetic"
+    title = (
+        f"CIM on the offline Waterbirds stand-in, small_cnn, {epochs} epochs: test accuracy in % with plain and with "
+        f"fast arithmetic"
+    )
     title += "; nudged: what rounding alone does; the mean difference with its 95% interval (t, paired by seed)"
-    heads = "".join(f"  {head + ': plain':>18} {'fast':>6} {'fast - plain':>13} {'nudged - plain':>14}" for head in ("average", "worst group"))
+    heads = "".join(
+        f"  {head + ': plain':>18} {'fast':>6} {'fast - plain':>13} {'nudged - plain':>14}"
+        for head in ("average", "worst group")
+    )
     table = measuring.Table(args.json, title, f"{'':26} {'rule':8} {'seed':>4}{heads}", _text)
     bar = tqdm(total=len(TASKS) * seeds * len(VERSIONS), unit="training", disable=None, dynamic_ncols=True)
-    with bar, tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, XDG_CACHE_HOME=os.path.join(folder, "cache")):
+    with (
+        bar,
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(os.environ, XDG_CACHE_HOME=os.path.join(folder, "cache")),
+    ):
         for number, (task, tied) in enumerate(TASKS.items()):
             root = Path(folder, str(number))
             write_release(root, tied)
@@ -114,7 +129,14 @@ def run(args: argparse.Namespace) -> int:
                     tested[version] = json.loads((root / f"{version}-{seed}" / "results.json").read_text())["selection"]
                     bar.update()
                 for rule in RULES:
-                    rows[rule].append(seed_row(task, rule, seed, {version: selection[rule]["splits"]["test"] for version, selection in tested.items()}))
+                    rows[rule].append(
+                        seed_row(
+                            task,
+                            rule,
+                            seed,
+                            {version: selection[rule]["splits"]["test"] for version, selection in tested.items()},
+                        )
+                    )
                     table.add(rows[rule][-1])
             for rule in RULES:
                 table.add(mean_row(rows[rule]))
@@ -131,23 +153,48 @@ def write_release(root: Path, tied: float) -> None:
 
 def train(root: Path, log_dir: Path, seed: int, epochs: int) -> int:
     """``cim-plugin train`` with the settings of scripts/demo in this process; its exit status."""
-    words = ["train", *SETTINGS, "--algorithm", "CIM", "--root_dir", str(root), "--log_dir", str(log_dir), "--seed", str(seed), "--n_epochs", str(epochs)]
+    words = [
+        "train",
+        *SETTINGS,
+        "--algorithm",
+        "CIM",
+        "--root_dir",
+        str(root),
+        "--log_dir",
+        str(log_dir),
+        "--seed",
+        str(seed),
+        "--n_epochs",
+        str(epochs),
+    ]
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # log.txt has it all
         return cli.main([*words, "--progress_bar", "false"])
 
 
 def seed_row(task: str, rule: str, seed: int, tested: dict[str, dict]) -> dict[str, Any]:
-    """Accuracies in % of every version, from what results.json says about the test split, and their differences to plain."""
+    """Accuracies in % of every version, from what results.json says about the test split, and their differences to
+    plain.
+    """
     accuracies = {version: {what: 100 * of(split) for what, of in WHAT.items()} for version, split in tested.items()}
-    differences = {f"{version} - plain": {what: accuracies[version][what] - accuracies["plain"][what] for what in WHAT} for version in COMPARED}
+    differences = {
+        f"{version} - plain": {what: accuracies[version][what] - accuracies["plain"][what] for what in WHAT}
+        for version in COMPARED
+    }
     return {"name": task, "rule": rule, "seed": seed, **accuracies, **differences, "half_interval": None}
 
 
 def mean_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The means over seeds, and half of the 95% intervals of the mean differences where there are several seeds."""
     differences = [f"{version} - plain" for version in COMPARED]
-    means = {key: {what: statistics.mean(row[key][what] for row in rows) for what in WHAT} for key in (*VERSIONS, *differences)}
-    half = {key: {what: _half_interval([row[key][what] for row in rows]) for what in WHAT} for key in differences} if len(rows) > 1 else None
+    means = {
+        key: {what: statistics.mean(row[key][what] for row in rows) for what in WHAT}
+        for key in (*VERSIONS, *differences)
+    }
+    half = (
+        {key: {what: _half_interval([row[key][what] for row in rows]) for what in WHAT} for key in differences}
+        if len(rows) > 1
+        else None
+    )
     return {**rows[0], "seed": None, **means, "half_interval": half}
 
 
@@ -160,5 +207,9 @@ def _text(row: dict[str, Any]) -> str:
         half = f" ± {row['half_interval'][f'{version} - plain'][what]:.1f}" if row["half_interval"] else ""
         return f"{row[f'{version} - plain'][what]:+.1f}{half}"
 
-    cells = "".join(f"  {row['plain'][what]:18.1f} {row['fast'][what]:6.1f} {difference('fast', what):>13} {difference('nudged', what):>14}" for what in WHAT)
+    cells = "".join(
+        f"  {row['plain'][what]:18.1f} {row['fast'][what]:6.1f} {difference('fast', what):>13} "
+        f"{difference('nudged', what):>14}"
+        for what in WHAT
+    )
     return f"{row['name']:26} {row['rule']:8} {'mean' if row['seed'] is None else row['seed']:>4}{cells}"

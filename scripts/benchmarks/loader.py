@@ -1,4 +1,6 @@
-"""Images per second of the wilds package's default loader and of ours, decoding and cached, on the same images at 224."""
+"""Images per second of the wilds package's default loader and of ours, decoding and cached, on the same images at
+224.
+"""
 
 from __future__ import annotations
 
@@ -35,18 +37,31 @@ def run(args: argparse.Namespace) -> int:
     if args.side > SMALLEST_PHOTO:
         raise InputError(f"--side {args.side} is more than the photographs have, {SMALLEST_PHOTO} pixels; give less")
     n, pairs = (96, 5) if args.quick else (args.images, args.pairs)
-    title = f"a pass over {n - 2} JPEGs of {args.side}x{args.side} to {SIDE}x{SIDE}, batches of {args.batch_size}, one core, no workers; times faster than the wilds package's loader, median [quartiles] of {pairs} paired passes"
+    title = (
+        f"a pass over {n - 2} JPEGs of {args.side}x{args.side} to {SIDE}x{SIDE}, batches of {args.batch_size}, one "
+        f"core, no workers; times faster than the wilds package's loader, median [quartiles] of {pairs} paired passes"
+    )
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = os.path.join(folder, "cache")
         write_release(os.path.join(folder, "waterbirds_v1.0"), n, args.side)
         loaders = make_loaders(folder, args.batch_size, show=not args.json)
         difference = largest_difference(loaders)
         report = measuring.Report(args.json, f"{title}; normalised samples agree to {difference:.1e}", "times faster")
-        times = measuring.in_turn({name: functools.partial(whole_pass, batches) for name, batches in loaders.items()}, pairs)
+        times = measuring.in_turn(
+            {name: functools.partial(whole_pass, batches) for name, batches in loaders.items()}, pairs
+        )
     default = times[next(iter(loaders))]
     for name, own in times.items():
         rate = (n - 2) / measuring.cpu_median(own)
-        row = measuring.row(name, (n, 3, SIDE, SIDE), default, own, own, target=f"{TARGET:g}" if "cached" in name else "", note=f"{rate:.0f} images per CPU second")
+        row = measuring.row(
+            name,
+            (n, 3, SIDE, SIDE),
+            default,
+            own,
+            own,
+            target=f"{TARGET:g}" if "cached" in name else "",
+            note=f"{rate:.0f} images per CPU second",
+        )
         report.add({**row, "images_per_second": rate, "largest_difference": difference})
     return 0
 
@@ -88,7 +103,13 @@ def make_loaders(root: str, batch_size: int, show: bool) -> dict:
     subset = dataset.get_subset("val", transform=pipeline)
     default = get_eval_loader("standard", subset, batch_size)
     config = {"dataset": "waterbirds", "cache": True, "loader_kwargs": {}}
-    cache = open_cache(config, SimpleNamespace(wilds=dataset), transform, SimpleNamespace(local_rank=0, global_rank=0, barrier=lambda: None, broadcast=lambda value: value), show=show)
+    cache = open_cache(
+        config,
+        SimpleNamespace(wilds=dataset),
+        transform,
+        SimpleNamespace(local_rank=0, global_rank=0, barrier=lambda: None, broadcast=lambda value: value),
+        show=show,
+    )
     ours = [Loader(Images(dataset, np.asarray(subset.indices), transform, False, kept), {}) for kept in (None, cache)]
     order = evaluation_order(len(subset), batch_size)
 
@@ -105,4 +126,8 @@ def make_loaders(root: str, batch_size: int, show: bool) -> dict:
 
 def largest_difference(loaders: dict) -> float:
     normalised = list(loaders.values())[:3]
-    return max(float((a - b).abs().max()) for batches in zip(*(batches() for batches in normalised)) for a, b in zip(batches, batches[1:]))
+    return max(
+        float((a - b).abs().max())
+        for batches in zip(*(batches() for batches in normalised))
+        for a, b in zip(batches, batches[1:])
+    )

@@ -27,13 +27,17 @@ def number_of_pairs(text: str) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser, pairs: int, quick: str) -> None:
-    parser.add_argument("--pairs", type=number_of_pairs, default=pairs, help="runs of everything that is compared, in turn")
+    parser.add_argument(
+        "--pairs", type=number_of_pairs, default=pairs, help="runs of everything that is compared, in turn"
+    )
     parser.add_argument("--quick", action="store_true", help=f"under a minute: {quick}, 5 pairs")
     parser.add_argument("--json", action="store_true", help="one JSON object per row, with the machine in each")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"), help="where to run")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"), help="where to run"
+    )
 
 
 def check_device(device: str) -> None:
@@ -79,8 +83,19 @@ def in_fresh_process(function: Callable, *arguments):
         return pool.submit(function, *arguments).result()
 
 
-def row(name: str, shape: Sequence[int], over: Times, under: Times, own: Times, memory_ratio: float | None = None, target: str = "", note: str = "") -> dict[str, Any]:
-    """A result: the median and the quartiles of over / under, run by run, in wall and CPU time; how long ``own`` took."""
+def row(
+    name: str,
+    shape: Sequence[int],
+    over: Times,
+    under: Times,
+    own: Times,
+    memory_ratio: float | None = None,
+    target: str = "",
+    note: str = "",
+) -> dict[str, Any]:
+    """A result: the median and the quartiles of over / under, run by run, in wall and CPU time; how long ``own``
+    took.
+    """
     wall, cpu = ([a[kind] / b[kind] for a, b in zip(over, under)] for kind in (0, 1))
     return {
         "name": name,
@@ -99,7 +114,15 @@ def row(name: str, shape: Sequence[int], over: Times, under: Times, own: Times, 
 
 def skipped(name: str, shape: Sequence[int], reason: str) -> dict[str, Any]:
     """The row of what could not be run."""
-    return {**dict.fromkeys(["ratio", "spread", "cpu_ratio", "cpu_spread", "milliseconds", "cpu_milliseconds", "memory_ratio"]), "name": name, "shape": list(shape), "target": "", "note": f"skipped: {reason}"}
+    return {
+        **dict.fromkeys(
+            ["ratio", "spread", "cpu_ratio", "cpu_spread", "milliseconds", "cpu_milliseconds", "memory_ratio"]
+        ),
+        "name": name,
+        "shape": list(shape),
+        "target": "",
+        "note": f"skipped: {reason}",
+    }
 
 
 class Table:
@@ -118,13 +141,24 @@ class Report(Table):
     """The rows of :func:`row` and :func:`skipped`."""
 
     def __init__(self, as_json: bool, title: str, ratio: str):
-        super().__init__(as_json, title, f"{'':34} {'shape':>20} {ratio + ', wall':>22} {'CPU':>20} {'ms':>9} {'memory':>8}  target", _text)
+        super().__init__(
+            as_json,
+            title,
+            f"{'':34} {'shape':>20} {ratio + ', wall':>22} {'CPU':>20} {'ms':>9} {'memory':>8}  target",
+            _text,
+        )
 
 
 def _text(row: dict[str, Any]) -> str:
     start = f"{row['name']:34} {'x'.join(map(str, row['shape'])):>20}"
     if row["ratio"] is None:
         return f"{start}  {row['note']}"
-    wall, cpu = (f"{row[name]:.2f} [{low:.2f}, {high:.2f}]" for name, (low, high) in (("ratio", row["spread"]), ("cpu_ratio", row["cpu_spread"])))
+    wall, cpu = (
+        f"{row[name]:.2f} [{low:.2f}, {high:.2f}]"
+        for name, (low, high) in (("ratio", row["spread"]), ("cpu_ratio", row["cpu_spread"]))
+    )
     memory = "" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2f}"
-    return f"{start} {wall:>22} {cpu:>20} {row['milliseconds']:9.1f} {memory:>8}  {row['target']}{'  ' + row['note'] if row['note'] else ''}"
+    return (
+        f"{start} {wall:>22} {cpu:>20} {row['milliseconds']:9.1f} {memory:>8}  "
+        f"{row['target']}{'  ' + row['note'] if row['note'] else ''}"
+    )

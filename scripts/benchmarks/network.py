@@ -1,4 +1,6 @@
-"""Other shapes of the transformation network: parameters, and the price of one forward and backward beside the present one's."""
+"""Other shapes of the transformation network: parameters, and the price of one forward and backward beside the present
+one's.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ class Shape(NamedTuple):
 
 
 PRESENT = "present, 16-32-32"
-DEPTHWISE = Layer(16, stride=2, depthwise=True, relu=False), Layer(32, 1), Layer(32, depthwise=True, relu=False), Layer(32, 1)
+DEPTHWISE = (
+    Layer(16, stride=2, depthwise=True, relu=False),
+    Layer(32, 1),
+    Layer(32, depthwise=True, relu=False),
+    Layer(32, 1),
+)
 STRIDED = (Layer(16, stride=2), Layer(32, stride=2), Layer(32))
 #: name -> shape; the first one is that of TransformationNetwork, which the others are compared with
 NETWORKS = {
@@ -86,16 +93,27 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     pairs = 5 if args.quick else args.pairs
-    title = f"the transformation network alone, forward and backward, weights in channels_last, {args.device}, one thread"
+    title = (
+        f"the transformation network alone, forward and backward, weights in channels_last, {args.device}, one thread"
+    )
     title += f"; as a ratio to the present one, median [quartiles] of {pairs} paired runs"
     report = measuring.Report(args.json, title, "ratio")
-    networks = {name: Network(shape).to(args.device, memory_format=torch.channels_last) for name, shape in NETWORKS.items()}
+    networks = {
+        name: Network(shape).to(args.device, memory_format=torch.channels_last) for name, shape in NETWORKS.items()
+    }
     for side, sizes in SIDES.items():
         pixels = torch.rand(sizes[args.quick], 3, side, side, device=args.device)
         times = measuring.in_turn({name: step(network, pixels) for name, network in networks.items()}, pairs)
         for name, network in networks.items():
             parameters = sum(weight.numel() for weight in network.parameters())
             cpu = 1000 * measuring.cpu_median(times[name])
-            row = measuring.row(name, pixels.shape, times[name], times[PRESENT], times[name], note=f"{parameters:,} parameters, {cpu:.1f} CPU ms")
+            row = measuring.row(
+                name,
+                pixels.shape,
+                times[name],
+                times[PRESENT],
+                times[name],
+                note=f"{parameters:,} parameters, {cpu:.1f} CPU ms",
+            )
             report.add({**row, "parameters": parameters})
     return 0

@@ -1,4 +1,6 @@
-"""The profile of a CIM step: the operations that take most of it, with plain autograd's triplet (before) and the fused one (after)."""
+"""The profile of a CIM step: the operations that take most of it, with plain autograd's triplet (before) and the fused
+one (after).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from collections import Counter
 from typing import Any, Callable
 from unittest import mock
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # to be set before torch is imported; else every start of the profiler is a line on stderr
+os.environ.setdefault(
+    "KINETO_LOG_LEVEL", "6"
+)  # to be set before torch is imported; else every start of the profiler is a line on stderr
 
 import measuring
 import torch
@@ -32,17 +36,28 @@ class Spent:
     def add(self, version: str, step: Callable[[], None], device: str) -> None:
         """Profile one step."""
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
-        with mock.patch.dict(contrastive.TRIPLETS, ms_ssim=TRIPLETS[version]), profile(activities=activities) as profiler:
+        with (
+            mock.patch.dict(contrastive.TRIPLETS, ms_ssim=TRIPLETS[version]),
+            profile(activities=activities) as profiler,
+        ):
             self.times.append(measuring.seconds(step))
         for operation in profiler.key_averages():
-            self.microseconds[operation.key] += operation.self_device_time_total if device == "cuda" else operation.self_cpu_time_total
+            self.microseconds[operation.key] += (
+                operation.self_device_time_total if device == "cuda" else operation.self_cpu_time_total
+            )
             self.calls[operation.key] += operation.count
 
     def rows(self, version: str, top: int) -> list[dict[str, Any]]:
         """The ``top`` operations, per step; milliseconds are the profiler's."""
         total, steps = self.microseconds.total(), len(self.times)
         return [
-            {"version": version, "name": name, "share": spent / total, "calls": round(self.calls[name] / steps), "milliseconds": spent / 1000 / steps}
+            {
+                "version": version,
+                "name": name,
+                "share": spent / total,
+                "calls": round(self.calls[name] / steps),
+                "milliseconds": spent / 1000 / steps,
+            }
             for name, spent in self.microseconds.most_common(top)
         ]
 
@@ -51,7 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_arguments(parser, 5, "2 images at 96")
     parser.add_argument("--model", default="resnet18", help="encoder, by the names of cim-plugin train")
     parser.add_argument("--top", type=int, default=12, help="operations that are shown")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to run; on cuda the time of an operation is that of its kernels")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        choices=("cpu", "cuda"),
+        help="where to run; on cuda the time of an operation is that of its kernels",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,7 +86,15 @@ def run(args: argparse.Namespace) -> int:
     for version in TRIPLETS:
         for row in spent[version].rows(version, args.top):
             table.add(row)
-    table.add(measuring.row("whole step, before / after", (images, 3, side, side), spent["before"].times, spent["after"].times, spent["after"].times))
+    table.add(
+        measuring.row(
+            "whole step, before / after",
+            (images, 3, side, side),
+            spent["before"].times,
+            spent["after"].times,
+            spent["after"].times,
+        )
+    )
     return 0
 
 
@@ -84,6 +112,11 @@ def profiled(case: Case, pairs: int, device: str) -> dict[str, Spent]:
 
 def _text(row: dict[str, Any]) -> str:
     if "share" in row:
-        return f"{row['version']:8} {row['name'][:46]:46} {row['share']:7.1%} {row['calls']:6} {row['milliseconds']:9.1f}"
+        return (
+            f"{row['version']:8} {row['name'][:46]:46} {row['share']:7.1%} {row['calls']:6} {row['milliseconds']:9.1f}"
+        )
     low, high = row["cpu_spread"]
-    return f"{row['name']} in CPU seconds, under the profiler: {row['cpu_ratio']:.2f} [{low:.2f}, {high:.2f}]; after: {row['cpu_milliseconds']:.1f} CPU ms"
+    return (
+        f"{row['name']} in CPU seconds, under the profiler: {row['cpu_ratio']:.2f} [{low:.2f}, {high:.2f}]; after: "
+        f"{row['cpu_milliseconds']:.1f} CPU ms"
+    )

@@ -1,7 +1,9 @@
 """A step of the optimizers that ``cim-plugin train`` knows: torch's fused kernel against torch's default.
 
-The default is a loop over the weights on a CPU, and one over lists of weights ("foreach") on a GPU. Weights are laid out
-as in ``cim-plugin train``, channels_last, and as they are made, contiguous: the fused kernels of a CPU work on the latter
+The default is a loop over the weights on a CPU, and one over lists of weights ("foreach") on a GPU. Weights are laid
+out
+as in ``cim-plugin train``, channels_last, and as they are made, contiguous: the fused kernels of a CPU work on the
+latter
 and copy what is laid out otherwise.
 """
 
@@ -45,7 +47,12 @@ def step(encoder: nn.Module, optimizer: str, way: str) -> Callable[[], None]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_arguments(parser, 25, "the same models")
-    parser.add_argument("--model", nargs="+", default=["resnet18", "resnet50"], help="encoders whose weights move, by the names of cim-plugin train")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=["resnet18", "resnet50"],
+        help="encoders whose weights move, by the names of cim-plugin train",
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to run")
 
 
@@ -58,10 +65,14 @@ def run(args: argparse.Namespace) -> int:
     report = measuring.Report(args.json, title, "times faster")
     for model in args.model:
         for layout, memory_format in LAYOUTS.items():
-            encoders = {way: make_encoder(model, {}, None)[0].to(args.device, memory_format=memory_format) for way in WAYS}
+            encoders = {
+                way: make_encoder(model, {}, None)[0].to(args.device, memory_format=memory_format) for way in WAYS
+            }
             parameters = sum(weight.numel() for weight in encoders["fused"].parameters())
             for optimizer in OPTIMIZERS:
-                times = measuring.in_turn({way: step(encoder, optimizer, way) for way, encoder in encoders.items()}, pairs)
+                times = measuring.in_turn(
+                    {way: step(encoder, optimizer, way) for way, encoder in encoders.items()}, pairs
+                )
                 default, fused = (1000 * measuring.cpu_median(times[way]) for way in WAYS)
                 name, note = f"{model}, {layout}, {optimizer}", f"{default:.1f} to {fused:.1f} CPU ms"
                 row = measuring.row(name, (parameters,), times["default"], times["fused"], times["fused"], note=note)

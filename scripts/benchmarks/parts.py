@@ -62,13 +62,18 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     pairs, images, side = (5, 2, 96) if args.quick else (args.pairs, 8, 224)
-    title = f"steps of {args.model} and what CIM adds to them, alone, forward and backward, channels_last where nothing is said, one thread"
+    title = (
+        f"steps of {args.model} and what CIM adds to them, alone, forward and backward, channels_last where nothing is "
+        f"said, one thread"
+    )
     title += f"; as a ratio to ERM's step, median [quartiles] of {pairs} paired runs"
     report = measuring.Report(args.json, title, "ratio to ERM")
     times = measuring.in_turn(make_parts(Case(args.model, images, side, "")), pairs)
     for name, own in times.items():
         note = f"{1000 * measuring.cpu_median(own):.1f} CPU ms"
         if name == FIRST_TO_INPUT:
-            note += f", {1000 * (measuring.cpu_median(own) - measuring.cpu_median(times[FIRST])):.1f} of them for its input"
+            note += (
+                f", {1000 * (measuring.cpu_median(own) - measuring.cpu_median(times[FIRST])):.1f} of them for its input"
+            )
         report.add(measuring.row(name, (images, 3, side, side), own, times[ERM], own, note=note))
     return 0

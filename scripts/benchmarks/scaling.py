@@ -1,4 +1,5 @@
-"""How time grows with batch size, image side and classes: time per image, and the exponent of a power law through the times.
+"""How time grows with batch size, image side and classes: time per image, and the exponent of a power law through the
+times.
 
 An exponent of 1 is linear growth: time per image stays. The choice of positives and negatives compares all labels of a
 batch with all others, so it grows with the square of the batch; its share of a step is shown.
@@ -71,18 +72,48 @@ def classes_step(classes: int, images: int = 64) -> Callable[[], None]:
 
 def pixels(algorithm: str) -> Series:
     """The encoder grows too; ERM's series shows how."""
-    return Series(lambda side: make_step(Case("small_cnn", 4, side, ""), algorithm, "cpu"), (28, 56, 112, 224, 448), (28, 112, 224), lambda side: (4, 3, side, side), lambda side: side * side, 1.0)
+    return Series(
+        lambda side: make_step(Case("small_cnn", 4, side, ""), algorithm, "cpu"),
+        (28, 56, 112, 224, 448),
+        (28, 112, 224),
+        lambda side: (4, 3, side, side),
+        lambda side: side * side,
+        1.0,
+    )
 
 
 CHOICE, BATCH = "choice of positives, negatives", "CIM step, small_cnn: batch"
 #: name -> what grows; sides from 161 on have five scales of MS-SSIM, smaller ones fewer
 SERIES = {
-    "triplet: batch": Series(lambda n: triplet_step(n, 28), (8, 16, 32, 64, 128, 256), (8, 32, 128), lambda n: (n, 3, 28, 28), lambda n: n, 1.0),
-    "triplet: pixels": Series(lambda side: triplet_step(4, side), (28, 56, 112, 224, 448), (28, 112, 224), lambda side: (4, 3, side, side), lambda side: side * side, 1.0),
-    BATCH: Series(lambda n: make_step(Case("small_cnn", n, 28, ""), "CIM", "cpu"), (8, 16, 32, 64, 128, 256), (8, 32, 128), lambda n: (n, 3, 28, 28), lambda n: n, 1.0),
+    "triplet: batch": Series(
+        lambda n: triplet_step(n, 28),
+        (8, 16, 32, 64, 128, 256),
+        (8, 32, 128),
+        lambda n: (n, 3, 28, 28),
+        lambda n: n,
+        1.0,
+    ),
+    "triplet: pixels": Series(
+        lambda side: triplet_step(4, side),
+        (28, 56, 112, 224, 448),
+        (28, 112, 224),
+        lambda side: (4, 3, side, side),
+        lambda side: side * side,
+        1.0,
+    ),
+    BATCH: Series(
+        lambda n: make_step(Case("small_cnn", n, 28, ""), "CIM", "cpu"),
+        (8, 16, 32, 64, 128, 256),
+        (8, 32, 128),
+        lambda n: (n, 3, 28, 28),
+        lambda n: n,
+        1.0,
+    ),
     "CIM step, small_cnn: pixels": pixels("CIM"),
     "ERM step, small_cnn: pixels": pixels("ERM"),
-    "CIM step, small_cnn: classes": Series(classes_step, (2, 10, 100, 1000), (2, 1000), lambda k: (64, 3, 28, 28, k), lambda k: k, 1.0),
+    "CIM step, small_cnn: classes": Series(
+        classes_step, (2, 10, 100, 1000), (2, 1000), lambda k: (64, 3, 28, 28, k), lambda k: k, 1.0
+    ),
     CHOICE: Series(choice, (8, 16, 32, 64, 128, 256), (8, 32, 128), lambda n: (n,), lambda n: n, 2.0),
 }
 
@@ -92,11 +123,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """A row per size with its time per image relative to the smallest size's, and the exponent of the series; one thread."""
+    """A row per size with its time per image relative to the smallest size's, and the exponent of the series; one
+    thread.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(0)
     pairs = 5 if args.quick else args.pairs
-    report = measuring.Report(args.json, f"time per image (by class: time), relative to the series' first row, median [quartiles] of {pairs} paired runs", "relative")
+    report = measuring.Report(
+        args.json,
+        f"time per image (by class: time), relative to the series' first row, median [quartiles] of {pairs} paired runs",
+        "relative",
+    )
     times: dict[str, dict[int, measuring.Times]] = {}
     for name, series in SERIES.items():
         values = series.quick if args.quick else series.values
@@ -107,9 +144,20 @@ def run(args: argparse.Namespace) -> int:
             own = [(wall / scale, cpu / scale) for wall, cpu in times[name][value]]
             report.add(measuring.row(name, series.shape(value), own, times[name][first], times[name][value]))
         exponent = fitted_exponent([(series.size(value), measuring.cpu_median(times[name][value])) for value in values])
-        growth = fitted_exponent([(series.size(value), measuring.cpu_median(times[name][value])) for value in values[-2:]])
+        growth = fitted_exponent(
+            [(series.size(value), measuring.cpu_median(times[name][value])) for value in values[-2:]]
+        )
         summary = measuring.skipped(f"  exponent of '{name}'", (), "")
-        report.add({**summary, "exponent": exponent, "last_exponent": growth, "target": f"{series.limit:g}", "note": f"{exponent:.2f} over all sizes, {growth:.2f} between the last two; at most {series.limit:g} is wanted"})
+        report.add(
+            {
+                **summary,
+                "exponent": exponent,
+                "last_exponent": growth,
+                "target": f"{series.limit:g}",
+                "note": f"{exponent:.2f} over all sizes, {growth:.2f} between the last two; at most {series.limit:g} "
+                f"is wanted",
+            }
+        )
     for value in times[CHOICE]:
         share = measuring.cpu_median(times[CHOICE][value]) / measuring.cpu_median(times[BATCH][value])
         summary = measuring.skipped(f"  share of '{CHOICE}'", (value,), "")

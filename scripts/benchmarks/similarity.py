@@ -1,4 +1,5 @@
-"""The triplet of MS-SSIM, forward and backward, against two calls of pytorch_msssim, beside other libraries: time and memory.
+"""The triplet of MS-SSIM, forward and backward, against two calls of pytorch_msssim, beside other libraries: time and
+memory.
 
 Below 161 pixels ``pytorch_msssim.ms_ssim`` refuses; the comparison is then with its own loop, made of its own
 ``_ssim`` and the same pooling, with the scales that fit and their weights renormalised, as ours are.
@@ -52,7 +53,13 @@ def library(a: Tensor, b: Tensor, scales: int) -> Tensor:
 def piq(a: Tensor, b: Tensor, scales: int) -> Tensor:
     from piq import multi_scale_ssim
 
-    return multi_scale_ssim(a.clamp(0, 1), b.clamp(0, 1), data_range=1.0, reduction="none", scale_weights=a.new_tensor(scale_weights(scales)))
+    return multi_scale_ssim(
+        a.clamp(0, 1),
+        b.clamp(0, 1),
+        data_range=1.0,
+        reduction="none",
+        scale_weights=a.new_tensor(scale_weights(scales)),
+    )
 
 
 def torchmetrics(a: Tensor, b: Tensor, scales: int) -> Tensor:
@@ -83,11 +90,15 @@ PEERS = {
 }
 
 
-def twice(call: Callable, anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str) -> tuple[Tensor, Tensor]:
+def twice(
+    call: Callable, anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str
+) -> tuple[Tensor, Tensor]:
     return call(anchor, reference[positive], scales), call(anchor, reference[negative], scales)
 
 
-def colours(anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str) -> list[Tensor]:
+def colours(
+    anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str
+) -> list[Tensor]:
     """``cim_similarity=colours``; m is not there, and psi as the weights costs the same."""
     own = colour_embedding(anchor, anchor)
     other = own if reference is anchor else colour_embedding(reference, torch.ones_like(reference[:, :1]))
@@ -95,7 +106,13 @@ def colours(anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tenso
 
 
 NOTES = {"colours": "another number, see docs/study.md", **{name: peer.note for name, peer in PEERS.items()}}
-METHODS = {BASE: functools.partial(twice, library), "plain autograd": triplet, "fused": fused_triplet, "colours": colours, **{name: functools.partial(twice, peer.call) for name, peer in PEERS.items()}}
+METHODS = {
+    BASE: functools.partial(twice, library),
+    "plain autograd": triplet,
+    "fused": fused_triplet,
+    "colours": colours,
+    **{name: functools.partial(twice, peer.call) for name, peer in PEERS.items()},
+}
 
 
 def step(method: str, case: Case, device: str = "cpu", channels: int = 3) -> Callable[[], None]:
@@ -103,7 +120,11 @@ def step(method: str, case: Case, device: str = "cpu", channels: int = 3) -> Cal
     torch.manual_seed(0)
     shape = (case.images, channels, case.side, case.side)
     x = (F.interpolate(torch.rand(*shape[:2], 8, 8), size=shape[2:], mode="bilinear") + torch.rand(shape)) / 2
-    psi = (x * F.interpolate(torch.rand(case.images, 1, 5, 5), size=shape[2:], mode="bilinear")).to(device).requires_grad_()
+    psi = (
+        (x * F.interpolate(torch.rand(case.images, 1, 5, 5), size=shape[2:], mode="bilinear"))
+        .to(device)
+        .requires_grad_()
+    )
     x = x.to(device)
     positive, negative = torch.randint(case.images, (2, case.images)).to(device)
     scales = choose_scales(case.side, case.side)
@@ -164,15 +185,31 @@ def run(args: argparse.Namespace) -> int:
     measuring.check_device(args.device)
     torch.set_num_threads(1)
     pairs = 5 if args.quick else args.pairs
-    title = f"MS-SSIM with a positive and a negative, forward and backward, {args.device}, one thread; times faster than two calls of pytorch_msssim, median [quartiles] of {pairs} paired runs"
-    report = measuring.Report(args.json, f"{title}; extra memory as a share of the library's, to be at most {MEMORY_TARGET:g}", "times faster")
+    title = (
+        f"MS-SSIM with a positive and a negative, forward and backward, {args.device}, one thread; times faster than "
+        f"two calls of pytorch_msssim, median [quartiles] of {pairs} paired runs"
+    )
+    report = measuring.Report(
+        args.json, f"{title}; extra memory as a share of the library's, to be at most {MEMORY_TARGET:g}", "times faster"
+    )
     sides = {**SIDES, **ON_A_GPU} if args.device == "cuda" else SIDES
-    cases = [Case(sizes[args.quick], side, targets) for side, sizes in sides.items() for targets in ("input", "morphed")]
+    cases = [
+        Case(sizes[args.quick], side, targets) for side, sizes in sides.items() for targets in ("input", "morphed")
+    ]
     for name in PEERS:
-        obstacle(name, Case(1, 28, "input"), args.device)  # imports it: once, not in every process that is forked from this one
-    obstacles = measuring.in_fresh_process(all_obstacles, cases) if args.device == "cpu" else all_obstacles(cases, args.device)
-    compared = {case: [method for method, reason in reasons.items() if reason is None] for case, reasons in obstacles.items()}
-    peaks = {case: {method: added_bytes(method, case, args.device) for method in methods} for case, methods in compared.items()}
+        obstacle(
+            name, Case(1, 28, "input"), args.device
+        )  # imports it: once, not in every process that is forked from this one
+    obstacles = (
+        measuring.in_fresh_process(all_obstacles, cases) if args.device == "cpu" else all_obstacles(cases, args.device)
+    )
+    compared = {
+        case: [method for method, reason in reasons.items() if reason is None] for case, reasons in obstacles.items()
+    }
+    peaks = {
+        case: {method: added_bytes(method, case, args.device) for method in methods}
+        for case, methods in compared.items()
+    }
     for case, methods in compared.items():
         shape = (case.images, 3, case.side, case.side)
         times = measuring.in_turn({method: step(method, case, args.device) for method in methods}, pairs)
@@ -180,7 +217,18 @@ def run(args: argparse.Namespace) -> int:
         for method in methods:
             name = method if method == BASE or method in PEERS else f"{method}, targets={case.targets}"
             target = f"{goal:g}" if method == "fused" else ""
-            report.add(measuring.row(name, shape, times[BASE], times[method], times[method], peaks[case][method] / peaks[case][BASE], target, NOTES.get(method, "")))
+            report.add(
+                measuring.row(
+                    name,
+                    shape,
+                    times[BASE],
+                    times[method],
+                    times[method],
+                    peaks[case][method] / peaks[case][BASE],
+                    target,
+                    NOTES.get(method, ""),
+                )
+            )
         if case.targets == "input":
             for method, reason in obstacles[case].items():
                 if reason is not None:

@@ -1,4 +1,6 @@
-"""The cost of the autoload file on ``python -c pass``: with, without, with, without ..., and the median of the paired differences."""
+"""The cost of the autoload file on ``python -c pass``: with, without, with, without ..., and the median of the paired
+differences.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Start(NamedTuple):
     def measure(self) -> tuple[float, float]:
         """Milliseconds of one ``python -c pass``: wall, and CPU of user and system together."""
         begin = time.perf_counter()
-        child = os.posix_spawn(self.python, [str(self.python), "-c", "pass"], os.environ | {"CIM_PLUGIN_AUTOLOAD": self.autoload})
+        child = os.posix_spawn(
+            self.python, [str(self.python), "-c", "pass"], os.environ | {"CIM_PLUGIN_AUTOLOAD": self.autoload}
+        )
         _, status, usage = os.wait4(child, 0)
         wall = time.perf_counter() - begin
         if status:
@@ -39,12 +43,17 @@ class Start(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", type=measuring.number_of_pairs, default=200, help="paired runs per comparison, at least 2")
+    parser.add_argument(
+        "--pairs", type=measuring.number_of_pairs, default=200, help="paired runs per comparison, at least 2"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one row per comparison; the target is printed beside it, not enforced."""
-    print(f"{machine.describe()}\nmilliseconds that the autoload adds to 'python -c pass': median [quartiles] of {args.pairs} paired runs")
+    print(
+        f"{machine.describe()}\nmilliseconds that the autoload adds to 'python -c pass': median [quartiles] of "
+        f"{args.pairs} paired runs"
+    )
     print(f"{'':44} {'wall':>22} {'CPU':>22}   medians with, without (wall)")
     with tempfile.TemporaryDirectory() as folder:
         for what, with_it, without_it in comparisons(Path(folder)):
@@ -58,7 +67,11 @@ def run(args: argparse.Namespace) -> int:
 
 def comparisons(folder: Path) -> list[tuple[str, Start, Start]]:
     """What is compared: (what it is, with the autoload, without it)."""
-    here, plugin, bare = Path(sys.executable), make_environment(folder / "plugin", True), make_environment(folder / "bare", False)
+    here, plugin, bare = (
+        Path(sys.executable),
+        make_environment(folder / "plugin", True),
+        make_environment(folder / "bare", False),
+    )
     return [
         ("this environment: switched on - switched off", Start(here, "1"), Start(here, "0")),
         ("empty environment: plugin - switched off", Start(plugin, "1"), Start(plugin, "0")),
@@ -67,7 +80,9 @@ def comparisons(folder: Path) -> list[tuple[str, Start, Start]]:
 
 
 def make_environment(folder: Path, has_plugin: bool) -> Path:
-    """The interpreter of a new environment with nothing in it, or with the plugin as a regular installation puts it there."""
+    """The interpreter of a new environment with nothing in it, or with the plugin as a regular installation puts it
+    there.
+    """
     venv.create(folder, symlinks=True)
     if has_plugin:
         (site_packages,) = folder.glob("lib/python*/site-packages")

@@ -1,4 +1,5 @@
-"""A training step of CIM and CIM_VIB against ERM's, with the same backbone, batch, optimizer and precision: time and peak memory.
+"""A training step of CIM and CIM_VIB against ERM's, with the same backbone, batch, optimizer and precision: time and
+peak memory.
 
 Images of 224 train as in ``cim-plugin train``; 28x28 is ColoredMNIST's shape as DomainBed trains it, by the host's ERM
 and by ours in the host. Memory is what a classifier's making and two steps of it add to the peak of a fresh process's
@@ -44,7 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", nargs="+", default=list(LARGE), help="encoders, by the names of cim-plugin train")
     parser.add_argument("--side", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch_size", type=int, default=8, help="images per step")
-    parser.add_argument("--algorithm", nargs="+", default=list(ALGORITHMS[1:]), choices=[name for name in catalog.TRAINABLE if name != "ERM" and not catalog.needs_uniform_groups(name)], help="what is compared with ERM")
+    parser.add_argument(
+        "--algorithm",
+        nargs="+",
+        default=list(ALGORITHMS[1:]),
+        choices=[name for name in catalog.TRAINABLE if name != "ERM" and not catalog.needs_uniform_groups(name)],
+        help="what is compared with ERM",
+    )
     measuring.add_device(parser)
 
 
@@ -53,12 +60,22 @@ def run(args: argparse.Namespace) -> int:
     measuring.check_device(args.device)
     torch.set_num_threads(1)
     pairs, batch_size = (5, 2) if args.quick else (args.pairs, args.batch_size)
-    title = f"a training step on {args.device} as a ratio to ERM's, median [quartiles] of {pairs} paired runs; peak memory of the step as a ratio to ERM's, to be at most {MEMORY_TARGET:g}"
+    title = (
+        f"a training step on {args.device} as a ratio to ERM's, median [quartiles] of {pairs} paired runs; peak memory "
+        f"of the step as a ratio to ERM's, to be at most {MEMORY_TARGET:g}"
+    )
     report = measuring.Report(args.json, title, "ratio to ERM")
-    cases = [Case(model, batch_size, args.side, LARGE.get(model, "") if args.device == "cpu" else "") for model in args.model] + [COLORED_MNIST]
+    cases = [
+        Case(model, batch_size, args.side, LARGE.get(model, "") if args.device == "cpu" else "") for model in args.model
+    ] + [COLORED_MNIST]
     reason = no_domainbed()
     algorithms = ("ERM", *args.algorithm)
-    peaks = {(case, name): added_bytes(case, name, args.device) for case in cases for name in algorithms if case != COLORED_MNIST or not reason}
+    peaks = {
+        (case, name): added_bytes(case, name, args.device)
+        for case in cases
+        for name in algorithms
+        if case != COLORED_MNIST or not reason
+    }
     for case in cases:
         shape = (case.batch_size, 2 if case == COLORED_MNIST else 3, case.side, case.side)
         if case == COLORED_MNIST and reason:
@@ -67,7 +84,17 @@ def run(args: argparse.Namespace) -> int:
         times = measuring.in_turn({name: make_step(case, name, args.device) for name in algorithms}, pairs)
         for name in args.algorithm:
             target = case.target if name == "CIM" else ""
-            report.add(measuring.row(f"{case.model}, {name}", shape, times[name], times["ERM"], times[name], peaks[case, name] / peaks[case, "ERM"], target))
+            report.add(
+                measuring.row(
+                    f"{case.model}, {name}",
+                    shape,
+                    times[name],
+                    times["ERM"],
+                    times[name],
+                    peaks[case, name] / peaks[case, "ERM"],
+                    target,
+                )
+            )
     return 0
 
 
@@ -80,10 +107,18 @@ def no_domainbed() -> str | None:
     return None
 
 
-def make_step(case: Case, algorithm: str, device: str, layout: torch.memory_format = torch.channels_last) -> Callable[[], None]:
-    """A function that does one optimizer step on fixed random images; the layout is that of the weights, outside DomainBed."""
+def make_step(
+    case: Case, algorithm: str, device: str, layout: torch.memory_format = torch.channels_last
+) -> Callable[[], None]:
+    """A function that does one optimizer step on fixed random images; the layout is that of the weights, outside
+    DomainBed.
+    """
     torch.manual_seed(0)
-    run = _domainbed_step(case, algorithm, device) if case == COLORED_MNIST else _plain_step(case, algorithm, device, layout)
+    run = (
+        _domainbed_step(case, algorithm, device)
+        if case == COLORED_MNIST
+        else _plain_step(case, algorithm, device, layout)
+    )
 
     def step() -> None:
         run()
@@ -125,7 +160,10 @@ def _domainbed_step(case: Case, algorithm: str, device: str) -> Callable[[], Non
     with contextlib.redirect_stdout(sys.stderr):  # what the plugin says when it is made is no row
         own = algorithms.get_algorithm_class(algorithm)((2, case.side, case.side), 2, 2, hparams).to(device)
     half = case.batch_size // 2
-    minibatches = [(torch.rand(half, 2, case.side, case.side, device=device), torch.arange(half, device=device) % 2) for _ in range(2)]
+    minibatches = [
+        (torch.rand(half, 2, case.side, case.side, device=device), torch.arange(half, device=device) % 2)
+        for _ in range(2)
+    ]
     return lambda: own.update(minibatches)
 
 

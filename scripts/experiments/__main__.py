@@ -1,4 +1,5 @@
-"""``scripts/study``: does CIM help, and what of it? Trains every row on every task and seed that is not done, and prints the tables.
+"""``scripts/study``: does CIM help, and what of it? Trains every row on every task and seed that is not done, and
+prints the tables.
 
 Every finished run is a file under --output_dir; running the command again goes on, or extends the study.
 """
@@ -40,35 +41,76 @@ def main() -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/study", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="scripts/study", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=MAIN_TASKS, help="tasks to train on")
     parser.add_argument("--rows", nargs="+", default=["main"], help=f"rows: {', '.join(GROUPS)}, or names")
-    parser.add_argument("--against", nargs="+", default=list(AGAINST), help="rows by name, whose paired differences the tables show")
-    parser.add_argument("--seeds", type=int, default=5, help=f"runs per row, with seeds {FIRST_SEED}, {FIRST_SEED + 1}, ...")
+    parser.add_argument(
+        "--against", nargs="+", default=list(AGAINST), help="rows by name, whose paired differences the tables show"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=5, help=f"runs per row, with seeds {FIRST_SEED}, {FIRST_SEED + 1}, ..."
+    )
     parser.add_argument("--steps", type=int, default=1000, help="training steps of every run")
     parser.add_argument(
-        "--search", type=int, default=1, help="draws of hyperparameters per row, task and seed, of which the best by --rule on validation data counts; 1: the defaults"
+        "--search",
+        type=int,
+        default=1,
+        help="draws of hyperparameters per row, task and seed, of which the best by --rule on validation data counts; "
+        "1: the defaults",
     )
-    parser.add_argument("--draw", type=int, help="this draw only, whose learning rate is the same for all rows, instead of a choice; counted from 0")
+    parser.add_argument(
+        "--draw",
+        type=int,
+        help="this draw only, whose learning rate is the same for all rows, instead of a choice; counted from 0",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
     parser.add_argument("--mnist", type=Path, default=mnist_folder(), help="folder of MNIST's four .gz files")
-    parser.add_argument("--pacs", type=Path, default=beside("PACS"), help="folder of PACS's domains, with ../weights of a SqueezeNet")
+    parser.add_argument(
+        "--pacs", type=Path, default=beside("PACS"), help="folder of PACS's domains, with ../weights of a SqueezeNet"
+    )
     parser.add_argument("--output_dir", type=Path, default=Path("docs/study"), help="a file per finished run")
     parser.add_argument("--rule", choices=RULES, default=RULES[0], help="selection rule of the tables; all are kept")
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
-    parser.add_argument("--summary", action="store_true", help="one table for all tasks, with the difference to the first of --against that a task has")
-    parser.add_argument("--page", nargs="+", type=Path, help="pages of the docs, whose tables are written anew: what every line `scripts/study --tables ...`: in them prints; trains nothing")
+    parser.add_argument(
+        "--summary",
+        action="store_true",
+        help="one table for all tasks, with the difference to the first of --against that a task has",
+    )
+    parser.add_argument(
+        "--page",
+        nargs="+",
+        type=Path,
+        help="pages of the docs, whose tables are written anew: what every line `scripts/study --tables ...`: in them "
+        "prints; trains nothing",
+    )
     parser.add_argument("--curves", type=Path, help="a folder for a picture of each task's curves")
-    parser.add_argument("--differences", type=Path, help="a file for a picture of the tables' differences, to the first row of --against that a task has")
-    parser.add_argument("--masks", type=Path, help=f"a folder for a picture of each task's masks: rows of CIM are trained once more with seed {FIRST_SEED}")
-    parser.add_argument("--quick", action="store_true", help="a few steps of every main row on one task: shows that everything runs")
+    parser.add_argument(
+        "--differences",
+        type=Path,
+        help="a file for a picture of the tables' differences, to the first row of --against that a task has",
+    )
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        help=f"a folder for a picture of each task's masks: rows of CIM are trained once more with seed {FIRST_SEED}",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a few steps of every main row on one task: shows that everything runs"
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     if args.page:
         for page in args.page:
-            refresh(page, lambda words: study_and_tables(make_parser().parse_args([*words, "--tables", "--output_dir", str(args.output_dir)])))
+            refresh(
+                page,
+                lambda words: study_and_tables(
+                    make_parser().parse_args([*words, "--tables", "--output_dir", str(args.output_dir)])
+                ),
+            )
     else:
         print(study_and_tables(args))
     return 0
@@ -79,9 +121,15 @@ def study_and_tables(args: argparse.Namespace) -> str:
     if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs} is no number of processes; give 1 or more")
     if args.search > 1 and args.rule in ("last", "oracle"):
-        raise InputError(f"--rule {args.rule} cannot choose hyperparameters on validation data; leave it or --search out")
+        raise InputError(
+            f"--rule {args.rule} cannot choose hyperparameters on validation data; leave it or --search out"
+        )
     if args.draw is not None and (args.draw < 0 or args.search > 1):
-        raise InputError(f"--draw {args.draw} is one draw, counted from 0, without a choice; leave --search out" if args.draw >= 0 else f"--draw {args.draw} is none; draws are counted from 0")
+        raise InputError(
+            f"--draw {args.draw} is one draw, counted from 0, without a choice; leave --search out"
+            if args.draw >= 0
+            else f"--draw {args.draw} is none; draws are counted from 0"
+        )
     rows, args.against = known_rows(args.rows), known_rows(args.against)
     searched = study(args, list(dict.fromkeys([*rows, *args.against] if args.tables else rows)))
     runs = chosen(args.output_dir, searched, args.rule) if args.search > 1 else searched
@@ -91,14 +139,28 @@ def study_and_tables(args: argparse.Namespace) -> str:
     if args.differences:
         draw_differences(results, args.tasks, rows, args.against, args.rule, args.differences)
     if args.masks:
-        first = [run for run in runs if run.seed == FIRST_SEED and run.row in rows and ROWS[run.row].algorithm.startswith("CIM")]
+        first = [
+            run
+            for run in runs
+            if run.seed == FIRST_SEED and run.row in rows and ROWS[run.row].algorithm.startswith("CIM")
+        ]
         found = list(on_all_cores(args, masks_of, first)) if first else []
         for task in args.tasks:
             of_task = {run.row: pair for run, pair in zip(first, found) if run.task == task}
             if of_task:
                 images = next(iter(of_task.values()))[0]
-                draw_masks(images, {row: mask for row, (_, mask) in of_task.items()}, f"{task}, seed {FIRST_SEED}: x, and m of every row", args.masks / f"{task}.png")
-    return tables(args, rows, results, [read(args.output_dir, [run for run in searched if run.draw == number]) for number in draws(args)])
+                draw_masks(
+                    images,
+                    {row: mask for row, (_, mask) in of_task.items()},
+                    f"{task}, seed {FIRST_SEED}: x, and m of every row",
+                    args.masks / f"{task}.png",
+                )
+    return tables(
+        args,
+        rows,
+        results,
+        [read(args.output_dir, [run for run in searched if run.draw == number]) for number in draws(args)],
+    )
 
 
 def draws(args: argparse.Namespace) -> Sequence[int]:
@@ -117,7 +179,13 @@ def known_rows(words: list[str]) -> list[str]:
 def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
     """All runs that are asked for; those that are not done are trained on all cores, first what other runs need."""
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
-    runs = [Run(task, row, seed, args.steps, number) for seed in seeds for number in draws(args) for task in args.tasks for row in rows]
+    runs = [
+        Run(task, row, seed, args.steps, number)
+        for seed in seeds
+        for number in draws(args)
+        for task in args.tasks
+        for row in rows
+    ]
     for part in (needed(runs), runs):
         left = [run for run in dict.fromkeys(part) if not run.file(args.output_dir).exists()]
         if left and not args.tables:
@@ -129,7 +197,9 @@ def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
 def on_all_cores(args: argparse.Namespace, work: Callable[..., Any], runs: list[Run]) -> Iterator[Any]:
     """``work(run, folders)`` of every run, in order, with a progress bar."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    pool = multiprocessing.get_context("spawn").Pool(min(args.jobs, len(runs)), signal.signal, (signal.SIGINT, signal.SIG_IGN))  # of Ctrl-C this process tells
+    pool = multiprocessing.get_context("spawn").Pool(
+        min(args.jobs, len(runs)), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )  # of Ctrl-C this process tells
     with pool, tqdm(total=len(runs), unit="run", dynamic_ncols=True) as bar:
         for run, found in zip(runs, pool.imap(functools.partial(work, folders=Folders(args.mnist, args.pacs)), runs)):
             bar.set_postfix_str(f"{run.task}, seed {run.seed}: {run.row}")
@@ -139,14 +209,27 @@ def on_all_cores(args: argparse.Namespace, work: Callable[..., Any], runs: list[
 
 def tables(args: argparse.Namespace, rows: list[str], results: Results, by_draw: list[Results]) -> str:
     """Markdown: of every task that has results."""
-    parts = [f"Test accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% interval."]
+    parts = [
+        f"Test accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% "
+        f"interval."
+    ]
     if args.draw is not None:
-        parts[0] += f" All rows at the learning rate {LEARNING_RATES[args.draw % len(LEARNING_RATES)]:g}, draw {args.draw}."
+        parts[0] += (
+            f" All rows at the learning rate {LEARNING_RATES[args.draw % len(LEARNING_RATES)]:g}, draw {args.draw}."
+        )
     if args.search > 1:
-        parts[0] += f" Of every seed the draw of hyperparameters with the best {args.rule} on its validation data counts"
-        parts[0] += "." if args.summary else "; below, the test worst group of every draw, and in brackets how many seeds chose it."
+        parts[0] += (
+            f" Of every seed the draw of hyperparameters with the best {args.rule} on its validation data counts"
+        )
+        parts[0] += (
+            "."
+            if args.summary
+            else "; below, the test worst group of every draw, and in brackets how many seeds chose it."
+        )
     if args.summary:
-        parts[0] += f" Worst group, in brackets its difference to {' or '.join(args.against)}; {args.seeds} seeds at most."
+        parts[0] += (
+            f" Worst group, in brackets its difference to {' or '.join(args.against)}; {args.seeds} seeds at most."
+        )
         return "\n\n".join([*parts, summary(results, args.tasks, rows, args.against, args.rule)])
     for task in args.tasks:
         if any((task, row) == (t, r) for t, r, _ in results for row in rows):

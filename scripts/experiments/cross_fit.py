@@ -1,4 +1,6 @@
-"""The pseudo-environments of ``cim-plugin train --cross_fit`` for images in memory; the idea and its source stand there."""
+"""The pseudo-environments of ``cim-plugin train --cross_fit`` for images in memory; the idea and its source stand
+there.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,15 @@ BATCH = 64
 
 
 def out_of_fold_predictions(
-    make_model: Callable[[], nn.Module], images: Tensor, labels: Tensor, others: Tensor, references: References, seed: int
+    make_model: Callable[[], nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    others: Tensor,
+    references: References,
+    seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """The class that models take every image for which were trained on the other folds; of other images, that of all models together.
+    """The class that models take every image for which were trained on the other folds; of other images, that of all
+    models together.
 
     Args:
         make_model: a fresh model, uint8 images (N, C, H, W) -> logits (N, K).
@@ -45,7 +53,9 @@ def out_of_fold_predictions(
     return predictions, of_others.argmax(1)
 
 
-def _trained(model: nn.Module, images: Tensor, labels: Tensor, rows: Tensor, references: References, rng: np.random.Generator) -> nn.Module:
+def _trained(
+    model: nn.Module, images: Tensor, labels: Tensor, rows: Tensor, references: References, rng: np.random.Generator
+) -> nn.Module:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(references.steps):
         batch = rows[torch.from_numpy(rng.integers(0, len(rows), BATCH))]

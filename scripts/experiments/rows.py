@@ -29,9 +29,12 @@ class References(NamedTuple):
 class Row:
     """One way to train.
 
-    ``environments`` says what 'cross_environment' pairs and balanced batches go by: "cross_fit" pseudo-environments, which need no labels
-    of environments or groups, or the "true" ones. ``balanced`` draws the images where label and pseudo-environment agree as often as the others,
-    class by class, and of true environments every pair of label and environment equally often. ``changes`` are named departures from the shipped step, see :mod:`steps`.
+    ``environments`` says what 'cross_environment' pairs and balanced batches go by: "cross_fit" pseudo-environments,
+    which need no labels
+    of environments or groups, or the "true" ones. ``balanced`` draws the images where label and pseudo-environment
+    agree as often as the others,
+    class by class, and of true environments every pair of label and environment equally often. ``changes`` are named
+    departures from the shipped step, see :mod:`steps`.
     """
 
     algorithm: str
@@ -64,7 +67,9 @@ FURTHER: dict[str, Row] = {
     "CIM, reversed sign": Row("CIM", {"cim_reading": "similarity"}),
     "ERM, twice the steps": Row("ERM", steps=2.0),
     "ERM, random mask of CIM's mean": Row("ERM", changes={"random_mask": "CIM"}),
-    "CIM, λ=0, network as it starts": Row("CIM", {"cim_lambda": 0.0}, changes={"network_learning_rate": 0.0}),  # m is one half everywhere: darker images
+    "CIM, λ=0, network as it starts": Row(
+        "CIM", {"cim_lambda": 0.0}, changes={"network_learning_rate": 0.0}
+    ),  # m is one half everywhere: darker images
     "CIM, morphed, cross-fit pairs": Row("CIM", MORPHED, "cross_fit"),
     "CIM, λ=0, balanced": Row("CIM", {"cim_lambda": 0.0}, **BALANCED),
     "CIM, morphed, cross-fit pairs, balanced": Row("CIM", MORPHED, **BALANCED),
@@ -77,7 +82,7 @@ FURTHER: dict[str, Row] = {
 
 
 def _ablation(hyperparameters: dict[str, Any] | None = None, **changes: Any) -> Row:
-    """"CIM, composites, balanced" with something changed."""
+    """ "CIM, composites, balanced" with something changed."""
     return Row("CIM", {**CUT_OUT, **(hyperparameters or {})}, **BALANCED, changes=changes)
 
 
@@ -103,7 +108,7 @@ ABLATIONS: dict[str, Row] = {
 
 
 def _balanced_by(**references: int) -> Row:
-    """"ERM, balanced" at the learning rate that suits it, with other reference models."""
+    """ "ERM, balanced" at the learning rate that suits it, with other reference models."""
     return Row("ERM", **BALANCED, learning_rate=1e-2, references=References(**references))
 
 
@@ -129,7 +134,7 @@ FOUR_MODELS: dict[str, Row] = {
 
 
 def _of_colours(hyperparameters: dict[str, Any] | None = None, **changed: Any) -> Row:
-    """"CIM, colours, balanced by four models" with something changed."""
+    """ "CIM, colours, balanced by four models" with something changed."""
     return Row("CIM", {**COLOURS, **(hyperparameters or {})}, **{**_FOUR, **changed})
 
 
@@ -153,13 +158,18 @@ COLOURS_ABLATIONS: dict[str, Row] = {
 
 #: the last two of those of four models, with a learning rate of the network's own
 OWN_NETWORK_RATE: dict[str, Row] = {
-    "CIM, λ=0, network at 0.003, balanced by four models": replace(FOUR_MODELS["CIM, λ=0, balanced by four models"], changes=OWN_RATE),
+    "CIM, λ=0, network at 0.003, balanced by four models": replace(
+        FOUR_MODELS["CIM, λ=0, balanced by four models"], changes=OWN_RATE
+    ),
     "CIM, colours, network at 0.003, balanced by four models": _of_colours(changes=OWN_RATE),
 }
 
-#: what the variant is compared with to see what it owes to colours, and to the schedule that cim_learning_rate does not have
+#: what the variant is compared with to see what it owes to colours, and to the schedule that cim_learning_rate does not
+#: have
 LIKE_FOR_LIKE: dict[str, Row] = {
-    "CIM, MS-SSIM, network at 0.003, balanced by four models": _of_colours({"cim_similarity": "ms_ssim"}, changes=OWN_RATE),
+    "CIM, MS-SSIM, network at 0.003, balanced by four models": _of_colours(
+        {"cim_similarity": "ms_ssim"}, changes=OWN_RATE
+    ),
     "CIM, colours, cim_learning_rate 0.003, balanced by four models": _of_colours({"cim_learning_rate": 3e-3}),
 }
 
@@ -168,8 +178,13 @@ _TILES = {**BALANCED, "references": REFERENCES["tiles, 300 steps"].references}
 OF_TILES: dict[str, Row] = {
     "ERM, balanced by tiles": Row("ERM", **_TILES),
     "ERM, random composites, balanced by tiles": Row("ERM", **_TILES, changes={"random_composites": 0.7}),
-    **{name.replace("four models", "tiles"): replace(row, references=_TILES["references"]) for name, row in OWN_NETWORK_RATE.items()},
-    "CIM, colours, cim_learning_rate 0.003, balanced by tiles": _of_colours({"cim_learning_rate": 3e-3}, references=_TILES["references"]),
+    **{
+        name.replace("four models", "tiles"): replace(row, references=_TILES["references"])
+        for name, row in OWN_NETWORK_RATE.items()
+    },
+    "CIM, colours, cim_learning_rate 0.003, balanced by tiles": _of_colours(
+        {"cim_learning_rate": 3e-3}, references=_TILES["references"]
+    ),
     "ERM, figure only, balanced by tiles": Row("ERM", **_TILES, changes={"figure_only": True}),
     "groupDRO, chosen by tiles": Row("groupDRO", references=_TILES["references"]),
 }
@@ -178,11 +193,18 @@ OF_TILES: dict[str, Row] = {
 SGD: dict[str, Row] = {
     "ERM, balanced by four models": Row("ERM", **_FOUR, learning_rate=0.1, changes={"sgd": "all"}),
     "CIM, colours, network by Adam": _of_colours(learning_rate=0.1, changes={"sgd": "encoder"}),
-    **{f"CIM, colours, network's rate {rate:g}": _of_colours(learning_rate=0.1, changes={"sgd": "all", "network_learning_rate": rate}) for rate in (1e-2, 1e-1)},
+    **{
+        f"CIM, colours, network's rate {rate:g}": _of_colours(
+            learning_rate=0.1, changes={"sgd": "all", "network_learning_rate": rate}
+        )
+        for rate in (1e-2, 1e-1)
+    },
 }
 
 #: what a mask can win at most
-CEILING: dict[str, Row] = {"ERM, figure only, balanced by four models": Row("ERM", **_FOUR, changes={"figure_only": True})}
+CEILING: dict[str, Row] = {
+    "ERM, figure only, balanced by four models": Row("ERM", **_FOUR, changes={"figure_only": True})
+}
 
 #: word of --rows -> its rows
 GROUPS: dict[str, dict[str, Row]] = {

@@ -28,14 +28,20 @@ class Run(NamedTuple):
 
     def file(self, folder: Path) -> Path:
         """Where its result is kept."""
-        name = "".join(letter if letter.isalnum() or letter in "=." else "_" for letter in self.row.replace("λ", "lambda"))
+        name = "".join(
+            letter if letter.isalnum() or letter in "=." else "_" for letter in self.row.replace("λ", "lambda")
+        )
         kind = f"steps_{self.steps}" if self.draw == 0 else f"steps_{self.steps}_draw_{self.draw}"
         return folder / kind / self.task / name / str(self.seed) / "results.json"
 
 
 def needed(runs: list[Run]) -> list[Run]:
     """Those from which others take the mean of m, with default hyperparameters; to be done before the others."""
-    return [run._replace(row=ROWS[run.row].changes["random_mask"], draw=0) for run in runs if "random_mask" in ROWS[run.row].changes]
+    return [
+        run._replace(row=ROWS[run.row].changes["random_mask"], draw=0)
+        for run in runs
+        if "random_mask" in ROWS[run.row].changes
+    ]
 
 
 def train_one(run: Run, folders: Folders, output_dir: Path) -> None:
@@ -52,7 +58,9 @@ def train_one(run: Run, folders: Folders, output_dir: Path) -> None:
 
 
 def masks_of(run: Run, folders: Folders) -> tuple[Any, Any]:
-    """Train a row with a transformation network once more: the first test images (N, C, H, W) in [0, 1] and their m (N, 1 or C, H, W)."""
+    """Train a row with a transformation network once more: the first test images (N, C, H, W) in [0, 1] and their m (N,
+    1 or C, H, W).
+    """
     import torch
     import training
 
@@ -90,7 +98,8 @@ def read(folder: Path, runs: list[Run]) -> Results:
 
 
 def chosen(folder: Path, searched: list[Run], rule: str) -> list[Run]:
-    """Of every task, row and seed the draw with the best validation score at the evaluation that the rule chooses, the first of equals; none
+    """Of every task, row and seed the draw with the best validation score at the evaluation that the rule chooses, the
+    first of equals; none
     where a draw is missing."""
     cells: dict[Run, list[Run]] = {}
     for run in searched:

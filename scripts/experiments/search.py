@@ -14,7 +14,8 @@ LEARNING_RATES = (3e-3, 1e-2, 3e-2, 1e-3)  #: of draws 0, 1, ..., and so on from
 
 
 def draw(row: Row, number: int) -> Row:
-    """The row with the hyperparameters of a draw: 0 is the default; the others go through the learning rates, which few random draws would
+    """The row with the hyperparameters of a draw: 0 is the default; the others go through the learning rates, which few
+    random draws would
     miss, and draw whatever a sweep would draw of the row's algorithm, except what makes the row what it is.
 
     All rows share the learning rate of a draw, and a row's control the other values.
@@ -27,4 +28,3 @@ def draw(row: Row, number: int) -> Row:
         if name not in row.hyperparameters and entry.domain != "fixed":
             values[name] = entry.draw(np.random.RandomState([number, *name.encode()]))
     return dataclasses.replace(row, learning_rate=learning_rate, hyperparameters={**row.hyperparameters, **values})
-

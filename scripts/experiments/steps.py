@@ -17,8 +17,10 @@ from cim_plugin.algorithms.morphing import TransformationNetwork
 CHANGES = {
     "detached": "the classifier's gradient does not reach the transformation network",
     "free_mask": "m is softplus, unbounded above, instead of a sigmoid",
-    "network_learning_rate": "the transformation network's own, in the optimizer of all weights: with its schedule, which cim_learning_rate does not have",
-    "sgd": "SGD with momentum 0.9 instead of AdamW: 'all', or 'encoder' where the transformation network has its own Adam, as the package does",
+    "network_learning_rate": "the transformation network's own, in the optimizer of all weights: with its schedule, "
+    "which cim_learning_rate does not have",
+    "sgd": "SGD with momentum 0.9 instead of AdamW: 'all', or 'encoder' where the transformation network has its own "
+    "Adam, as the package does",
     "mask_bias": "added to the last bias of the network at the start: 2 makes m start at 0.88",
     "margin": "L_con is relu(margin + d(psi, x+) - d(psi, x-))",
     "pairs_per_anchor": "L_con is the mean over so many draws",
@@ -27,8 +29,10 @@ CHANGES = {
     "warm_up": "λ rises linearly over this share of the steps",
     "sparse_at_once": "the weight of sparsity is there from the first step",
     "random_mask": "m is smooth noise, the same for an image whenever it is seen, with the mean of m of that row's run",
-    "figure_only": "images are black but for the figure, in training and test: what is left to win where the ground misleads; pseudo-environments are those of whole images",
-    "random_composites": "half of the cross-entropy is that of composites by smooth noise of this mean as m; no transformation network",
+    "figure_only": "images are black but for the figure, in training and test: what is left to win where the ground "
+    "misleads; pseudo-environments are those of whole images",
+    "random_composites": "half of the cross-entropy is that of composites by smooth noise of this mean as m; no "
+    "transformation network",
 }
 
 
@@ -39,7 +43,9 @@ class FreeNetwork(TransformationNetwork):
     """A mask that is not bounded above."""
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return F.softplus(F.interpolate(self.features(pixels), size=pixels.shape[-2:], mode="bilinear", align_corners=False))
+        return F.softplus(
+            F.interpolate(self.features(pixels), size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+        )
 
 
 class RandomMask(nn.Module):
@@ -55,15 +61,28 @@ class RandomMask(nn.Module):
         height, width = pixels.shape[-2:]
         key = (pixels.double().sum((1, 2, 3)) * 1e4).long()  # of an image, whatever batch it is in
         cells = torch.arange(49, device=pixels.device)
-        noise = torch.sin((key[:, None] % 9973 + 1) * (cells + 1) * 12.9898).mul(43758.5453).frac().mul(NOISE).view(-1, 1, 7, 7)
+        noise = (
+            torch.sin((key[:, None] % 9973 + 1) * (cells + 1) * 12.9898)
+            .mul(43758.5453)
+            .frac()
+            .mul(NOISE)
+            .view(-1, 1, 7, 7)
+        )
         return F.interpolate((noise + self.bias).sigmoid(), (height, width), mode="bilinear", align_corners=False)
 
 
 class ChangedContrast:
     """L_con with a margin, or as the mean or the largest of several draws of pairs."""
 
-    def __init__(self, contrast: TripletContrast, margin: float | None = None, pairs_per_anchor: int = 1, hardest_of: int = 1):
-        self.contrast, self.margin, self.draws, self.hardest = contrast, margin, pairs_per_anchor * hardest_of, hardest_of > 1
+    def __init__(
+        self, contrast: TripletContrast, margin: float | None = None, pairs_per_anchor: int = 1, hardest_of: int = 1
+    ):
+        self.contrast, self.margin, self.draws, self.hardest = (
+            contrast,
+            margin,
+            pairs_per_anchor * hardest_of,
+            hardest_of > 1,
+        )
 
     def __call__(self, *args) -> tuple[Tensor, Tensor]:
         values, valid = zip(*(self.contrast(*args) for _ in range(self.draws)))
@@ -94,7 +113,13 @@ def change(classifier: RobustClassifier, changes: dict[str, Any]) -> None:
 
 
 def objective(
-    classifier: RobustClassifier, images: Tensor, labels: Tensor, environments: Tensor | None, groups: Tensor | None, changes: dict[str, Any], progress: float
+    classifier: RobustClassifier,
+    images: Tensor,
+    labels: Tensor,
+    environments: Tensor | None,
+    groups: Tensor | None,
+    changes: dict[str, Any],
+    progress: float,
 ) -> Tensor:
     """The training loss of a batch, ().
 
@@ -102,7 +127,9 @@ def objective(
         progress: share of the steps that are done, in [0, 1].
     """
     if "random_composites" in changes:
-        composites = torch.lerp(images[torch.randperm(len(images))], images, smooth_noise(images, changes["random_composites"]))
+        composites = torch.lerp(
+            images[torch.randperm(len(images))], images, smooth_noise(images, changes["random_composites"])
+        )
         return F.cross_entropy(classifier(torch.cat([images, composites])), labels.repeat(2))
     losses = classifier.loss_terms(images, labels, environments).losses
     if "warm_up" in changes:

@@ -1,4 +1,6 @@
-"""The offline tasks of the study: images whose background tells the label in training and not in the test, and drawings of another kind."""
+"""The offline tasks of the study: images whose background tells the label in training and not in the test, and drawings
+of another kind.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ from cim_plugin.errors import InputError
 
 N_VALIDATION, N_TEST = 4000, 4000
 PACS_CLASSES = 7
-GROUND_CLASSES = (1, 6)  #: elephant, person: of all pairs of PACS's classes the one whose crops an encoder tells apart best in photos that it has not seen (95%)
+GROUND_CLASSES = (
+    1,
+    6,
+    #: elephant, person: of all pairs of PACS's classes the one whose crops an encoder tells apart best in photos that
+    #: it
+    #: has not seen (95%)
+)
 PACS_SIDE = 96  #: the pictures are 227x227; a frozen network takes a fifth of the time at this size
 SATURATION, VALUE = 0.8, 0.7  #: of the ten background colours; a white digit shows on all of them
 
@@ -41,12 +49,15 @@ class Images(NamedTuple):
     images: Tensor  #: (N, C, H, W) uint8
     labels: Tensor  #: (N,) int64
     groups: Tensor  #: (N,) int64: what worst-group accuracy is the minimum over
-    environments: Tensor  #: (N,) int64: the nuisance that the label is tied to; only group DRO and the oracle rows look at it in training
+    #: (N,) int64: the nuisance that the label is tied to; only group DRO and the oracle rows look at it in training
+    environments: Tensor
     figure: Tensor | None = None  #: (N, H, W) bool: where the digit is; only looked at to describe masks
 
 
 class Task(NamedTuple):
-    """Training, validation and test; the validation split is drawn as the training split is, so it favours the spurious feature as well."""
+    """Training, validation and test; the validation split is drawn as the training split is, so it favours the spurious
+    feature as well.
+    """
 
     n_classes: int
     splits: dict[str, Images]
@@ -64,19 +75,33 @@ class Task(NamedTuple):
             InputError: its images have no figures.
         """
         if any(split.figure is None for split in self.splits.values()):
-            raise InputError(f"where the figures of {self.name} are is not known; leave the task or the rows with figures only out")
-        return self._replace(splits={name: split._replace(images=split.images * split.figure[:, None]) for name, split in self.splits.items()})
+            raise InputError(
+                f"where the figures of {self.name} are is not known; leave the task or the rows with figures only out"
+            )
+        return self._replace(
+            splits={
+                name: split._replace(images=split.images * split.figure[:, None]) for name, split in self.splits.items()
+            }
+        )
 
 
 def mnist(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Real MNIST from its gzipped idx files: "train" and "test" -> strength (N, 1, 28, 28) float32 in [0, 1] and digit (N,) int64."""
+    """Real MNIST from its gzipped idx files: "train" and "test" -> strength (N, 1, 28, 28) float32 in [0, 1] and digit
+    (N,) int64.
+    """
     found = {}
     for split, stem in (("train", "train"), ("test", "t10k")):
         images, labels = folder / f"{stem}-images-idx3-ubyte.gz", folder / f"{stem}-labels-idx1-ubyte.gz"
         pixels, digits = _idx(images, 16), _idx(labels, 8)
         if not len(digits) or len(pixels) != len(digits) * SIDE * SIDE:
-            raise InputError(f"{images} holds {len(pixels)} bytes of pixels and {labels.name} {len(digits)} labels, which do not fit; replace the files")
-        found[split] = torch.from_numpy(pixels.reshape(-1, 1, SIDE, SIDE)).float() / 255, torch.from_numpy(digits).long()
+            raise InputError(
+                f"{images} holds {len(pixels)} bytes of pixels and {labels.name} {len(digits)} labels, which do not "
+                f"fit; replace the files"
+            )
+        found[split] = (
+            torch.from_numpy(pixels.reshape(-1, 1, SIDE, SIDE)).float() / 255,
+            torch.from_numpy(digits).long(),
+        )
     return found
 
 
@@ -90,7 +115,9 @@ def _idx(path: Path, header: int) -> np.ndarray:
         raise InputError(f"{path} cannot be read ({error}); replace the file") from error
 
 
-def _shares(digits: dict[str, tuple[Tensor, Tensor]], rng: np.random.Generator, n_training: int, n_test: int = N_TEST) -> dict[str, tuple[Tensor, Tensor]]:
+def _shares(
+    digits: dict[str, tuple[Tensor, Tensor]], rng: np.random.Generator, n_training: int, n_test: int = N_TEST
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Training and validation from MNIST's training images, the test from its test images; no image twice."""
     rows = rng.permutation(len(digits["train"][1]))
     parts = {"train": ("train", rows[:n_training]), "val": ("train", rows[n_training : n_training + N_VALIDATION])}
@@ -103,15 +130,21 @@ def _to_bytes(images: Tensor) -> Tensor:
 
 
 def colours(digits, rng: np.random.Generator, tied: float, n_test: int = N_TEST) -> Task:
-    """Ten classes on ten background colours: the class' own with probability ``tied``, else any other; in the test all colours alike."""
+    """Ten classes on ten background colours: the class' own with probability ``tied``, else any other; in the test all
+    colours alike.
+    """
     palette = torch.tensor([colorsys.hsv_to_rgb(k / 10, SATURATION, VALUE) for k in range(10)])
     splits = {}
     for split, (ink, labels) in _shares(digits, rng, 20_000, n_test).items():
         own = rng.random(len(labels)) < (tied if split != "test" else 0.1)
-        colour = torch.where(torch.from_numpy(own), labels, (labels + torch.from_numpy(rng.integers(1, 10, len(labels)))) % 10)
+        colour = torch.where(
+            torch.from_numpy(own), labels, (labels + torch.from_numpy(rng.integers(1, 10, len(labels)))) % 10
+        )
         images = ink + (1 - ink) * palette[colour][:, :, None, None]
         splits[split] = Images(_to_bytes(images), labels, 2 * labels + (colour == labels), colour, ink[:, 0] > 0.5)
-    return Task(10, splits, [f"digit:{k}_colour:{c}" for k in range(10) for c in ("other", "own")], lambda: StudyEncoder(3))
+    return Task(
+        10, splits, [f"digit:{k}_colour:{c}" for k in range(10) for c in ("other", "own")], lambda: StudyEncoder(3)
+    )
 
 
 #: (split, which of two kinds of ground each image has (N,) int64) -> grounds (N, 3, H, W) in [0, 1]
@@ -173,7 +206,9 @@ def _crops(pictures: Tensor, which: Tensor, top: np.ndarray, left: np.ndarray, s
 
 
 def domainbed_colours(digits, rng: np.random.Generator) -> Task:
-    """DomainBed's ColoredMNIST: two classes with a quarter of the labels flipped, red or green digits; environments of +90% and +80%, tested at -90%."""
+    """DomainBed's ColoredMNIST: two classes with a quarter of the labels flipped, red or green digits; environments of
+    +90% and +80%, tested at -90%.
+    """
     splits = {}
     for split, (ink, classes) in _shares(digits, rng, 20_000).items():
         labels = (classes < 5).long() ^ torch.from_numpy(rng.random(len(classes)) < 0.25).long()
@@ -186,7 +221,9 @@ def domainbed_colours(digits, rng: np.random.Generator) -> Task:
 
 
 def pacs(folder: Path, rng: np.random.Generator, held_out: str) -> Task:
-    """PACS, its seven classes in ``folder/<domain>/<class>``: a fifth of every other domain for validation, the held-out one as test; a frozen SqueezeNet and a head on it."""
+    """PACS, its seven classes in ``folder/<domain>/<class>``: a fifth of every other domain for validation, the
+    held-out one as test; a frozen SqueezeNet and a head on it.
+    """
     domains = [*sorted({path.name for path in folder.glob("*") if path.is_dir()} - {held_out}), held_out]
     weights = folder.parent / "weights" / "squeezenet1_0_caffe_bgr255_fp16.pt"
     if not weights.exists():
@@ -195,11 +232,27 @@ def pacs(folder: Path, rng: np.random.Generator, held_out: str) -> Task:
     for number, domain in enumerate(domains):
         images, labels = read_pictures(folder / domain)
         order = torch.from_numpy(rng.permutation(len(labels)))
-        cuts = {"test": order} if domain == held_out else {"val": order[: len(order) // 5], "train": order[len(order) // 5 :]}
+        cuts = (
+            {"test": order}
+            if domain == held_out
+            else {"val": order[: len(order) // 5], "train": order[len(order) // 5 :]}
+        )
         for split, rows in cuts.items():
-            parts[split].append(Images(images[rows], labels[rows], torch.full_like(rows, number), torch.full_like(rows, number)))
-    splits = {split: Images(*(torch.cat(values) for values in list(zip(*of_split))[:4])) for split, of_split in parts.items()}
-    return Task(int(splits["train"].labels.max()) + 1, splits, domains, functools.partial(FrozenSqueezeNet, weights), FrozenSqueezeNet.n_features, 0.1, tied=False)
+            parts[split].append(
+                Images(images[rows], labels[rows], torch.full_like(rows, number), torch.full_like(rows, number))
+            )
+    splits = {
+        split: Images(*(torch.cat(values) for values in list(zip(*of_split))[:4])) for split, of_split in parts.items()
+    }
+    return Task(
+        int(splits["train"].labels.max()) + 1,
+        splits,
+        domains,
+        functools.partial(FrozenSqueezeNet, weights),
+        FrozenSqueezeNet.n_features,
+        0.1,
+        tied=False,
+    )
 
 
 @functools.lru_cache
@@ -210,7 +263,10 @@ def read_pictures(folder: Path) -> tuple[Tensor, Tensor]:
     try:
         found = ImageFolder(str(folder), lambda picture: pil_to_tensor(picture.resize((PACS_SIDE, PACS_SIDE))))
         if len(found.classes) != PACS_CLASSES:
-            raise InputError(f"{folder} holds {len(found.classes)} classes where PACS has {PACS_CLASSES}; name the folder of PACS's domains")
+            raise InputError(
+                f"{folder} holds {len(found.classes)} classes where PACS has {PACS_CLASSES}; name the folder of PACS's "
+                f"domains"
+            )
         images, labels = zip(*found)
     except OSError as error:
         raise InputError(f"a picture of {folder} cannot be read ({error}); replace it") from error

@@ -1,4 +1,6 @@
-"""One run of the study: a row of the table on a task with a seed, and its result in the form of ``cim-plugin train``."""
+"""One run of the study: a row of the table on a task with a seed, and its result in the form of ``cim-plugin
+train``.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +59,15 @@ def pseudo_environments(task: Task, seed: int, references: References) -> Pseudo
     if any(weight.requires_grad for weight in encoder.parameters()):
         return Pseudo(*out_of_fold_predictions(make_model, train.images, train.labels, val.images, references, seed))
     with torch.no_grad():  # a frozen encoder sees every image once
-        features = [torch.cat([encoder(shuffle_tiles(part, references.tiles)) for part in split.images.split(1000)]) for split in (train, val)]
-    return Pseudo(*out_of_fold_predictions(lambda: make_model()[-1], features[0], train.labels, features[1], references._replace(tiles=1), seed))
+        features = [
+            torch.cat([encoder(shuffle_tiles(part, references.tiles)) for part in split.images.split(1000)])
+            for split in (train, val)
+        ]
+    return Pseudo(
+        *out_of_fold_predictions(
+            lambda: make_model()[-1], features[0], train.labels, features[1], references._replace(tiles=1), seed
+        )
+    )
 
 
 def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None) -> dict[str, Any]:
@@ -87,8 +96,12 @@ def number_of_steps(task: Task, row: Row, steps: int) -> int:
     return max(1, round(steps * task.steps * row.steps))
 
 
-def fit(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None) -> tuple[nn.Module, list[dict[str, Any]], int]:
-    """Train: the classifier, its evaluations and the steps that were taken. A run whose loss is not finite ends there, and its earlier evaluations stand."""
+def fit(
+    task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None
+) -> tuple[nn.Module, list[dict[str, Any]], int]:
+    """Train: the classifier, its evaluations and the steps that were taken. A run whose loss is not finite ends there,
+    and its earlier evaluations stand.
+    """
     train = task.splits["train"]
     environments = pseudo.train if row.environments == "cross_fit" else train.environments
     classifier = build(task, row, seed, mask_mean)
@@ -106,7 +119,15 @@ def fit(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
         rows = torch.from_numpy(rng.choice(len(train.labels), BATCH, p=chances))
         classifier.train()
         of_batch = None if groups is None else groups[rows]
-        loss = objective(classifier, train.images[rows].float() / 255, train.labels[rows], environments[rows], of_batch, row.changes, step / steps)
+        loss = objective(
+            classifier,
+            train.images[rows].float() / 255,
+            train.labels[rows],
+            environments[rows],
+            of_batch,
+            row.changes,
+            step / steps,
+        )
         diverged = not math.isfinite(loss.item())
         if not diverged:
             optimizer.zero_grad()
@@ -114,7 +135,9 @@ def fit(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: 
             optimizer.step()
             schedule.step()
         if (step in due and not diverged) or (diverged and not curve):
-            curve.append({"step": step, **{split: evaluate(classifier, task, split, cells[split]) for split in ("val", "test")}})
+            curve.append(
+                {"step": step, **{split: evaluate(classifier, task, split, cells[split]) for split in ("val", "test")}}
+            )
         if diverged:
             break
     return classifier, curve, step
@@ -179,7 +202,10 @@ def evaluate(classifier: nn.Module, task: Task, split: str, pseudo_groups: Tenso
     classifier.eval()
     parts = [part.float() / 255 for part in images.split(1000)]
     correct = torch.cat([classifier(part).argmax(1) for part in parts]) == labels
-    accuracy = {task.group_names[group]: (correct[groups == group].double().mean().item(), int((groups == group).sum())) for group in groups.unique()}
+    accuracy = {
+        task.group_names[group]: (correct[groups == group].double().mean().item(), int((groups == group).sum()))
+        for group in groups.unique()
+    }
     found = {
         "accuracy": correct.double().mean().item(),
         "worst_group": min(value for value, _ in accuracy.values()),
@@ -187,7 +213,9 @@ def evaluate(classifier: nn.Module, task: Task, split: str, pseudo_groups: Tenso
         "groups": accuracy,
     }
     if pseudo_groups is not None:
-        found["worst_pseudo_group"] = min(correct[pseudo_groups == group].double().mean().item() for group in pseudo_groups.unique())
+        found["worst_pseudo_group"] = min(
+            correct[pseudo_groups == group].double().mean().item() for group in pseudo_groups.unique()
+        )
     if classifier.morphing is not None:
         mask = classifier.morphing(parts[0]).mask.mean(1)
         found["mask_mean"] = mask.mean().item()
@@ -197,7 +225,8 @@ def evaluate(classifier: nn.Module, task: Task, split: str, pseudo_groups: Tenso
     return found
 
 
-#: selection rule -> score of an evaluation; all but the oracle read validation data that is drawn as the training data is. The study's
+#: selection rule -> score of an evaluation; all but the oracle read validation data that is drawn as the training data
+#: is. The study's
 #: tables go by the first: like average it needs no labels of groups, and it does not favour the spurious feature
 RULES = {
     "worst_pseudo_group": lambda point: point["val"]["worst_pseudo_group"],
@@ -209,14 +238,40 @@ RULES = {
 }
 
 
-def record(task: Task, row: Row, seed: int, steps: int, done: int, curve: list[dict], classifier: nn.Module, pseudo: dict[str, float], seconds: float) -> dict[str, Any]:
+def record(
+    task: Task,
+    row: Row,
+    seed: int,
+    steps: int,
+    done: int,
+    curve: list[dict],
+    classifier: nn.Module,
+    pseudo: dict[str, float],
+    seconds: float,
+) -> dict[str, Any]:
     """results.json of a run that was to take ``steps`` and took ``done``."""
     selection = {}
     for rule, score in RULES.items():
         chosen = max(curve, key=score)  # the first of equals
-        selection[rule] = {"epoch": curve.index(chosen), "score": score(chosen), "splits": {split: _as_split(chosen[split]) for split in ("val", "test")}}
-    flags = {"n_epochs": len(evaluations(steps)), "batch_size": BATCH, "steps": steps, "lr": row.learning_rate, "environments": row.environments, "balanced": row.balanced, **row.changes}
-    flags |= {f"reference_{name}": value for name, value in row.references._asdict().items() if value != getattr(References(), name)}
+        selection[rule] = {
+            "epoch": curve.index(chosen),
+            "score": score(chosen),
+            "splits": {split: _as_split(chosen[split]) for split in ("val", "test")},
+        }
+    flags = {
+        "n_epochs": len(evaluations(steps)),
+        "batch_size": BATCH,
+        "steps": steps,
+        "lr": row.learning_rate,
+        "environments": row.environments,
+        "balanced": row.balanced,
+        **row.changes,
+    }
+    flags |= {
+        f"reference_{name}": value
+        for name, value in row.references._asdict().items()
+        if value != getattr(References(), name)
+    }
     return {
         "status": "finished",
         "dataset": task.name,
@@ -232,7 +287,13 @@ def record(task: Task, row: Row, seed: int, steps: int, done: int, curve: list[d
         "steps": done,
         "peak_memory_bytes": {},  # a process trains many runs
         "device": platform.processor() or platform.machine(),
-        "curve": [{"step": p["step"], **{f"{s}_{k}": round(p[s][k], 4) for s in ("val", "test") for k in ("accuracy", "worst_group")}} for p in curve],
+        "curve": [
+            {
+                "step": p["step"],
+                **{f"{s}_{k}": round(p[s][k], 4) for s in ("val", "test") for k in ("accuracy", "worst_group")},
+            }
+            for p in curve
+        ],
         **{name: value for name, value in curve[-1]["val"].items() if name.startswith("mask")},
         "versions": versions(),
     }
@@ -241,4 +302,9 @@ def record(task: Task, row: Row, seed: int, steps: int, done: int, curve: list[d
 def _as_split(found: dict[str, Any]) -> dict[str, Any]:
     groups = {name: {"accuracy": accuracy, "count": count} for name, (accuracy, count) in found["groups"].items()}
     metrics = {"acc_avg": found["accuracy"], "acc_wg": found["worst_group"]}
-    return {"metrics": metrics, "accuracy": found["accuracy"], "worst_class_accuracy": found["worst_class"], "groups": groups}
+    return {
+        "metrics": metrics,
+        "accuracy": found["accuracy"],
+        "worst_class_accuracy": found["worst_class"],
+        "groups": groups,
+    }

@@ -1,4 +1,6 @@
-"""``scripts/reproduce/*``: the experiments of the poster. Each trains what is not trained yet, and prints its table beside the published one."""
+"""``scripts/reproduce/*``: the experiments of the poster. Each trains what is not trained yet, and prints its table
+beside the published one.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,15 @@ EXPERIMENTS = {
     "vlcs": ("vlcs", "VLCS through DomainBed's sweep: four held-out environments, three selection methods"),
     "waterbirds": ("subgroups", "worst-group accuracy on Waterbirds; other flags go to 'cim-plugin train'"),
     "celebA": ("subgroups", "worst-group accuracy on CelebA; other flags go to 'cim-plugin train'"),
-    "background_challenge": ("background_challenge", "ImageNet-9 with its own and other backgrounds; other flags go to 'cim-plugin train'"),
-    "colored_mnist": ("colored_mnist", "digits on class-tied colours, tested on others, and DomainBed's ColoredMNIST; other flags go to 'cim-plugin train'"),
+    "background_challenge": (
+        "background_challenge",
+        "ImageNet-9 with its own and other backgrounds; other flags go to 'cim-plugin train'",
+    ),
+    "colored_mnist": (
+        "colored_mnist",
+        "digits on class-tied colours, tested on others, and DomainBed's ColoredMNIST; other flags go to 'cim-plugin "
+        "train'",
+    ),
 }
 
 
@@ -23,7 +32,9 @@ def main() -> int:
     """Run one experiment. Exit status: 0; 1 where a run failed; and those of ``exit_status``."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in EXPERIMENTS:
-        print(f"reproduction: error: {name!r} is not an experiment; choose from {', '.join(EXPERIMENTS)}", file=sys.stderr)
+        print(
+            f"reproduction: error: {name!r} is not an experiment; choose from {', '.join(EXPERIMENTS)}", file=sys.stderr
+        )
         return 2
     module, what = EXPERIMENTS[name]
     experiment = importlib.import_module(module)

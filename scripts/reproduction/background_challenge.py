@@ -1,6 +1,8 @@
-"""The Background Challenge (Xiao et al., 2020, arXiv:2006.09994): trained on ImageNet-9, tested with its own, with other and without backgrounds.
+"""The Background Challenge (Xiao et al., 2020, arXiv:2006.09994): trained on ImageNet-9, tested with its own, with
+other and without backgrounds.
 
-Folders: <data>/original/train/<class>/* and <data>/<variant>/val/<class>/*, as the releases of github.com/MadryLab/backgrounds_challenge unpack.
+Folders: <data>/original/train/<class>/* and <data>/<variant>/val/<class>/*, as the releases of
+github.com/MadryLab/backgrounds_challenge unpack.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ ALGORITHMS = ("ERM", "VIB", "CIM", "CIM_VIB")
 RULES = ("average", "last")
 NEEDED = {"OR": "original", "MS": "mixed_same", "MR": "mixed_rand"}  #: column of the poster -> variant
 GET = (
-    "github.com/MadryLab/backgrounds_challenge has the variants in its release and names the training sets in its README; unpack the release so that "
-    "DATA/<variant>/val/<class>/ hold images, of a training set only its train/, so that DATA/original/train/<class>/ hold images, and pass --data DATA"
+    "github.com/MadryLab/backgrounds_challenge has the variants in its release and names the training sets in its "
+    "README; unpack the release so that "
+    "DATA/<variant>/val/<class>/ hold images, of a training set only its train/, so that DATA/original/train/<class>/ "
+    "hold images, and pass --data DATA"
 )
 EVERY = 20  #: one of so many training images is for validation
 
@@ -76,8 +80,15 @@ class Listing(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    parser.add_argument("--data", type=Path, default=Path("data/imagenet9"), help="folder of the variants, original among them")
-    parser.add_argument("--training_set", default="original", metavar="NAME", help="folder in it whose train/ is trained on; the poster's first row is of in9l")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/imagenet9"), help="folder of the variants, original among them"
+    )
+    parser.add_argument(
+        "--training_set",
+        default="original",
+        metavar="NAME",
+        help="folder in it whose train/ is trained on; the poster's first row is of in9l",
+    )
     options.add_algorithms(parser, ALGORITHMS)
     options.add_seeds(parser)
 
@@ -92,18 +103,24 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     listing = list_images(args.data.absolute(), args.training_set, QUICK_IMAGES if args.quick else None)
     folder = options.folder(args, name)
     given = [*(QUICK if args.quick else []), *words, "--split_scheme", args.training_set]
-    configs = configurations(name, args.data.absolute(), folder, args.algorithms, [0] if args.quick else args.seeds, given)
+    configs = configurations(
+        name, args.data.absolute(), folder, args.algorithms, [0] if args.quick else args.seeds, given
+    )
     for config in configs:
         config["images"] = listing.digest()  # a run goes on with its own only
     options.announce(args.quick)
     status = train(configs, partial(prepare, listing=listing))
     show(folder, RULES, "Background Challenge", columns, ("OR", "MR", "BG-gap"), failed=bool(status))
-    print(f"\nTrained on {args.training_set}. The published Res50 is of in9l; the poster does not say what its own rows were trained on, nor for how long.")
+    print(
+        f"\nTrained on {args.training_set}. The published Res50 is of in9l; the poster does not say what its own rows "
+        f"were trained on, nor for how long."
+    )
     return status
 
 
 def list_images(root: Path, training_set: str, most: int | None) -> Listing:
-    """Every variant that is there, ``most`` images of a class or all. A folder without images, as the release's fg_mask of .npy files, is none.
+    """Every variant that is there, ``most`` images of a class or all. A folder without images, as the release's fg_mask
+    of .npy files, is none.
 
     Raises:
         InputError: a needed one is missing, or classes differ.
@@ -112,8 +129,18 @@ def list_images(root: Path, training_set: str, most: int | None) -> Listing:
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         raise InputError(f"{', '.join(missing)}: not there; {GET}")
-    others = {folder.parent.name for folder in root.glob("*/val") if _images(folder, "*")} - {training_set, *NEEDED.values()}
-    listing = Listing([], [], [], [], sorted(path.name for path in folders[0].iterdir() if path.is_dir()), [*NEEDED.values(), *sorted(others)])
+    others = {folder.parent.name for folder in root.glob("*/val") if _images(folder, "*")} - {
+        training_set,
+        *NEEDED.values(),
+    }
+    listing = Listing(
+        [],
+        [],
+        [],
+        [],
+        sorted(path.name for path in folders[0].iterdir() if path.is_dir()),
+        [*NEEDED.values(), *sorted(others)],
+    )
     for number, image in enumerate(_add(listing, folders[0], most)):
         listing.splits.append(int(number % EVERY == EVERY - 1))
         listing.variants.append(0)
@@ -128,11 +155,17 @@ def list_images(root: Path, training_set: str, most: int | None) -> Listing:
 
 
 def _warn_of_other_images(listing: Listing) -> None:
-    """The archives of training sets have a val/ as well, not cleaned by hand; unpacked over the release's it spoils a column."""
+    """The archives of training sets have a val/ as well, not cleaned by hand; unpacked over the release's it spoils a
+    column.
+    """
     counts = Counter(variant for variant, split in zip(listing.variants, listing.splits) if split == 2)
     if len({counts[variant] for variant in range(len(NEEDED))}) > 1:
         found = ", ".join(f"{name} {counts[variant]:,}" for variant, name in enumerate(NEEDED.values()))
-        print(f"warning: the release has as many test images in each, here are {found}; val/ of a training archive is not the test", file=sys.stderr)
+        print(
+            f"warning: the release has as many test images in each, here are {found}; val/ of a training archive is "
+            f"not the test",
+            file=sys.stderr,
+        )
 
 
 def _images(folder: Path, name: str) -> list[Path]:
@@ -145,25 +178,43 @@ def _add(listing: Listing, folder: Path, most: int | None) -> list[Path]:
     for label, name in enumerate(listing.classes):
         images = _images(folder, name)[:most]
         if not images:
-            raise InputError(f"{folder / name} holds no images; every variant needs the classes of the training set, {', '.join(listing.classes)}")
+            raise InputError(
+                f"{folder / name} holds no images; every variant needs the classes of the training set, "
+                f"{', '.join(listing.classes)}"
+            )
         found += images
         listing.labels.extend([label] * len(images))
     unknown = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(listing.classes))
     if unknown:
-        raise InputError(f"{folder / unknown[0]} is a class that the training set does not have; it has {', '.join(listing.classes)}")
+        raise InputError(
+            f"{folder / unknown[0]} is a class that the training set does not have; it has {', '.join(listing.classes)}"
+        )
     return found
 
 
 def prepare(config: dict[str, Any], fabric, listing: Listing):
     """A trainer of the listed images."""
     name = config["dataset"]
-    RELEASES[name] = Release(name, "", (), {}, "", GET, image_names="paths")  # where the trainer looks up the file of an image that it cannot read
+    RELEASES[name] = Release(
+        name, "", (), {}, "", GET, image_names="paths"
+    )  # where the trainer looks up the file of an image that it cannot read
     labels, variants, splits = (torch.tensor(values) for values in (listing.labels, listing.variants, listing.splits))
-    wilds = Variants(name, Path(config["root_dir"]), partial(_read, listing.paths), labels, variants, splits, listing.classes, listing.variant_names)
+    wilds = Variants(
+        name,
+        Path(config["root_dir"]),
+        partial(_read, listing.paths),
+        labels,
+        variants,
+        splits,
+        listing.classes,
+        listing.variant_names,
+    )
     wilds.paths = listing.paths
 
     def cache(config, *words):
-        """Its file goes by the files of --data; here also by which of them are read, as another training set reads others."""
+        """Its file goes by the files of --data; here also by which of them are read, as another training set reads
+        others.
+        """
         return open_cache({**config, "dataset": f"{name}-{listing.digest()}"}, *words)
 
     return command.prepare(config, fabric, lambda config: as_dataset(wilds, config, synthetic=False), cache)
@@ -175,7 +226,9 @@ def _read(paths: list[Path], row: int) -> Image.Image:
 
 
 def columns(values: dict[str, float], parts: dict[str, float]) -> dict[str, float]:
-    """The poster's columns, then every further variant. No average over them: where only the background is left, a lower accuracy is the better one."""
+    """The poster's columns, then every further variant. No average over them: where only the background is left, a
+    lower accuracy is the better one.
+    """
     accuracies = {name.removeprefix(f"{FIELD}:"): value for name, value in parts.items()}
     found = {column: accuracies.pop(name) for column, name in NEEDED.items()}
     return {**found, "BG-gap": found["MS"] - found["MR"], **accuracies}

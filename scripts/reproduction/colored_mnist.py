@@ -1,4 +1,6 @@
-"""The poster's first experiment: ten digits, in training each on a background colour of its own, in the test on others; and DomainBed's ColoredMNIST."""
+"""The poster's first experiment: ten digits, in training each on a background colour of its own, in the test on others;
+and DomainBed's ColoredMNIST.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,12 @@ Digits = dict[str, tuple[Tensor, Tensor]]  #: "train" and "test" -> strength (N,
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    parser.add_argument("--data", type=Path, default=mnist_folder(), help="folder of MNIST's four idx .gz files; without them scikit-learn's digits stand in")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=mnist_folder(),
+        help="folder of MNIST's four idx .gz files; without them scikit-learn's digits stand in",
+    )
     options.add_algorithms(parser, ALGORITHMS)
     options.add_seeds(parser)
     options.add_sweep(parser)
@@ -70,14 +77,19 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
         InputError: files of MNIST are missing, a flag is wrong, or a job of DomainBed's sweep failed.
     """
     if not is_mnist(args.data) and args.data != mnist_folder():
-        raise InputError(f"--data {args.data} has no file of MNIST, e.g. train-images-idx3-ubyte.gz; without --data scikit-learn's digits can stand in")
+        raise InputError(
+            f"--data {args.data} has no file of MNIST, e.g. train-images-idx3-ubyte.gz; without --data scikit-learn's "
+            f"digits can stand in"
+        )
     folder = options.folder(args, name)
     most = QUICK_DIGITS if args.quick else None
     digits = read_digits(args.data, most)
     dataset = name if is_mnist(args.data) else STAND_IN
     defaults.DATASETS[dataset] = DEFAULTS
     given = [*(QUICK if args.quick else []), *words]
-    configs = configurations(dataset, args.data.absolute(), folder / dataset, args.algorithms, [0] if args.quick else args.seeds, given)
+    configs = configurations(
+        dataset, args.data.absolute(), folder / dataset, args.algorithms, [0] if args.quick else args.seeds, given
+    )
     status = train(configs, partial(prepare, source=args.data, most=most))
     without = _why_without_domainbed(args)
     tables = partial(show, folder, (*RULES, *sweep.RULES), None, columns)
@@ -86,7 +98,10 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     else:
         write_raw(digits, folder / "data" / "MNIST" / "raw")
         sweep.sweep("ColoredMNIST", 3, folder / "data", folder / "DomainBed", args, tables)
-    print(f"\n{FIELD}s of the test: {', '.join(BACKGROUNDS)}. The poster shows this experiment as a figure, without numbers.")
+    print(
+        f"\n{FIELD}s of the test: {', '.join(BACKGROUNDS)}. The poster shows this experiment as a figure, without "
+        f"numbers."
+    )
     if not is_mnist(args.data):
         print(f"scikit-learn's digits stand in: there is no MNIST in {args.data}.")
     if without:
@@ -100,7 +115,11 @@ def _why_without_domainbed(args: argparse.Namespace) -> str:
         return "--n_trials 0"
     if not is_mnist(args.data):
         return "it needs MNIST"
-    return "" if sweep.has_domainbed() else "'cim-plugin get-domainbed' fetches DomainBed, or set DOMAINBED_HOME to a checkout"
+    return (
+        ""
+        if sweep.has_domainbed()
+        else "'cim-plugin get-domainbed' fetches DomainBed, or set DOMAINBED_HOME to a checkout"
+    )
 
 
 def is_mnist(folder: Path) -> bool:
@@ -124,7 +143,17 @@ def prepare(config: dict[str, Any], fabric, source: Path, most: int | None):
     """A trainer of the coloured digits of a seed, all of them in memory."""
     images, labels, backgrounds, splits = colour(read_digits(source, most), np.random.default_rng(config["seed"]))
     names = [str(digit) for digit in range(N_CLASSES)]
-    wilds = Variants(config["dataset"], Path(__file__).parent, partial(_image, images), labels, backgrounds, splits, names, list(BACKGROUNDS), SIDE)
+    wilds = Variants(
+        config["dataset"],
+        Path(__file__).parent,
+        partial(_image, images),
+        labels,
+        backgrounds,
+        splits,
+        names,
+        list(BACKGROUNDS),
+        SIDE,
+    )
 
     def cache(config, data, transform, *words):
         return images if transform.size == (SIDE, SIDE) else None
@@ -139,7 +168,8 @@ def _image(images: np.ndarray, row: int) -> Image.Image:
 def colour(digits: Digits, rng: np.random.Generator) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
     """White digits on colours.
 
-    Twenty hues around the circle: the even ones belong to the classes, the odd ones between them are new. Of the test digits a third each lies on
+    Twenty hues around the circle: the even ones belong to the classes, the odd ones between them are new. Of the test
+    digits a third each lies on
     its own colour, on one of another class and on a new one.
 
     Returns:
@@ -172,5 +202,9 @@ def write_raw(digits: Digits, folder: Path) -> None:
     for split, stem in (("train", "train"), ("test", "t10k")):
         ink, classes = digits[split]
         pixels = (ink * 255).round().byte().numpy()
-        (folder / f"{stem}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, len(classes), SIDE, SIDE) + pixels.tobytes())
-        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, len(classes)) + classes.byte().numpy().tobytes())
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(
+            struct.pack(">iiii", 2051, len(classes), SIDE, SIDE) + pixels.tobytes()
+        )
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">ii", 2049, len(classes)) + classes.byte().numpy().tobytes()
+        )

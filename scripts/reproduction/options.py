@@ -26,24 +26,57 @@ class Parser(argparse.ArgumentParser):
 
 def make_parser(name: str, what: str) -> Parser:
     """The parser of an experiment with the flags of all."""
-    parser = Parser(prog=f"scripts/reproduce/{name}", description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--output_dir", type=Path, default=Path("reproduction"), help="its folder of this experiment keeps the runs; the same command goes on")
-    parser.add_argument("--quick", action="store_true", help="a few steps on a few images, kept apart: shows that everything runs, not how good it is")
+    parser = Parser(
+        prog=f"scripts/reproduce/{name}",
+        description=what,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("reproduction"),
+        help="its folder of this experiment keeps the runs; the same command goes on",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few steps on a few images, kept apart: shows that everything runs, not how good it is",
+    )
     return parser
 
 
 def add_algorithms(parser: argparse.ArgumentParser, algorithms: tuple[str, ...]) -> None:
-    parser.add_argument("--algorithms", nargs="+", choices=algorithms, default=list(algorithms), metavar="NAME", help=f"of {', '.join(algorithms)}")
+    parser.add_argument(
+        "--algorithms",
+        nargs="+",
+        choices=algorithms,
+        default=list(algorithms),
+        metavar="NAME",
+        help=f"of {', '.join(algorithms)}",
+    )
 
 
 def add_seeds(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED", help="of the runs to train; the table has all that are there")
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=list(SEEDS),
+        metavar="SEED",
+        help="of the runs to train; the table has all that are there",
+    )
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n_hparams", type=int, default=20, help="hyperparameter draws of DomainBed's sweep")
     parser.add_argument("--n_trials", type=int, default=3, help="trials of DomainBed's sweep")
-    parser.add_argument("--keep_models", action="store_true", help="keep the model of every job of it; otherwise they are deleted when their job is done, as no table needs them")
+    parser.add_argument(
+        "--keep_models",
+        action="store_true",
+        help="keep the model of every job of it; otherwise they are deleted when their job is done, as no table needs "
+        "them",
+    )
     parser.add_argument("--steps", type=int, help="of every run of it; the data set's own number, 5001, if not given")
 
 

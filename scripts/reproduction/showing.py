@@ -13,7 +13,9 @@ from cim_plugin.report.runs import Run
 from cim_plugin.report.sheets import Sheet, make_report
 from cim_plugin.report.tables import build
 
-Columns = Callable[[dict[str, float], dict[str, float]], dict[str, float]]  #: usual columns of a table, accuracy per part of the test split -> columns
+Columns = Callable[
+    [dict[str, float], dict[str, float]], dict[str, float]
+]  #: usual columns of a table, accuracy per part of the test split -> columns
 
 
 class Page(NamedTuple):
@@ -26,7 +28,14 @@ class Page(NamedTuple):
         return self.shown
 
 
-def show(folder: Path, rules: Iterable[str], published: str | None, columns: Columns | None = None, gains: tuple[str, ...] = (), failed: bool = False) -> None:
+def show(
+    folder: Path,
+    rules: Iterable[str],
+    published: str | None,
+    columns: Columns | None = None,
+    gains: tuple[str, ...] = (),
+    failed: bool = False,
+) -> None:
     """Print the tables of all runs below ``folder``.
 
     Args:
@@ -51,10 +60,15 @@ def show(folder: Path, rules: Iterable[str], published: str | None, columns: Col
     if published is not None:
         n_measured = len(report.tables)
         titles = [entry["title"] for entry in report.published["tables"]]
-        sheets = sheets[:n_measured] + [sheet for sheet, title in zip(sheets[n_measured:], titles) if title.startswith(published)]
+        sheets = sheets[:n_measured] + [
+            sheet for sheet, title in zip(sheets[n_measured:], titles) if title.startswith(published)
+        ]
     print(TEXT.render(Page(sheets, report.left_out)), end="")
 
 
 def _with_columns(run: Run, columns: Columns) -> Run:
-    measured = {rule: {**chosen, "values": columns(chosen["values"], chosen["parts"])} if chosen["parts"] else chosen for rule, chosen in run.measured.items()}
+    measured = {
+        rule: {**chosen, "values": columns(chosen["values"], chosen["parts"])} if chosen["parts"] else chosen
+        for rule, chosen in run.measured.items()
+    }
     return dataclasses.replace(run, measured=measured)

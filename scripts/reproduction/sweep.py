@@ -1,4 +1,6 @@
-"""DomainBed's sweep with the plugin's launcher, behind a progress bar; what failed or was stopped is done again by the next call."""
+"""DomainBed's sweep with the plugin's launcher, behind a progress bar; what failed or was stopped is done again by the
+next call.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ RULES = ("training_domain", "leave_one_out", "oracle")
 LOG = "sweep.txt"
 POLL = 5  #: seconds; a sweep has thousands of folders, perhaps over a network
 QUICK_STEPS = 2  #: of a job
-QUICK_ALGORITHMS = ("ERM", "CIM_VIB")  #: a job starts an interpreter and dozens of loaders; CIM_VIB has every part of ours
+QUICK_ALGORITHMS = (
+    "ERM",
+    "CIM_VIB",
+)  #: a job starts an interpreter and dozens of loaders; CIM_VIB has every part of ours
 
 
 def has_domainbed() -> bool:
@@ -34,9 +39,16 @@ def has_domainbed() -> bool:
 
 
 def sweep(
-    dataset: str, n_environments: int, data_dir: Path, folder: Path, args: argparse.Namespace, show: Callable[..., None], hparams: dict[str, Any] | None = None
+    dataset: str,
+    n_environments: int,
+    data_dir: Path,
+    folder: Path,
+    args: argparse.Namespace,
+    show: Callable[..., None],
+    hparams: dict[str, Any] | None = None,
 ) -> None:
-    """Launch the jobs that are not done: every environment held out, and every pair; with --quick two algorithms and no pairs.
+    """Launch the jobs that are not done: every environment held out, and every pair; with --quick two algorithms and no
+    pairs.
 
     Args:
         args: algorithms, n_hparams, n_trials, steps, keep_models and quick.
@@ -48,17 +60,30 @@ def sweep(
     """
     if args.quick:
         algorithms = [name for name in args.algorithms if name in QUICK_ALGORITHMS] or args.algorithms[:1]
-        args = argparse.Namespace(algorithms=algorithms, n_hparams=1, n_trials=1, steps=QUICK_STEPS, keep_models=args.keep_models, quick=True)
+        args = argparse.Namespace(
+            algorithms=algorithms, n_hparams=1, n_trials=1, steps=QUICK_STEPS, keep_models=args.keep_models, quick=True
+        )
     n_held_out = n_environments if args.quick else n_environments * (n_environments + 1) // 2
     n_jobs = len(args.algorithms) * n_held_out * args.n_hparams * args.n_trials
     words = flags(dataset, data_dir, folder, args, hparams or {})
-    _check_same(folder, {"data_dir": str(data_dir), "steps": args.steps, "hparams": json.dumps(hparams) if hparams else None})
+    _check_same(
+        folder, {"data_dir": str(data_dir), "steps": args.steps, "hparams": json.dumps(hparams) if hparams else None}
+    )
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         locks = [_lock(stack.enter_context(open(folder / f"{name}.lock", "w"))) for name in args.algorithms]
-        log, bar = stack.enter_context(open(folder / LOG, "a")), stack.enter_context(tqdm(total=n_jobs, unit="job", dynamic_ncols=True))
+        log, bar = (
+            stack.enter_context(open(folder / LOG, "a")),
+            stack.enter_context(tqdm(total=n_jobs, unit="job", dynamic_ncols=True)),
+        )
         for command in ("delete_incomplete", "launch"):
-            failed = _call([sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words], log, locks, Jobs(folder, args.algorithms, args.keep_models), bar)
+            failed = _call(
+                [sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words],
+                log,
+                locks,
+                Jobs(folder, args.algorithms, args.keep_models),
+                bar,
+            )
             if failed:
                 break
     show(failed=bool(failed))
@@ -71,23 +96,47 @@ def _lock(file: TextIO) -> int:
     try:
         return lock(file)
     except BlockingIOError as error:
-        raise InputError(f"{file.name} is locked: a sweep of that algorithm is running in this folder; wait until it ends, or end it") from error
+        raise InputError(
+            f"{file.name} is locked: a sweep of that algorithm is running in this folder; wait until it ends, or end it"
+        ) from error
 
 
 def _check_same(folder: Path, setting: dict[str, Any]) -> None:
-    """DomainBed names a job's folder by its arguments: another setting would start all of them anew, beside those of the first and in one table with them."""
+    """DomainBed names a job's folder by its arguments: another setting would start all of them anew, beside those of
+    the first and in one table with them.
+    """
     for path in folder.glob("*/done"):
         with open(path.with_name("results.jsonl")) as file:
             before = json.loads(file.readline())["args"]
         for name, value in setting.items():
             if before.get(name) != value:
-                raise InputError(f"{folder} holds jobs with {name} {before.get(name)!r}, now it is {value!r}; repeat the flags or choose another --output_dir")
+                raise InputError(
+                    f"{folder} holds jobs with {name} {before.get(name)!r}, now it is {value!r}; repeat the flags or "
+                    f"choose another --output_dir"
+                )
 
 
 def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, hparams: dict[str, Any]) -> list[str]:
     """What the host's sweep is given after its command."""
-    words = ["--datasets", dataset, "--data_dir", str(data_dir), "--output_dir", str(folder), "--algorithms", *args.algorithms]
-    words += ["--n_hparams", str(args.n_hparams), "--n_trials", str(args.n_trials), "--command_launcher", "cim_local", "--skip_confirmation"]
+    words = [
+        "--datasets",
+        dataset,
+        "--data_dir",
+        str(data_dir),
+        "--output_dir",
+        str(folder),
+        "--algorithms",
+        *args.algorithms,
+    ]
+    words += [
+        "--n_hparams",
+        str(args.n_hparams),
+        "--n_trials",
+        str(args.n_trials),
+        "--command_launcher",
+        "cim_local",
+        "--skip_confirmation",
+    ]
     words += ["--hparams", json.dumps(hparams)] if hparams else []
     words += ["--steps", str(args.steps)] if args.steps is not None else []
     return words + (["--single_test_envs"] if args.quick else [])
@@ -96,7 +145,8 @@ def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, 
 class Jobs:
     """Those of some algorithms that are done; other sweeps may have theirs in the same folder.
 
-    Models are deleted when their job is done, unless they are to be kept: of VLCS they are about 94 MB each, and a sweep whose
+    Models are deleted when their job is done, unless they are to be kept: of VLCS they are about 94 MB each, and a
+    sweep whose
     disk is full fails job by job after hours of training.
     """
 

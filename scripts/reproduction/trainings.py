@@ -19,27 +19,53 @@ from cim_plugin.wilds_runner.checkpoint import difference
 from cim_plugin.wilds_runner.config import MAY_DIFFER, add_arguments, make_config
 
 RESULTS = "results.json"
-OURS = {"-d", "--dataset", "--algorithm", "--seed", "--root_dir", "--log_dir", "--resume", "--eval_only", "--device", "--devices", "--num_nodes"}
+OURS = {
+    "-d",
+    "--dataset",
+    "--algorithm",
+    "--seed",
+    "--root_dir",
+    "--log_dir",
+    "--resume",
+    "--eval_only",
+    "--device",
+    "--devices",
+    "--num_nodes",
+}
 
 #: by the process that runs are forked from
-IMPORTED_ONCE = ["cim_plugin.wilds_runner.trainer", "lightning_fabric", "tqdm", "wilds.common.data_loaders", "wilds.common.metrics.all_metrics"]
+IMPORTED_ONCE = [
+    "cim_plugin.wilds_runner.trainer",
+    "lightning_fabric",
+    "tqdm",
+    "wilds.common.data_loaders",
+    "wilds.common.metrics.all_metrics",
+]
 
 Config = dict[str, Any]
-Prepare = Callable[[Config, Any], Any]  #: (configuration, Fabric) -> Trainer, at the beginning or where the run stood; a function of a module
+Prepare = Callable[
+    [Config, Any], Any
+]  #: (configuration, Fabric) -> Trainer, at the beginning or where the run stood; a function of a module
 
 
-def configurations(name: str, root: Path, folder: Path, algorithms: Iterable[str], seeds: Iterable[int], words: list[str]) -> list[Config]:
+def configurations(
+    name: str, root: Path, folder: Path, algorithms: Iterable[str], seeds: Iterable[int], words: list[str]
+) -> list[Config]:
     """One per algorithm and seed, seed by seed.
 
     Args:
-        words: flags of 'cim-plugin train', of one that stands twice the later counts. A hyperparameter goes to the algorithms that have it.
+        words: flags of 'cim-plugin train', of one that stands twice the later counts. A hyperparameter goes to the
+            algorithms that have it.
 
     Raises:
         InputError: a value cannot be used.
     """
     taken = [word for word in words if word.partition("=")[0] in OURS]
     if taken:
-        raise InputError(f"{taken[0]} cannot be given: this command chooses its runs and trains one at a time; start it once per GPU, with CUDA_VISIBLE_DEVICES, to use several")
+        raise InputError(
+            f"{taken[0]} cannot be given: this command chooses its runs and trains one at a time; start it once per "
+            f"GPU, with CUDA_VISIBLE_DEVICES, to use several"
+        )
     parser = Parser(prog="cim-plugin train")
     add_arguments(parser)
     algorithms = list(algorithms)
@@ -73,7 +99,8 @@ def is_finished(config: Config) -> bool:
 def train(configs: list[Config], prepare: Prepare) -> int:
     """Train what is not finished, one run after the other. Exit status 1 where some failed, having said why, else 0.
 
-    A process of its own per run, so that the peak memory in results.json is that of the run. A run that another command is
+    A process of its own per run, so that the peak memory in results.json is that of the run. A run that another command
+    is
     training is left to it, so that several commands, each with a GPU, share the runs of a folder.
     """
     status = 0
@@ -92,7 +119,11 @@ def train(configs: list[Config], prepare: Prepare) -> int:
             raise
         if process.exitcode < 0:
             name = signal.Signals(-process.exitcode).name
-            print(f"{config['algorithm']}, seed {config['seed']}: error: ended by {name}, as where memory is short; the same command goes on", file=sys.stderr)
+            print(
+                f"{config['algorithm']}, seed {config['seed']}: error: ended by {name}, as where memory is short; the "
+                f"same command goes on",
+                file=sys.stderr,
+            )
         status = status or int(process.exitcode != 0)
     return status
 
@@ -134,6 +165,8 @@ def _train_locked(prepare: Prepare, config: Config, run: str) -> None:
 
 
 def _stop_with_parent() -> None:
-    """Save and stop where the command was killed: the same command takes up the run, and must not find another process writing it."""
+    """Save and stop where the command was killed: the same command takes up the run, and must not find another process
+    writing it.
+    """
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGINT)

@@ -1,6 +1,8 @@
-"""A data set in the form of the ``wilds`` package whose test split is made of variants, each with an accuracy of its own.
+"""A data set in the form of the ``wilds`` package whose test split is made of variants, each with an accuracy of its
+own.
 
-With it a run is one of 'cim-plugin train': its trainer, selection rules, state and results.json, which 'cim-plugin compare' reads.
+With it a run is one of 'cim-plugin train': its trainer, selection rules, state and results.json, which 'cim-plugin
+compare' reads.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ class Variants(WILDSDataset):
         return self._get_image(idx)
 
     def eval(self, y_pred, y_true, metadata):
-        """Average accuracy and that of every variant. No worst group: the validation split does not have the variants of the test."""
+        """Average accuracy and that of every variant. No worst group: the validation split does not have the variants
+        of the test.
+        """
         results, text = self.standard_group_eval(Accuracy(), self._grouper, y_pred, y_true, metadata)
         del results["acc_wg"]
         return results, text
@@ -81,5 +85,7 @@ def as_dataset(wilds: Variants, config: dict[str, Any], synthetic: bool) -> Data
     for key, words in wilds.split_names.items():
         subset = wilds.get_subset(key, frac=config["frac"])
         metadata = subset.metadata_array
-        splits[key] = Split(words, subset, np.asarray(subset.indices), subset.y_array, metadata, grouper.metadata_to_group(metadata))
+        splits[key] = Split(
+            words, subset, np.asarray(subset.indices), subset.y_array, metadata, grouper.metadata_to_group(metadata)
+        )
     return Dataset(wilds, grouper, splits, wilds.n_classes, synthetic)

@@ -28,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds VLCS")
     options.add_algorithms(parser, ALGORITHMS)
     options.add_sweep(parser)
-    parser.add_argument("--published-setup", action="store_true", help=f"the hyperparameters of DomainBed's published tables: {PUBLISHED_SETUP}")
+    parser.add_argument(
+        "--published-setup",
+        action="store_true",
+        help=f"the hyperparameters of DomainBed's published tables: {PUBLISHED_SETUP}",
+    )
 
 
 def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
@@ -40,7 +44,9 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     if words:
         raise InputError(f"unrecognized arguments: {' '.join(words)}; see --help")
     if not has_domainbed():
-        raise InputError("DomainBed is not found; 'cim-plugin get-domainbed' fetches it, or set DOMAINBED_HOME to a checkout")
+        raise InputError(
+            "DomainBed is not found; 'cim-plugin get-domainbed' fetches it, or set DOMAINBED_HOME to a checkout"
+        )
     found = options.check_data("VLCS", args.data)
     hparams = {**(PUBLISHED_SETUP if args.published_setup else {}), **(QUICK if args.quick else {})}
     _fetch_weights(hparams)
@@ -48,7 +54,11 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     data = _few_images(args.data, folder / "data") if args.quick else args.data.absolute()
     options.announce(args.quick, found)
     sweep("VLCS", len(RELEASE.needs), data, folder, args, functools.partial(show, folder, RULES, "VLCS"), hparams)
-    print(f"\nDomainBed's hyperparameters, but for {hparams}." if hparams else "\nDomainBed's present hyperparameters; its published rows are of --published-setup.")
+    print(
+        f"\nDomainBed's hyperparameters, but for {hparams}."
+        if hparams
+        else "\nDomainBed's present hyperparameters; its published rows are of --published-setup."
+    )
     return 0
 
 
@@ -63,14 +73,19 @@ def _fetch_weights(hparams: dict) -> None:
     from cim_plugin.hosts.domainbed_faults import last_line
     from cim_plugin.wilds_runner.backbones import make_encoder
 
-    names = ["resnet18" if hparams.get("resnet18") else "resnet50", *(["timm/resnet50.ram_in1k"] if hparams.get("resnet50_augmix", True) else [])]
+    names = [
+        "resnet18" if hparams.get("resnet18") else "resnet50",
+        *(["timm/resnet50.ram_in1k"] if hparams.get("resnet50_augmix", True) else []),
+    ]
     for name in names:
         try:
             make_encoder(name, {"pretrained": True}, None)
         except InputError as error:
             raise InputError(
-                f"DomainBed trains VLCS from the pretrained weights of {name}, which could not be downloaded ({last_line(error.__cause__ or error)}); "
-                f"put the file into {torch.hub.get_dir()}/checkpoints, or for timm's into the Hugging Face cache, on a machine with network"
+                f"DomainBed trains VLCS from the pretrained weights of {name}, which could not be downloaded "
+                f"({last_line(error.__cause__ or error)}); "
+                f"put the file into {torch.hub.get_dir()}/checkpoints, or for timm's into the Hugging Face cache, on a "
+                f"machine with network"
             ) from error
 
 

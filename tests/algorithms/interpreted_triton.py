@@ -1,4 +1,6 @@
-"""What the tests of Triton kernels run in a process of its own, where Triton interprets them on a CPU: the variable that makes it do so is read on import."""
+"""What the tests of Triton kernels run in a process of its own, where Triton interprets them on a CPU: the variable
+that makes it do so is read on import.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,12 @@ def use(block: int) -> None:
     triton_triplet._BLOCK = block
 
 
-def gradient(psi: Tensor, x: Tensor | None, rows: tuple[Tensor, Tensor], scales: int, floor: str, tile: int = triton_triplet.TILE) -> tuple[Tensor, Tensor]:
-    """(s_pos and s_neg, (2, N); the gradient of a weighted sum of them to psi). Without x, psi is compared with itself."""
+def gradient(
+    psi: Tensor, x: Tensor | None, rows: tuple[Tensor, Tensor], scales: int, floor: str, tile: int = triton_triplet.TILE
+) -> tuple[Tensor, Tensor]:
+    """(s_pos and s_neg, (2, N); the gradient of a weighted sum of them to psi). Without x, psi is compared with
+    itself.
+    """
     arithmetic = fused_triplet._Arithmetic(triton_triplet.compare, triton_triplet.add_rows, tile)
     psi = psi.detach().requires_grad_()
     values = torch.stack(fused_triplet._triplet(psi, x, *rows, scales, floor, arithmetic))

@@ -1,4 +1,6 @@
-"""The Gaussian bottleneck against torch.distributions, a Kolmogorov-Smirnov test of its samples, and finite differences."""
+"""The Gaussian bottleneck against torch.distributions, a Kolmogorov-Smirnov test of its samples, and finite
+differences.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,15 @@ def _reference_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 @pytest.mark.parametrize("n, dimension", [(1, 1), (5, 1), (1, 7), (16, 64)])
 def test_kl_equals_torch_distributions(n, dimension, spread):
     mean, log_variance = spread * torch.randn(2, n, dimension, dtype=torch.float64)
-    torch.testing.assert_close(gaussian_kl(mean, log_variance), _reference_kl(mean, log_variance), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        gaussian_kl(mean, log_variance), _reference_kl(mean, log_variance), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_kl_of_the_prior_is_zero_and_is_given_in_nats():
-    kl = gaussian_kl(torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, math.log(4)]]))
+    kl = gaussian_kl(
+        torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, math.log(4)]])
+    )
     assert kl.tolist() == pytest.approx([0, 4.5, 1.5 - math.log(2)])
 
 
@@ -60,7 +66,9 @@ def test_gradcheck_of_code_and_kl_with_respect_to_features_and_parameters():
         torch.manual_seed(1)  # the same noise at every call
         return functional_call(bottleneck, dict(zip(names, parameters)), (features,))
 
-    assert torch.autograd.gradcheck(code_and_kl, (torch.randn(5, 4, dtype=torch.float64, requires_grad=True), *parameters))
+    assert torch.autograd.gradcheck(
+        code_and_kl, (torch.randn(5, 4, dtype=torch.float64, requires_grad=True), *parameters)
+    )
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -73,7 +81,9 @@ def test_extreme_features_stay_finite(scale, autocast):
         z, kl = bottleneck(features)
     (z.sum() + kl.sum()).backward()
     assert z.isfinite().all() and kl.isfinite().all() and (kl >= 0).all()
-    assert all(parameter.grad.isfinite().all() for parameter in bottleneck.parameters()) and features.grad.isfinite().all()
+    assert (
+        all(parameter.grad.isfinite().all() for parameter in bottleneck.parameters()) and features.grad.isfinite().all()
+    )
 
 
 @pytest.mark.parametrize("features_dtype", [torch.bfloat16, torch.float32, torch.float64])

@@ -28,7 +28,9 @@ LABELS, ENVIRONMENTS = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])  #
 
 
 def _classifier(terms: list[str], channels: int = 3, n_classes: int = 2) -> RobustClassifier:
-    """A linear encoder of 6 features on 4x4 averages, a code of 5; the bottleneck is as noisy as the prior. Sparsity comes with composites."""
+    """A linear encoder of 6 features on 4x4 averages, a code of 5; the bottleneck is as noisy as the prior. Sparsity
+    comes with composites.
+    """
     encoder = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(channels * 16, 6))
     parts = {}
     if "contrastive" in terms:
@@ -64,7 +66,11 @@ def test_every_term_of_the_weights_has_one_value_per_image(terms):
 
 
 def test_the_total_weighs_the_means():
-    losses = {"supervised": torch.tensor([1.0, 3.0]), "contrastive": torch.tensor([-1.0, 0.0]), "kl": torch.tensor([100.0, 300.0])}
+    losses = {
+        "supervised": torch.tensor([1.0, 3.0]),
+        "contrastive": torch.tensor([-1.0, 0.0]),
+        "kl": torch.tensor([100.0, 300.0]),
+    }
     total = _classifier(["supervised", "contrastive", "kl"]).total(losses)
     assert total.shape == ()
     assert total.item() == pytest.approx(1.0 * 2 + 0.7 * -0.5 + 0.01 * 200)
@@ -98,7 +104,9 @@ def test_terms_and_total_equal_the_parts_put_together_by_hand():
 
 
 def test_composites_are_cut_out_by_m_and_count_as_much_as_psi():
-    """Half of the supervised loss is that of x before another image, in the host's normalisation; the others are those without composites."""
+    """Half of the supervised loss is that of x before another image, in the host's normalisation; the others are those
+    without composites.
+    """
     model = _classifier(["supervised", "contrastive", "sparsity"]).double()
     images = _images(4).double()
     torch.manual_seed(1)
@@ -110,14 +118,19 @@ def test_composites_are_cut_out_by_m_and_count_as_much_as_psi():
     m = model.morphing.network(x)
     composites = m * x + (1 - m) * x[behind]
     of_psi, of_composites = (model.head(model.encoder((pixels - 0.5) / 0.25)) for pixels in (m * x, composites))
-    expected = (nn.functional.cross_entropy(of_psi, LABELS, reduction="none") + nn.functional.cross_entropy(of_composites, LABELS, reduction="none")) / 2
+    expected = (
+        nn.functional.cross_entropy(of_psi, LABELS, reduction="none")
+        + nn.functional.cross_entropy(of_composites, LABELS, reduction="none")
+    ) / 2
     torch.testing.assert_close(losses["supervised"], expected, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(losses["sparsity"], m.mean((1, 2, 3)), rtol=1e-10, atol=0)
     torch.testing.assert_close(logits, of_psi, rtol=1e-10, atol=1e-12)
     assert torch.equal(model(images), logits)  # prediction sees psi(x) alone
     model.composites = False
     torch.manual_seed(1)
-    torch.testing.assert_close(model.loss_terms(images, LABELS, ENVIRONMENTS).losses["contrastive"], losses["contrastive"], rtol=0, atol=0)
+    torch.testing.assert_close(
+        model.loss_terms(images, LABELS, ENVIRONMENTS).losses["contrastive"], losses["contrastive"], rtol=0, atol=0
+    )
 
 
 def test_the_mean_of_m_is_that_of_every_image():
@@ -131,7 +144,9 @@ def test_the_weight_of_sparsity_rises_to_its_whole_and_is_part_of_the_state():
     model = _classifier(["supervised", "contrastive", "sparsity"])
     losses = {"sparsity": torch.tensor([0.5, 1.0])}
     totals = [model.total(losses).item() for _ in range(SPARSITY_WARM_UP + 2)]
-    assert totals == pytest.approx([0.4 * 0.75 * min(1, step / SPARSITY_WARM_UP) for step in range(1, SPARSITY_WARM_UP + 3)], abs=1e-6)
+    assert totals == pytest.approx(
+        [0.4 * 0.75 * min(1, step / SPARSITY_WARM_UP) for step in range(1, SPARSITY_WARM_UP + 3)], abs=1e-6
+    )
     again = _classifier(["supervised", "contrastive", "sparsity"])
     again.load_state_dict(model.state_dict())
     assert again.total(losses).item() == pytest.approx(0.3)
@@ -152,8 +167,14 @@ def test_the_supervised_contrastive_loss_is_that_of_the_features():
 
 def test_anchors_without_a_triplet_are_counted():
     model = _classifier(["supervised", "contrastive"])
-    for labels, environments, n in (([0, 0, 1, 1], [0, 1, 0, 1], 0), ([0, 0, 1, 1], [0, 1, 0, 0], 3), ([0, 0, 0, 0], [0, 1, 0, 1], 4)):
-        assert model.loss_terms(_images(4), torch.tensor(labels), torch.tensor(environments)).without_triplet.item() == n
+    for labels, environments, n in (
+        ([0, 0, 1, 1], [0, 1, 0, 1], 0),
+        ([0, 0, 1, 1], [0, 1, 0, 0], 3),
+        ([0, 0, 0, 0], [0, 1, 0, 1], 4),
+    ):
+        assert (
+            model.loss_terms(_images(4), torch.tensor(labels), torch.tensor(environments)).without_triplet.item() == n
+        )
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------
@@ -210,7 +231,9 @@ def test_prediction_is_per_image(terms):
 # --- degenerate batches and wrong labels -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("labels, environments", [([1], [0]), ([1, 1, 1], [0, 1, 1]), ([0, 1], [0, 0]), ([0, 1, 1], None)])
+@pytest.mark.parametrize(
+    "labels, environments", [([1], [0]), ([1, 1, 1], [0, 1, 1]), ([0, 1], [0, 0]), ([0, 1, 1], None)]
+)
 def test_degenerate_batches_give_finite_losses_in_the_graph(terms, labels, environments):
     """A batch of one, one class, no positives, a host without environments."""
     model = _classifier(terms)
@@ -223,7 +246,9 @@ def test_degenerate_batches_give_finite_losses_in_the_graph(terms, labels, envir
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("labels, wrong", [([0, 2, 1, 0], 2), ([0, 1, -1, 0], -1), ([-100, 0, 0, 0], -100), ([0, 5, 1, -1], 5)])
+@pytest.mark.parametrize(
+    "labels, wrong", [([0, 2, 1, 0], 2), ([0, 1, -1, 0], -1), ([-100, 0, 0, 0], -100), ([0, 5, 1, -1], 5)]
+)
 def test_a_label_out_of_range_is_refused_with_its_value(terms, labels, wrong):
     with pytest.raises(ValueError) as error:
         _classifier(terms).loss_terms(_images(4), torch.tensor(labels), ENVIRONMENTS)

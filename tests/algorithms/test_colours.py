@@ -75,15 +75,23 @@ def test_what_m_takes_away_does_not_count():
 
 def test_the_mean_of_several_masks_counts(crops):
     images, mask = crops(2, 3, 16, 16), torch.rand(2, 3, 16, 16, dtype=torch.float64)
-    torch.testing.assert_close(colour_embedding(images, mask), colour_embedding(images, mask.mean(1, keepdim=True)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        colour_embedding(images, mask), colour_embedding(images, mask.mean(1, keepdim=True)), rtol=0, atol=1e-12
+    )
 
 
-@pytest.mark.parametrize("height, width, square", [(90, 56, 1), (112, 112, 2), (96, 130, 2), (224, 224, 4), (168, 180, 3)])
+@pytest.mark.parametrize(
+    "height, width, square", [(90, 56, 1), (112, 112, 2), (96, 130, 2), (224, 224, 4), (168, 180, 3)]
+)
 def test_large_images_are_averaged_over_squares_first(crops, height, width, square):
     images = crops(2, 3, height // square, width // square)
     large = images.repeat_interleave(square, 2).repeat_interleave(square, 3)
-    large = torch.nn.functional.pad(large, (0, width - large.shape[3], 0, height - large.shape[2]))  # what is left over is left out
-    torch.testing.assert_close(colour_embedding(large, ones_like(large)), colour_embedding(images, ones_like(images)), rtol=0, atol=1e-9)
+    large = torch.nn.functional.pad(
+        large, (0, width - large.shape[3], 0, height - large.shape[2])
+    )  # what is left over is left out
+    torch.testing.assert_close(
+        colour_embedding(large, ones_like(large)), colour_embedding(images, ones_like(images)), rtol=0, atol=1e-9
+    )
 
 
 def test_gradcheck_with_respect_to_the_weights(crops):

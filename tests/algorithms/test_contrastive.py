@@ -1,4 +1,6 @@
-"""L_con against arithmetic by hand and pytorch_msssim; the supervised contrastive loss against a plain loop; finite differences."""
+"""L_con against arithmetic by hand and pytorch_msssim; the supervised contrastive loss against a plain loop; finite
+differences.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def _reference_supervised_contrastive(features: Tensor, labels: list[int], tempe
 # --- L_con -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reading, expected", [("distance", [-1.0, -0.5, 0.25, 0.0]), ("similarity", [1.0, 0.5, -0.25, 0.0])])
+@pytest.mark.parametrize(
+    "reading, expected", [("distance", [-1.0, -0.5, 0.25, 0.0]), ("similarity", [1.0, 0.5, -0.25, 0.0])]
+)
 def test_the_distance_pulls_to_the_positive_and_the_similarity_pushes_from_it(reading, expected):
     s_pos, s_neg = torch.tensor([[1.0, 0.75, 0.5, 0.9], [0.0, 0.25, 0.75, 0.1]])
     valid = torch.tensor([True, True, True, False])
@@ -65,7 +69,9 @@ def test_an_anchor_without_a_triplet_is_a_zero_in_the_graph():
 
 
 @pytest.mark.parametrize("reading, sign", [("distance", 1), ("similarity", -1)])
-@pytest.mark.parametrize("similarity, tolerance", [("ms_ssim", 1e-5), ("pytorch_msssim", 1e-12)])  # the library's window is float32
+@pytest.mark.parametrize(
+    "similarity, tolerance", [("ms_ssim", 1e-5), ("pytorch_msssim", 1e-12)]
+)  # the library's window is float32
 @pytest.mark.parametrize("targets", TARGETS)
 def test_l_con_of_a_batch_equals_pytorch_msssim(crops, targets, similarity, tolerance, reading, sign):
     """Where every term of MS-SSIM is positive."""
@@ -79,16 +85,22 @@ def test_l_con_of_a_batch_equals_pytorch_msssim(crops, targets, similarity, tole
     assert valid.all() and expected.abs().min() > 1e-3
     torch.testing.assert_close(loss, expected, rtol=0, atol=tolerance)
     gradient, expected_gradient = (torch.autograd.grad(values[0], psi)[0] for values in (loss, expected))
-    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=10 * tolerance * expected_gradient.abs().max().item())
+    torch.testing.assert_close(
+        gradient, expected_gradient, rtol=0, atol=10 * tolerance * expected_gradient.abs().max().item()
+    )
 
 
 @pytest.mark.parametrize("reading, sign", [("distance", 1), ("similarity", -1)])
 @pytest.mark.parametrize("targets", TARGETS)
 def test_l_con_of_colours_is_the_difference_of_their_cosines(crops, targets, reading, sign):
     morphed = InputMorphing(PixelSpace.raw(3)).double()(crops(4, 3, 28, 28))
-    loss, valid = TripletContrast(2, "cross_environment", targets, "colours", reading=reading)(morphed, LABELS, ENVIRONMENTS)
+    loss, valid = TripletContrast(2, "cross_environment", targets, "colours", reading=reading)(
+        morphed, LABELS, ENVIRONMENTS
+    )
     own = colour_embedding(morphed.pixels, morphed.mask)
-    others = own if targets == "morphed" else colour_embedding(morphed.pixels, torch.ones(4, 1, 28, 28, dtype=torch.float64))
+    others = (
+        own if targets == "morphed" else colour_embedding(morphed.pixels, torch.ones(4, 1, 28, 28, dtype=torch.float64))
+    )
     expected = sign * torch.stack([own[i] @ others[NEGATIVE[i]] - own[i] @ others[POSITIVE[i]] for i in range(4)])
     assert valid.all() and expected.abs().min() > 1e-3
     torch.testing.assert_close(loss, expected, rtol=0, atol=1e-12)
@@ -97,7 +109,9 @@ def test_l_con_of_colours_is_the_difference_of_their_cosines(crops, targets, rea
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_a_batch_without_triplets_gives_zeros_in_the_graph(crops, similarity):
     morphing = InputMorphing(PixelSpace.raw(3)).double()
-    loss, valid = TripletContrast(2, similarity=similarity)(morphing(crops(3, 3, 28, 28)), torch.tensor([1, 1, 1]), None)
+    loss, valid = TripletContrast(2, similarity=similarity)(
+        morphing(crops(3, 3, 28, 28)), torch.tensor([1, 1, 1]), None
+    )
     loss.mean().backward()
     assert not valid.any()
     assert loss.tolist() == [0, 0, 0]
@@ -143,7 +157,9 @@ def test_minimising_l_con_brings_psi_nearer_to_its_positive(crops, similarity):
 def test_l_con_never_synchronises(pairs, targets, similarity, meta):
     mask = torch.rand(4, 1, 28, 28, device=meta, requires_grad=True)
     x = torch.rand(4, 3, 28, 28, device=meta)
-    loss, valid = TripletContrast(2, pairs, targets, similarity)(Morphed(x, mask, mask * x, mask * x), LABELS.to(meta), ENVIRONMENTS.to(meta))
+    loss, valid = TripletContrast(2, pairs, targets, similarity)(
+        Morphed(x, mask, mask * x, mask * x), LABELS.to(meta), ENVIRONMENTS.to(meta)
+    )
     loss.mean().backward()
     assert (loss.shape, valid.shape, mask.grad.shape) == ((4,), (4,), (4, 1, 28, 28))
 
@@ -151,8 +167,14 @@ def test_l_con_never_synchronises(pairs, targets, similarity, meta):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"scales": 2, "floor": "exact"}, "pytorch_msssim has 5 scales and needs sides above 160 pixels, 2 were chosen here; use 'ms_ssim'"),
-        ({"scales": 5}, "pytorch_msssim has the exact floor only, 'smooth' was given; use floor 'exact' or similarity 'ms_ssim'"),
+        (
+            {"scales": 2, "floor": "exact"},
+            "pytorch_msssim has 5 scales and needs sides above 160 pixels, 2 were chosen here; use 'ms_ssim'",
+        ),
+        (
+            {"scales": 5},
+            "pytorch_msssim has the exact floor only, 'smooth' was given; use floor 'exact' or similarity 'ms_ssim'",
+        ),
     ],
 )
 def test_what_the_library_cannot_do_is_refused_when_constructed(arguments, message):
@@ -165,7 +187,9 @@ def test_what_the_library_cannot_do_is_refused_when_constructed(arguments, messa
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0])
-@pytest.mark.parametrize("labels", [[0, 0], [0, 1, 0, 1, 1], [2, 0, 1, 2, 2, 0, 1, 3], [0, 0, 0, 0], [4] * 20 + [1] * 3])
+@pytest.mark.parametrize(
+    "labels", [[0, 0], [0, 1, 0, 1, 1], [2, 0, 1, 2, 2, 0, 1, 3], [0, 0, 0, 0], [4] * 20 + [1] * 3]
+)
 def test_supervised_contrastive_loss_equals_a_loop(labels, temperature):
     features = torch.randn(len(labels), 6, dtype=torch.float64)
     actual = supervised_contrastive_loss(features, torch.tensor(labels), temperature)
@@ -178,7 +202,9 @@ def test_the_length_of_features_does_not_matter():
     features, labels = torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 2, 2])
     lengths = torch.logspace(-3, 3, 6, dtype=torch.float64)[:, None]
     expected = supervised_contrastive_loss(features, labels, 0.1)
-    torch.testing.assert_close(supervised_contrastive_loss(lengths * features, labels, 0.1), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        supervised_contrastive_loss(lengths * features, labels, 0.1), expected, rtol=1e-10, atol=0
+    )
 
 
 @pytest.mark.parametrize("labels", [[0], [0, 1], [3, 1, 2, 0]])
@@ -193,7 +219,13 @@ def test_anchors_without_a_positive_are_zeros_in_the_graph(labels):
 
 @pytest.mark.parametrize(
     "features",
-    [torch.zeros(4, 5), torch.ones(4, 5), 1e30 * torch.eye(4, 5), 1e-30 * torch.eye(4, 5), torch.tensor([[1.0], [-1.0], [-1.0], [1.0]]).expand(4, 5)],
+    [
+        torch.zeros(4, 5),
+        torch.ones(4, 5),
+        1e30 * torch.eye(4, 5),
+        1e-30 * torch.eye(4, 5),
+        torch.tensor([[1.0], [-1.0], [-1.0], [1.0]]).expand(4, 5),
+    ],
     ids=["zero", "equal", "long", "short", "opposite"],
 )
 def test_extreme_features_stay_finite(features):
@@ -206,7 +238,9 @@ def test_extreme_features_stay_finite(features):
 @pytest.mark.parametrize("labels", [[0, 1, 0, 1, 2], [0, 0, 0, 0, 0]])
 def test_gradcheck_of_the_supervised_contrastive_loss(labels):
     features = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda features: supervised_contrastive_loss(features, torch.tensor(labels), 0.5), (features,))
+    assert torch.autograd.gradcheck(
+        lambda features: supervised_contrastive_loss(features, torch.tensor(labels), 0.5), (features,)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])

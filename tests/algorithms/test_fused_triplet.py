@@ -1,4 +1,6 @@
-"""The fused triplet against plain autograd and pytorch_msssim in double precision, finite differences and adversarial images."""
+"""The fused triplet against plain autograd and pytorch_msssim in double precision, finite differences and adversarial
+images.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,16 @@ from cim_plugin.algorithms.similarity import FLOORS, choose_scales, library_trip
 
 TARGETS = ["input", "morphed"]
 #: N, C, H, W: one plane, odd and unequal sides, every number of scales, several blocks of planes, strips of lines
-SHAPES = [(1, 1, 11, 12), (1, 2, 28, 28), (3, 2, 33, 47), (70, 3, 28, 28), (2, 3, 50, 41), (5, 1, 96, 85), (2, 2, 161, 187), (6, 3, 224, 224)]
+SHAPES = [
+    (1, 1, 11, 12),
+    (1, 2, 28, 28),
+    (3, 2, 33, 47),
+    (70, 3, 28, 28),
+    (2, 3, 50, 41),
+    (5, 1, 96, 85),
+    (2, 2, 161, 187),
+    (6, 3, 224, 224),
+]
 
 
 def _rows(n: int) -> tuple[Tensor, Tensor]:
@@ -24,8 +35,12 @@ def _rows(n: int) -> tuple[Tensor, Tensor]:
     return torch.randint(n, (n,)), torch.arange(n) // 2
 
 
-def _gradient(compare, psi: Tensor, x: Tensor | None, rows: tuple[Tensor, Tensor], floor: str, scales: int | None = None) -> tuple[Tensor, Tensor]:
-    """(s_pos and s_neg, (2, N); the gradient of a weighted sum of them to psi). Without x, psi is compared with itself."""
+def _gradient(
+    compare, psi: Tensor, x: Tensor | None, rows: tuple[Tensor, Tensor], floor: str, scales: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """(s_pos and s_neg, (2, N); the gradient of a weighted sum of them to psi). Without x, psi is compared with
+    itself.
+    """
     psi = psi.detach().requires_grad_()
     scales = scales or choose_scales(*psi.shape[-2:])
     values = torch.stack(compare(psi, psi if x is None else x, *rows, scales, floor))
@@ -34,7 +49,9 @@ def _gradient(compare, psi: Tensor, x: Tensor | None, rows: tuple[Tensor, Tensor
 
 
 def _assert_equal(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], tolerance: float = 1e-10) -> None:
-    """Values to ``tolerance``, gradients to ``tolerance`` of the largest; that of an image with itself is nothing but rounding."""
+    """Values to ``tolerance``, gradients to ``tolerance`` of the largest; that of an image with itself is nothing but
+    rounding.
+    """
     torch.testing.assert_close(actual[0], expected[0], rtol=0, atol=tolerance)
     torch.testing.assert_close(actual[1], expected[1], rtol=0, atol=tolerance * expected[1].abs().max().item() + 1e-15)
 
@@ -62,7 +79,10 @@ def test_values_and_gradients_equal_pytorch_msssim(crops, height, width, channel
     window = (taps / taps.sum()).view(1, 1, 1, 11).repeat(channels, 1, 1, 1)
 
     def library(psi, reference, positive, negative, *_):
-        return [pytorch_msssim.ms_ssim(psi, reference[r], data_range=1.0, size_average=False, win=window) for r in (positive, negative)]
+        return [
+            pytorch_msssim.ms_ssim(psi, reference[r], data_range=1.0, size_average=False, win=window)
+            for r in (positive, negative)
+        ]
 
     x = x if targets == "input" else None
     expected = _gradient(library, psi, x, rows, "exact")
@@ -86,7 +106,9 @@ def test_fewer_scales_than_fit(crops, scales, targets):
     x = crops(2, 1, 97, 90)
     psi, rows = smooth_masks(x) * x, _rows(2)
     x = x if targets == "input" else None
-    _assert_equal(_gradient(fused_triplet, psi, x, rows, "smooth", scales), _gradient(triplet, psi, x, rows, "smooth", scales))
+    _assert_equal(
+        _gradient(fused_triplet, psi, x, rows, "smooth", scales), _gradient(triplet, psi, x, rows, "smooth", scales)
+    )
 
 
 def test_the_reference_may_have_other_rows_than_the_anchor(crops):
@@ -99,7 +121,9 @@ def test_the_reference_may_have_other_rows_than_the_anchor(crops):
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("side", [28, 176])
 def test_float32_error_is_at_most_twice_that_of_pytorch_msssim(crops, side, targets):
-    """Root mean squares against double precision; rounding is chance, so the median of seven batches. At 28 plain autograd stands in for the library."""
+    """Root mean squares against double precision; rounding is chance, so the median of seven batches. At 28 plain
+    autograd stands in for the library.
+    """
     library = library_triplet if side > 160 else triplet
     ratios = []
     for _ in range(7):
@@ -144,7 +168,9 @@ def test_the_size_of_tiles_does_not_matter(crops, tile, lanes, targets, monkeypa
 
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("floor", FLOORS)
-@pytest.mark.parametrize("n, channels, height, width, scales", [(1, 1, 12, 13, 1), (3, 2, 12, 13, 1), (2, 3, 23, 21, 2)])
+@pytest.mark.parametrize(
+    "n, channels, height, width, scales", [(1, 1, 12, 13, 1), (3, 2, 12, 13, 1), (2, 3, 23, 21, 2)]
+)
 def test_gradcheck(n, channels, height, width, scales, floor, targets):
     psi, x = torch.rand(2, n, channels, height, width, dtype=torch.float64)
     positive, negative = torch.arange(n).roll(1), torch.zeros(n, dtype=torch.int64)

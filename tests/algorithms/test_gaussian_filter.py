@@ -1,4 +1,6 @@
-"""The Gaussian window against a two-dimensional convolution, and its transpose as the adjoint, in both ways of filtering."""
+"""The Gaussian window against a two-dimensional convolution, and its transpose as the adjoint, in both ways of
+filtering.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ PRECISION = {torch.float64: 1e-13, torch.float32: 1e-6}
 
 
 def _reference_filter(maps: Tensor) -> Tensor:
-    window = torch.tensor([[math.exp(-(i * i + j * j) / 4.5) for j in range(-5, 6)] for i in range(-5, 6)], dtype=torch.float64)
+    window = torch.tensor(
+        [[math.exp(-(i * i + j * j) / 4.5) for j in range(-5, 6)] for i in range(-5, 6)], dtype=torch.float64
+    )
     window /= window.sum()
     planes = maps.double().flatten(0, 1)[:, None]
     return F.conv2d(planes, window[None, None]).view(*maps.shape[:2], maps.shape[2] - 10, maps.shape[3] - 10)
@@ -54,7 +58,10 @@ def test_the_transpose_is_the_gradient_of_the_filter(shape, dtype, way):
     torch.testing.assert_close(spread.double(), expected, rtol=0, atol=PRECISION[dtype])
 
 
-@pytest.mark.parametrize("dtype, onednn, expected", [(torch.float32, True, "_depthwise"), (torch.float32, False, "_banded"), (torch.float64, True, "_banded")])
+@pytest.mark.parametrize(
+    "dtype, onednn, expected",
+    [(torch.float32, True, "_depthwise"), (torch.float32, False, "_banded"), (torch.float64, True, "_banded")],
+)
 def test_depthwise_convolution_is_for_what_onednn_has(monkeypatch, dtype, onednn, expected):
     """Elsewhere it is a hundred times slower."""
     called = []

@@ -1,4 +1,6 @@
-"""Group means and group DRO against plain loops over Algorithm 1 of Sagawa et al. (2020), and against the objective as WILDS writes it."""
+"""Group means and group DRO against plain loops over Algorithm 1 of Sagawa et al. (2020), and against the objective as
+WILDS writes it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def _reference_means(values: list[float], groups: list[int], n_groups: int) -> l
     return [sum(own) / len(own) if own else 0.0 for own in members]
 
 
-def _reference_steps(losses: list[list[float]], groups: list[list[int]], present: list[bool], step_size: float) -> list[tuple[list[float], float]]:
+def _reference_steps(
+    losses: list[list[float]], groups: list[list[int]], present: list[bool], step_size: float
+) -> list[tuple[list[float], float]]:
     """After every batch the weights, and the objective sum_g q_g loss_g, one number at a time."""
     q = [1 / sum(present) if here else 0.0 for here in present]
     steps = []
@@ -54,12 +58,16 @@ def test_several_steps_equal_a_loop(step_size):
     for values, groups, (q, objective) in zip(losses, BATCHES, expected):
         weighted = weights(values, torch.tensor(groups))
         assert weighted.shape == values.shape
-        torch.testing.assert_close(weights.weights, torch.tensor(q, dtype=torch.float64), rtol=1e-6, atol=0)  # the buffer starts in float32
+        torch.testing.assert_close(
+            weights.weights, torch.tensor(q, dtype=torch.float64), rtol=1e-6, atol=0
+        )  # the buffer starts in float32
         assert weighted.mean().item() == pytest.approx(objective, rel=1e-6)
 
 
 def test_the_step_is_that_of_wilds():
-    """WILDS keeps (groups,) losses and takes their product with the weights; its gradient reaches the samples as ours does."""
+    """WILDS keeps (groups,) losses and takes their product with the weights; its gradient reaches the samples as ours
+    does.
+    """
     values = (3 * torch.rand(6)).requires_grad_()
     groups, step_size = torch.tensor([0, 1, 1, 3, 4, 4]), 0.5
     one_hot = torch.nn.functional.one_hot(groups, N_GROUPS).float()

@@ -1,4 +1,6 @@
-"""The transformation network and psi(x) = m∘x, against arithmetic by hand, torchvision's normalisation and finite differences."""
+"""The transformation network and psi(x) = m∘x, against arithmetic by hand, torchvision's normalisation and finite
+differences.
+"""
 
 from __future__ import annotations
 

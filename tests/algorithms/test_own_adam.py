@@ -39,7 +39,9 @@ def weights(module):
 
 
 def _reference_adam_step(weight, gradient, rate):
-    """The first step of Adam (Kingma and Ba, 2015, algorithm 1): both moments, corrected, are those of the one gradient."""
+    """The first step of Adam (Kingma and Ba, 2015, algorithm 1): both moments, corrected, are those of the one
+    gradient.
+    """
     return weight - rate * gradient / (gradient.abs() + 1e-8)
 
 
@@ -100,7 +102,10 @@ def test_a_schedule_of_the_host_leaves_the_network_alone():
 
 def test_a_loss_scale_unscales_and_skips_both():
     model, plain = make_model().float(), make_model().float()
-    optimizer, scaler = with_own_adam(sgd(model), model["network"], 0.01), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer, scaler = (
+        with_own_adam(sgd(model), model["network"], 0.01),
+        torch.amp.GradScaler("cpu", init_scale=2.0**10),
+    )
     inputs = torch.ones(4, 3)
 
     def loss(of):

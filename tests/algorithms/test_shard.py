@@ -23,7 +23,8 @@ ENVIRONMENTS = torch.tensor([0, 1, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1])
 def simulated(compute: Callable[..., Tensor], n_processes: int, *tensors: Tensor) -> list:
     """What every process computes of its rows of ``tensors``, one after the other, from the same random state.
 
-    A gather is the concatenation of all processes' tensors: what it is given must be known of all of them, so each process's
+    A gather is the concatenation of all processes' tensors: what it is given must be known of all of them, so each
+    process's
     tensors are asked for in a first pass without the others, in which a gather repeats its own rows.
     """
     parts = [[tensor.chunk(n_processes)[rank] for tensor in tensors] for rank in range(n_processes)]
@@ -102,7 +103,9 @@ def test_anchors_of_the_supervised_contrastive_loss_see_the_whole_batch(n_proces
     expected = whole(compute, features, LABELS)
     actual = torch.cat(simulated(compute, n_processes, features, LABELS))
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), features)[0] for loss in (actual, expected)), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(loss.sum(), features)[0] for loss in (actual, expected)), rtol=0, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("n_processes", N_PROCESSES)
@@ -123,7 +126,9 @@ def test_what_is_behind_a_composite_comes_from_the_whole_batch(n_processes):
     def compute(images, masks, shard):
         return _composites(images, masks, shard)
 
-    torch.testing.assert_close(torch.cat(simulated(compute, n_processes, images, masks)), whole(compute, images, masks), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        torch.cat(simulated(compute, n_processes, images, masks)), whole(compute, images, masks), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("n_processes", N_PROCESSES)

@@ -49,7 +49,9 @@ def _reference_plane(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 def _reference_half(x: np.ndarray) -> np.ndarray:
     """Means of 2x2 blocks; an odd side starts with a row or column of zeros that counts, as in pytorch_msssim."""
     x = np.pad(x, [(side % 2, 0) for side in x.shape])
-    return np.array([[x[i : i + 2, j : j + 2].sum() / 4 for j in range(0, x.shape[1], 2)] for i in range(0, x.shape[0], 2)])
+    return np.array(
+        [[x[i : i + 2, j : j + 2].sum() / 4 for j in range(0, x.shape[1], 2)] for i in range(0, x.shape[0], 2)]
+    )
 
 
 def _reference_terms(a: Tensor, b: Tensor, scales: int) -> np.ndarray:
@@ -67,7 +69,9 @@ def _reference_terms(a: Tensor, b: Tensor, scales: int) -> np.ndarray:
 
 
 def _reference_combine(terms: np.ndarray, floor: str) -> float:
-    """The weighted product of the floored terms, averaged over channels. All five weights are Wang's as printed (they sum to 1.0001)."""
+    """The weighted product of the floored terms, averaged over channels. All five weights are Wang's as printed (they
+    sum to 1.0001).
+    """
     weights = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])[: terms.shape[1]]
     if len(weights) < 5:
         weights /= weights.sum()
@@ -79,7 +83,22 @@ def _reference_combine(terms: np.ndarray, floor: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "side, scales", [(11, 1), (20, 1), (21, 2), (28, 2), (40, 2), (41, 3), (80, 3), (81, 4), (96, 4), (160, 4), (161, 5), (224, 5), (900, 5)]
+    "side, scales",
+    [
+        (11, 1),
+        (20, 1),
+        (21, 2),
+        (28, 2),
+        (40, 2),
+        (41, 3),
+        (80, 3),
+        (81, 4),
+        (96, 4),
+        (160, 4),
+        (161, 5),
+        (224, 5),
+        (900, 5),
+    ],
 )
 def test_choose_scales_takes_as_many_as_fit(side, scales):
     assert choose_scales(side, side) == choose_scales(side, 900) == choose_scales(900, side) == scales
@@ -155,22 +174,35 @@ def test_values_equal_a_loop_over_windows(crops, height, width, scales):
     psi = smooth_masks(x) * x
     psi[-1] = 1 - x[-1]  # negative terms
     positive, negative = torch.arange(n).roll(1), torch.arange(n)
-    terms = {(i, j): _reference_terms(psi[i], x[j], scales) for rows in (positive, negative) for i, j in enumerate(rows.tolist())}
+    terms = {
+        (i, j): _reference_terms(psi[i], x[j], scales)
+        for rows in (positive, negative)
+        for i, j in enumerate(rows.tolist())
+    }
     assert min(values.min() for values in terms.values()) < -0.1
     for floor in FLOORS:
-        expected = [[_reference_combine(terms[i, j], floor) for i, j in enumerate(rows.tolist())] for rows in (positive, negative)]
+        expected = [
+            [_reference_combine(terms[i, j], floor) for i, j in enumerate(rows.tolist())]
+            for rows in (positive, negative)
+        ]
         pairwise = [ms_ssim(psi, x[rows], scales, floor) for rows in (positive, negative)]
         for actual in (pairwise, triplet(psi, x, positive, negative, scales, floor)):
             # torch's softplus is linear above 20 smoothnesses, where log(1 + e^20) - 20 = 2e-9 is left out
-            assert torch.stack(list(actual)).numpy() == pytest.approx(np.array(expected), abs=1e-12 if floor == "exact" else 1e-9)
+            assert torch.stack(list(actual)).numpy() == pytest.approx(
+                np.array(expected), abs=1e-12 if floor == "exact" else 1e-9
+            )
 
 
 def test_morphed_targets_equal_a_loop_over_windows(crops):
     x = crops(3, 1, 28, 28)
     psi = smooth_masks(x) * x
     s_pos, s_neg = triplet(psi, psi, torch.tensor([1, 1, 1]), torch.tensor([2, 0, 0]), 2, "exact")
-    assert s_pos.tolist() == pytest.approx([_reference_combine(_reference_terms(psi[i], psi[1], 2), "exact") for i in range(3)], abs=1e-12)
-    assert s_neg.tolist() == pytest.approx([_reference_combine(_reference_terms(psi[i], psi[j], 2), "exact") for i, j in enumerate([2, 0, 0])], abs=1e-12)
+    assert s_pos.tolist() == pytest.approx(
+        [_reference_combine(_reference_terms(psi[i], psi[1], 2), "exact") for i in range(3)], abs=1e-12
+    )
+    assert s_neg.tolist() == pytest.approx(
+        [_reference_combine(_reference_terms(psi[i], psi[j], 2), "exact") for i, j in enumerate([2, 0, 0])], abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("targets", TARGETS)
@@ -186,7 +218,9 @@ def test_values_and_gradients_equal_pytorch_msssim(crops, height, width, channel
     upstream = torch.randn(2, 3, dtype=torch.float64)
     assert torch.stack(expected).min() > 0.05
     torch.testing.assert_close(actual, tuple(expected), rtol=0, atol=1e-10)
-    gradients = [torch.autograd.grad((torch.stack(list(values)) * upstream).sum(), psi)[0] for values in (actual, expected)]
+    gradients = [
+        torch.autograd.grad((torch.stack(list(values)) * upstream).sum(), psi)[0] for values in (actual, expected)
+    ]
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10 * gradients[1].abs().max().item())
 
 
@@ -196,7 +230,9 @@ def test_the_library_triplet_equals_ours(crops, targets):
     x = related(crops(2, 3, 176, 176))
     psi = (smooth_masks(x) * x).requires_grad_()
     rows = torch.tensor([1, 0]), torch.tensor([0, 1])
-    ours, library = (compare(psi, psi if targets == "morphed" else x, *rows, 5, "exact") for compare in (triplet, library_triplet))
+    ours, library = (
+        compare(psi, psi if targets == "morphed" else x, *rows, 5, "exact") for compare in (triplet, library_triplet)
+    )
     torch.testing.assert_close(ours, library, rtol=0, atol=1e-5)
     gradients = [torch.autograd.grad(s_pos.sum() - s_neg[0], psi)[0] for s_pos, s_neg in (ours, library)]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-4 * gradients[0].abs().max().item())
@@ -253,7 +289,9 @@ def test_no_gradient_reaches_the_reference(crops, compare, side):
 @pytest.mark.parametrize("compare, side", [(triplet, 24), (library_triplet, 161)])
 def test_morphed_targets_send_the_gradient_to_both_sides(crops, compare, side):
     psi = related(crops(4, 1, side, side)).requires_grad_()
-    s_pos, s_neg = compare(psi, psi, torch.tensor([1, 0, 0, 0]), torch.tensor([2, 0, 0, 0]), choose_scales(side, side), "exact")
+    s_pos, s_neg = compare(
+        psi, psi, torch.tensor([1, 0, 0, 0]), torch.tensor([2, 0, 0, 0]), choose_scales(side, side), "exact"
+    )
     (s_pos[0] - s_neg[0]).backward()
     assert [bool(row.abs().sum() > 0) for row in psi.grad] == [True, True, True, False]
 

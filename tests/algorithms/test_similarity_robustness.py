@@ -1,4 +1,6 @@
-"""MS-SSIM and its triplet on adversarial images, in every precision and memory layout, and their properties on photographs."""
+"""MS-SSIM and its triplet on adversarial images, in every precision and memory layout, and their properties on
+photographs.
+"""
 
 from __future__ import annotations
 
@@ -39,21 +41,29 @@ def test_a_thousand_adversarial_pairs_stay_finite(floor, autocast, dtype):
 
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("similarity, floor", [("ms_ssim", "smooth"), ("ms_ssim", "exact"), ("pytorch_msssim", "exact")])
+@pytest.mark.parametrize(
+    "similarity, floor", [("ms_ssim", "smooth"), ("ms_ssim", "exact"), ("pytorch_msssim", "exact")]
+)
 def test_adversarial_triplets_of_five_scales_stay_finite(similarity, floor, autocast, targets):
     psi, x = adversarial_pairs(21, 176)
     psi.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        values = TRIPLETS[similarity](psi, psi if targets == "morphed" else x, torch.arange(21), torch.arange(21).roll(1), 5, floor)
+        values = TRIPLETS[similarity](
+            psi, psi if targets == "morphed" else x, torch.arange(21), torch.arange(21).roll(1), 5, floor
+        )
     for s in values:
         assert ((s >= 0) & (s <= 1 + 1e-6)).all()
     (values[0] - values[1]).sum().backward()
     assert psi.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("similarity, tolerance", [("ms_ssim", 1e-10), ("pytorch_msssim", 1e-4)])  # the library's window is float32
+@pytest.mark.parametrize(
+    "similarity, tolerance", [("ms_ssim", 1e-10), ("pytorch_msssim", 1e-4)]
+)  # the library's window is float32
 def test_a_channel_with_a_negative_term_has_no_gradient_and_the_others_keep_theirs(crops, similarity, tolerance):
-    """Channel 1 of the positive is inverted, the negative is not: the gradient is that of two channels, and of three."""
+    """Channel 1 of the positive is inverted, the negative is not: the gradient is that of two channels, and of
+    three.
+    """
     x = crops(1, 3, 176, 176)
     inverted = torch.cat([x[:, :1], 1 - x[:, 1:2], x[:, 2:]], dim=1)
     psi = (smooth_masks(x) * x).requires_grad_()
@@ -90,12 +100,19 @@ def test_a_nan_gradient_of_the_library_becomes_zero_in_its_channel_only(monkeypa
     "scales, floor, message",
     [
         (4, "exact", "pytorch_msssim has 5 scales and needs sides above 160 pixels, 4 were chosen here; use 'ms_ssim'"),
-        (5, "smooth", "pytorch_msssim has the exact floor only, 'smooth' was given; use floor 'exact' or similarity 'ms_ssim'"),
+        (
+            5,
+            "smooth",
+            "pytorch_msssim has the exact floor only, 'smooth' was given; use floor 'exact' or similarity 'ms_ssim'",
+        ),
     ],
 )
 def test_the_library_says_what_it_cannot_do(scales, floor, message):
     images, rows = torch.rand(1, 1, 176, 176), torch.tensor([0])
-    for call in (lambda: check_library(scales, floor), lambda: library_triplet(images, images, rows, rows, scales, floor)):
+    for call in (
+        lambda: check_library(scales, floor),
+        lambda: library_triplet(images, images, rows, rows, scales, floor),
+    ):
         with pytest.raises(ValueError) as error:
             call()
         assert str(error.value) == message
@@ -104,7 +121,9 @@ def test_the_library_says_what_it_cannot_do(scales, floor, message):
 # --- precision -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("similarity, floor, side", [("ms_ssim", "smooth", 33), ("ms_ssim", "exact", 96), ("pytorch_msssim", "exact", 176)])
+@pytest.mark.parametrize(
+    "similarity, floor, side", [("ms_ssim", "smooth", 33), ("ms_ssim", "exact", 96), ("pytorch_msssim", "exact", 176)]
+)
 def test_autocast_changes_nothing(crops, similarity, floor, side):
     x = crops(2, 3, side, side).float()
     arguments = (x * 0.9, x, torch.tensor([1, 0]), torch.tensor([0, 1]), choose_scales(side, side), floor)
@@ -136,7 +155,9 @@ def test_half_precision_is_computed_in_float32(crops, dtype, autocast):
 def test_float64_stays_float64(crops, similarity, side, autocast):
     x = crops(2, 1, side, side)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        values = TRIPLETS[similarity](x, x, torch.tensor([1, 0]), torch.tensor([0, 1]), choose_scales(side, side), "exact")
+        values = TRIPLETS[similarity](
+            x, x, torch.tensor([1, 0]), torch.tensor([0, 1]), choose_scales(side, side), "exact"
+        )
     assert [s.dtype for s in values] == [torch.float64, torch.float64]
 
 
@@ -177,7 +198,9 @@ def test_the_order_of_the_batch_does_not_matter(crops, targets):
     place = order.argsort()  # row i of the old batch is row place[i] of the new one
     x_new, psi_new = x[order], psi[order]
     expected = triplet(psi, psi if targets == "morphed" else x, positive, negative, 2, "smooth")
-    actual = triplet(psi_new, psi_new if targets == "morphed" else x_new, place[positive[order]], place[negative[order]], 2, "smooth")
+    actual = triplet(
+        psi_new, psi_new if targets == "morphed" else x_new, place[positive[order]], place[negative[order]], 2, "smooth"
+    )
     torch.testing.assert_close(actual, tuple(s[order] for s in expected), rtol=0, atol=1e-14)
 
 

@@ -15,7 +15,9 @@ from cim_plugin.algorithms.triplets import draw_triplets
 PAIRS = ["random", "cross_environment"]
 
 
-def _reference_candidates(i: int, labels: list[int], environments: list[int], pairs: str) -> tuple[list[int], list[int]]:
+def _reference_candidates(
+    i: int, labels: list[int], environments: list[int], pairs: str
+) -> tuple[list[int], list[int]]:
     """The rows that may be anchor i's positive and those that may be its negative, in words of the method."""
     positives, negatives = [], []
     for j in range(len(labels)):
@@ -34,7 +36,9 @@ def _batch(n: int, n_classes: int, n_environments: int) -> tuple[torch.Tensor, t
 
 
 @pytest.mark.parametrize("pairs", PAIRS)
-@pytest.mark.parametrize("n, n_classes, n_environments", [(1, 2, 2), (2, 2, 1), (7, 2, 2), (8, 5, 3), (24, 2, 3), (40, 10, 2), (12, 1, 2)])
+@pytest.mark.parametrize(
+    "n, n_classes, n_environments", [(1, 2, 2), (2, 2, 1), (7, 2, 2), (8, 5, 3), (24, 2, 3), (40, 10, 2), (12, 1, 2)]
+)
 def test_every_row_is_a_candidate_by_definition(n, n_classes, n_environments, pairs):
     for _ in range(20):
         labels, environments = _batch(n, n_classes, n_environments)
@@ -50,7 +54,13 @@ def test_every_row_is_a_candidate_by_definition(n, n_classes, n_environments, pa
 
 @pytest.mark.parametrize(
     "labels, environments",
-    [([3], [0]), ([0, 0, 0], [0, 1, 2]), ([0, 1, 2], [0, 0, 0]), ([0, 0, 1, 1], [0, 0, 1, 1]), ([0, 0, 1, 1], [0, 0, 0, 0])],
+    [
+        ([3], [0]),
+        ([0, 0, 0], [0, 1, 2]),
+        ([0, 1, 2], [0, 0, 0]),
+        ([0, 0, 1, 1], [0, 0, 1, 1]),
+        ([0, 0, 1, 1], [0, 0, 0, 0]),
+    ],
     ids=["one image", "one class", "all classes different", "one class per environment", "one environment"],
 )
 def test_anchors_without_a_positive_or_a_negative_get_their_own_row(labels, environments):
@@ -111,14 +121,19 @@ def test_draws_follow_torchs_seed(pairs):
 def test_cross_environment_pairs_without_environments_are_refused():
     with pytest.raises(ValueError) as error:
         draw_triplets(torch.tensor([0, 1]), None, "cross_environment")
-    assert str(error.value) == "'cross_environment' pairs need the environment of every image; use 'random' where there is none"
+    assert (
+        str(error.value)
+        == "'cross_environment' pairs need the environment of every image; use 'random' where there is none"
+    )
 
 
 @pytest.mark.parametrize("pairs", PAIRS)
 def test_nothing_synchronises(pairs, meta):
     labels, environments = (values.to(meta) for values in _batch(16, 3, 2))
     drawn = draw_triplets(labels, environments, pairs)
-    assert [(part.shape, part.dtype, part.device.type) for part in drawn] == [((16,), dtype, "meta") for dtype in (torch.int64, torch.int64, torch.bool)]
+    assert [(part.shape, part.dtype, part.device.type) for part in drawn] == [
+        ((16,), dtype, "meta") for dtype in (torch.int64, torch.int64, torch.bool)
+    ]
 
 
 class _CountOperations(TorchDispatchMode):

@@ -1,4 +1,5 @@
-"""The Triton kernels against plain autograd in double precision, interpreted on a CPU, and compiled for GPUs that need not be there.
+"""The Triton kernels against plain autograd in double precision, interpreted on a CPU, and compiled for GPUs that need
+not be there.
 
 No test here runs a kernel on a GPU.
 """
@@ -36,13 +37,17 @@ def run():
         yield lambda function, *arguments, **keywords: pool.submit(function, *arguments, **keywords).result()
 
 
-def _reference_gradient(psi: Tensor, x: Tensor | None, rows: tuple[Tensor, Tensor], scales: int, floor: str) -> tuple[Tensor, Tensor]:
+def _reference_gradient(
+    psi: Tensor, x: Tensor | None, rows: tuple[Tensor, Tensor], scales: int, floor: str
+) -> tuple[Tensor, Tensor]:
     psi = psi.detach().requires_grad_()
     values = torch.stack(triplet(psi, psi if x is None else x, *rows, scales, floor))
     return values.detach(), torch.autograd.grad(weighted(values), psi)[0]
 
 
-def _case(crops, n: int, channels: int, height: int, width: int, targets: str) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
+def _case(
+    crops, n: int, channels: int, height: int, width: int, targets: str
+) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
     """Rows repeat, and the first anchor's negative is its own row."""
     x = crops(n, channels, height, width)
     return smooth_masks(x) * x, x if targets == "input" else None, (torch.randint(n, (n,)), torch.arange(n) // 2)
@@ -74,7 +79,10 @@ def test_adversarial_images_equal_plain_autograd(run):
     _assert_equal(run(gradient, *arguments), _reference_gradient(*arguments))
 
 
-@pytest.mark.parametrize("shape, tile, block", [((2, 1, 45, 12), 1, 4096), ((17, 1, 12, 11), 16 * 12 * 11, 4096), ((1, 2, 13, 17), module._TILE, 64)])
+@pytest.mark.parametrize(
+    "shape, tile, block",
+    [((2, 1, 45, 12), 1, 4096), ((17, 1, 12, 11), 16 * 12 * 11, 4096), ((1, 2, 13, 17), module._TILE, 64)],
+)
 def test_tiles_and_blocks_do_not_matter(crops, shape, tile, block, run):
     """Strips of lines; planes in two launches; blocks of pixels that end within a line."""
     psi, _, rows = _case(crops, *shape, "morphed")
@@ -84,11 +92,17 @@ def test_tiles_and_blocks_do_not_matter(crops, shape, tile, block, run):
     _assert_equal(actual, _reference_gradient(psi, None, rows, 1, "smooth"))
 
 
-@pytest.mark.parametrize("lay_out", [lambda a: a.to(memory_format=torch.channels_last), lambda a: a.transpose(2, 3).contiguous().transpose(2, 3)], ids=["channels_last", "transposed"])
+@pytest.mark.parametrize(
+    "lay_out",
+    [lambda a: a.to(memory_format=torch.channels_last), lambda a: a.transpose(2, 3).contiguous().transpose(2, 3)],
+    ids=["channels_last", "transposed"],
+)
 def test_memory_layout_does_not_matter(crops, lay_out, run):
     psi, x, rows = _case(crops, 2, 2, 12, 13, "input")
     assert not lay_out(psi).is_contiguous()
-    _assert_equal(run(gradient, lay_out(psi), lay_out(x), rows, 1, "smooth"), _reference_gradient(psi, x, rows, 1, "smooth"))
+    _assert_equal(
+        run(gradient, lay_out(psi), lay_out(x), rows, 1, "smooth"), _reference_gradient(psi, x, rows, 1, "smooth")
+    )
 
 
 @pytest.mark.parametrize("targets", TARGETS)
@@ -101,7 +115,9 @@ def test_float32_error_is_at_most_twice_that_of_plain_autograd_and_results_repea
     exact = _reference_gradient(psi, x, rows, 1, "exact")
     ours, theirs = run(gradient, *single), _reference_gradient(*single)
     assert ours[1].dtype == torch.float32
-    own_errors, their_errors = ([(a.double() - b).abs().median() for a, b in zip(rounded, exact)] for rounded in (ours, theirs))
+    own_errors, their_errors = (
+        [(a.double() - b).abs().median() for a, b in zip(rounded, exact)] for rounded in (ours, theirs)
+    )
     assert all(own <= 2 * their for own, their in zip(own_errors, their_errors))
     assert all(torch.equal(a, b) for a, b in zip(run(gradient, *single), ours))
 
@@ -192,7 +208,9 @@ def test_kernels_that_are_wrong_are_not_used_and_one_line_says_so(gpu, monkeypat
     monkeypatch.setattr(module, "_largest_error", lambda *_: error)
     with caplog.at_level(logging.WARNING):
         assert gpu() is None and gpu() is None
-    assert [record.getMessage() for record in caplog.records] == [f"MS-SSIM runs by plain autograd on cpu, slower: its Triton kernels cannot be used (they are {error:.1e} off)"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"MS-SSIM runs by plain autograd on cpu, slower: its Triton kernels cannot be used (they are {error:.1e} off)"
+    ]
 
 
 def test_without_triton_plain_autograd_is_used_and_one_line_says_so(gpu, monkeypatch, caplog):
@@ -201,7 +219,12 @@ def test_without_triton_plain_autograd_is_used_and_one_line_says_so(gpu, monkeyp
     with caplog.at_level(logging.WARNING):
         assert gpu() is None and gpu() is None
     (line,) = (record.getMessage() for record in caplog.records)
-    assert line.startswith("MS-SSIM runs by plain autograd on cpu, slower: its Triton kernels cannot be used (ModuleNotFoundError: ") or "ImportError" in line
+    assert (
+        line.startswith(
+            "MS-SSIM runs by plain autograd on cpu, slower: its Triton kernels cannot be used (ModuleNotFoundError: "
+        )
+        or "ImportError" in line
+    )
 
 
 def test_the_method_imports_and_computes_without_triton():

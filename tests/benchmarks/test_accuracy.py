@@ -26,22 +26,37 @@ def test_rows_are_of_trainings_with_and_without_the_speed_ups(bench, monkeypatch
 
     def spy(trainer):
         weights = trainer.classifier.morphing.network.features[2].weight  # 3x3 and several channels: the layouts differ
-        seen.append((contrastive.TRIPLETS["ms_ssim"], weights.is_contiguous(memory_format=torch.channels_last), bool(trainer.optimizer.defaults["fused"]), trainer.config["seed"]))
+        seen.append(
+            (
+                contrastive.TRIPLETS["ms_ssim"],
+                weights.is_contiguous(memory_format=torch.channels_last),
+                bool(trainer.optimizer.defaults["fused"]),
+                trainer.config["seed"],
+            )
+        )
         weights_at_start.append(torch.cat([weight.detach().flatten() for weight in trainer.classifier.parameters()]))
         train(trainer)
 
     monkeypatch.setattr(Trainer, "train", spy)
     monkeypatch.setattr(accuracy, "TASKS", {"75% tied": 0.75})  # one is enough here
     rows = bench("accuracy", "--seeds", "1", "--epochs", "1")
-    assert seen == [(similarity.triplet, False, False, 0), (fused_triplet, True, True, 0), (similarity.triplet, False, False, 0)]
+    assert seen == [
+        (similarity.triplet, False, False, 0),
+        (fused_triplet, True, True, 0),
+        (similarity.triplet, False, False, 0),
+    ]
     plain, fast, nudged = weights_at_start
     assert torch.equal(plain, fast) and (nudged > plain).all() and torch.allclose(nudged, plain, rtol=2**-22)
-    assert [(row["name"], row["rule"], row["seed"]) for row in rows] == [("75% tied", rule, seed) for seed in (0, None) for rule in ("average", "last")]
+    assert [(row["name"], row["rule"], row["seed"]) for row in rows] == [
+        ("75% tied", rule, seed) for seed in (0, None) for rule in ("average", "last")
+    ]
     for row in rows:
         for what in ("average", "worst_group"):
             assert row["nudged - plain"][what] == row["nudged"][what] - row["plain"][what]
             assert row["fast - plain"][what] == row["fast"][what] - row["plain"][what]
-            assert 0 <= row["plain"][what] <= 100 and abs(row["fast - plain"][what]) < 3  # after one epoch rounding has hardly grown
+            assert (
+                0 <= row["plain"][what] <= 100 and abs(row["fast - plain"][what]) < 3
+            )  # after one epoch rounding has hardly grown
         assert row["plain"]["worst_group"] <= row["plain"]["average"]
 
 
@@ -50,11 +65,16 @@ def test_the_interval_of_the_mean_difference():
         return {"accuracy": average, "metrics": {"acc_wg": worst}}
 
     tested = [((0.9, 0.5), (0.92, 0.5)), ((0.8, 0.3), (0.79, 0.35)), ((0.7, 0.4), (0.75, 0.5))]
-    rows = [accuracy.seed_row("task", "last", seed, {"plain": split(*plain), "fast": split(*fast), "nudged": split(*plain)}) for seed, (plain, fast) in enumerate(tested)]
+    rows = [
+        accuracy.seed_row("task", "last", seed, {"plain": split(*plain), "fast": split(*fast), "nudged": split(*plain)})
+        for seed, (plain, fast) in enumerate(tested)
+    ]
     mean = accuracy.mean_row(rows)
     assert mean["plain"] == pytest.approx({"average": 80, "worst_group": 40})
     for number, what in enumerate(("average", "worst_group")):
-        expected = stats.ttest_1samp([100 * (fast[number] - plain[number]) for plain, fast in tested], 0).confidence_interval(0.95)
+        expected = stats.ttest_1samp(
+            [100 * (fast[number] - plain[number]) for plain, fast in tested], 0
+        ).confidence_interval(0.95)
         middle, half = mean["fast - plain"][what], mean["half_interval"]["fast - plain"][what]
         assert (middle - half, middle + half) == pytest.approx((expected.low, expected.high))
         assert f"{middle:+.1f} ± {half:.1f}" in accuracy._text(mean)

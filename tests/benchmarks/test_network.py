@@ -39,7 +39,10 @@ def test_every_shape_gives_a_mask_of_the_images_size(name):
 
 def test_nearest_upsampling_repeats_and_bilinear_does_not():
     pixels = torch.rand(1, 3, 28, 28)
-    blocks = {name: network.Network(network.NETWORKS[name])(pixels).unfold(2, 4, 4).unfold(3, 4, 4).flatten(4) for name in ("nearest upsampling", network.PRESENT)}
+    blocks = {
+        name: network.Network(network.NETWORKS[name])(pixels).unfold(2, 4, 4).unfold(3, 4, 4).flatten(4)
+        for name in ("nearest upsampling", network.PRESENT)
+    }
     constant = {name: bool((values == values[..., :1]).all()) for name, values in blocks.items()}
     assert constant == {"nearest upsampling": True, network.PRESENT: False}
 
@@ -47,7 +50,9 @@ def test_nearest_upsampling_repeats_and_bilinear_does_not():
 def test_rows(bench, monkeypatch):
     monkeypatch.setattr(network, "SIDES", {32: (8, 2), 28: (4, 1)})
     rows = bench("network", "--quick")
-    assert [(row["name"], row["shape"]) for row in rows] == [(name, shape) for shape in ([2, 3, 32, 32], [1, 3, 28, 28]) for name in PARAMETERS]
+    assert [(row["name"], row["shape"]) for row in rows] == [
+        (name, shape) for shape in ([2, 3, 32, 32], [1, 3, 28, 28]) for name in PARAMETERS
+    ]
     for row in rows:
         check_ratio(row)
         assert row["parameters"] == PARAMETERS[row["name"]]

@@ -27,14 +27,24 @@ def test_only_the_step_after_runs_the_fused_triplet(spent):
 def test_rows_are_per_step_and_the_largest_come_first(spent):
     everything = spent["after"].rows("after", len(spent["after"].calls))
     assert sum(row["share"] for row in everything) == pytest.approx(1)
-    assert [row["milliseconds"] for row in everything] == sorted((row["milliseconds"] for row in everything), reverse=True)
+    assert [row["milliseconds"] for row in everything] == sorted(
+        (row["milliseconds"] for row in everything), reverse=True
+    )
     assert next(row["calls"] for row in everything if row["name"] == FUSED) == 2
-    assert sum(row["milliseconds"] for row in everything) * 2 * 1000 == pytest.approx(spent["after"].microseconds.total())
+    assert sum(row["milliseconds"] for row in everything) * 2 * 1000 == pytest.approx(
+        spent["after"].microseconds.total()
+    )
 
 
 def test_the_table_has_a_line_per_operation(spent):
     row = spent["before"].rows("before", 1)[0]
-    assert operations._text(row).split() == ["before", row["name"], f"{row['share']:.1%}", str(row["calls"]), f"{row['milliseconds']:.1f}"]
+    assert operations._text(row).split() == [
+        "before",
+        row["name"],
+        f"{row['share']:.1%}",
+        str(row["calls"]),
+        f"{row['milliseconds']:.1f}",
+    ]
 
 
 def test_rows(bench):

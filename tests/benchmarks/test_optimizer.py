@@ -21,12 +21,19 @@ def test_both_ways_move_the_weights_alike(name, layout):
         for _ in range(3):
             step()
     default, fused = (encoders[way].state_dict() for way in ("default", "fused"))
-    assert all(torch.allclose(default[key], fused[key], atol=1e-6) and not torch.equal(default[key], before[key]) for key in before)
+    assert all(
+        torch.allclose(default[key], fused[key], atol=1e-6) and not torch.equal(default[key], before[key])
+        for key in before
+    )
 
 
 def test_rows(bench):
     rows = bench("optimizer", "--quick", "--model", "small_cnn")
-    assert [row["name"] for row in rows] == [f"small_cnn, {layout}, {name}" for layout in ("channels_last", "contiguous") for name in ("SGD", "Adam", "AdamW")]
+    assert [row["name"] for row in rows] == [
+        f"small_cnn, {layout}, {name}"
+        for layout in ("channels_last", "contiguous")
+        for name in ("SGD", "Adam", "AdamW")
+    ]
     parameters = sum(weight.numel() for weight in SmallCNN().parameters())
     for row in rows:
         check_ratio(row)
@@ -35,4 +42,6 @@ def test_rows(bench):
 
 def test_an_unknown_model_is_said_in_one_line(mistake):
     said = mistake("optimizer", "--model", "resnet81")
-    assert said.startswith("scripts/bench optimizer: error: --model 'resnet81' is neither small_cnn nor a model of torchvision or timm")
+    assert said.startswith(
+        "scripts/bench optimizer: error: --model 'resnet81' is neither small_cnn nor a model of torchvision or timm"
+    )

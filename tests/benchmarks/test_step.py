@@ -7,7 +7,20 @@ import torch
 
 
 def test_a_row_per_model_and_algorithm(bench):
-    rows = bench("step", "--model", "small_cnn", "--side", "28", "--batch_size", "4", "--pairs", "2", "--algorithm", "CIM", "CIM_VIB")
+    rows = bench(
+        "step",
+        "--model",
+        "small_cnn",
+        "--side",
+        "28",
+        "--batch_size",
+        "4",
+        "--pairs",
+        "2",
+        "--algorithm",
+        "CIM",
+        "CIM_VIB",
+    )
     assert [row["name"] for row in rows[:2]] == ["small_cnn, CIM", "small_cnn, CIM_VIB"]
     for row in rows[:2]:
         low, high = row["spread"]
@@ -17,7 +30,11 @@ def test_a_row_per_model_and_algorithm(bench):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("benchmark", ["step", "similarity"])
 def test_a_gpu_that_is_not_there_is_said(mistake, benchmark):
-    assert mistake(benchmark, "--device", "cuda") == f"scripts/bench {benchmark}: error: --device cuda: torch finds no GPU here; leave it out, or install torch for CUDA"
+    assert (
+        mistake(benchmark, "--device", "cuda")
+        == f"scripts/bench {benchmark}: error: --device cuda: torch finds no GPU here; leave it out, or install torch "
+        f"for CUDA"
+    )
 
 
 def test_an_algorithm_that_needs_groups_is_not_offered(mistake):

@@ -18,10 +18,16 @@ def test_similarity_has_a_row_per_method_and_size(bench, monkeypatch):
     measured = [row for row in rows if row["ratio"] is not None]
     expected = [similarity.BASE, *(f"{name}, targets={{}}" for name in ("plain autograd", "fused", "colours"))]
     peers = [name for name in ("piq", "torchmetrics") if importlib.util.find_spec(name)]
-    assert [row["name"] for row in measured] == [*(name.format("input") for name in expected), *peers, *(name.format("morphed") for name in expected)]
+    assert [row["name"] for row in measured] == [
+        *(name.format("input") for name in expected),
+        *peers,
+        *(name.format("morphed") for name in expected),
+    ]
     for row in measured:
         check_ratio(row)
-        assert row["shape"] == [3, 3, 28, 28] and (row["name"] != similarity.BASE or row["ratio"] == row["cpu_ratio"] == 1)
+        assert row["shape"] == [3, 3, 28, 28] and (
+            row["name"] != similarity.BASE or row["ratio"] == row["cpu_ratio"] == 1
+        )
     assert {row["name"]: row["note"] for row in rows if row["ratio"] is None}["fused_ssim"] == "skipped: it needs a GPU"
 
 
@@ -34,13 +40,18 @@ def test_what_similarity_times_is_the_same_number(method, targets):
     for name in (method, similarity.BASE):
         run = similarity.step(name, case)
         run()
-        (psi,) = (cell.cell_contents for variable, cell in zip(run.__code__.co_freevars, run.__closure__) if variable == "psi")
+        (psi,) = (
+            cell.cell_contents for variable, cell in zip(run.__code__.co_freevars, run.__closure__) if variable == "psi"
+        )
         found.append(psi.grad)
     assert (found[0] - found[1]).abs().max() < 1e-4 * found[1].abs().max()
 
 
 def test_scaling_has_the_exponents_of_its_times(bench, monkeypatch):
-    small = {name: series._replace(values=(28, 56) if "pixels" in name else (4, 8)) for name, series in scaling.SERIES.items()}
+    small = {
+        name: series._replace(values=(28, 56) if "pixels" in name else (4, 8))
+        for name, series in scaling.SERIES.items()
+    }
     monkeypatch.setattr(scaling, "SERIES", small)
     rows = bench("scaling", "--pairs", "2")
     assert len(rows) == 3 * len(small) + 2  # two sizes and an exponent each, and the shares of the choice
@@ -61,12 +72,16 @@ def test_an_exponent_is_the_slope_in_logarithms():
 
 
 def test_every_loader_gives_the_same_images(bench, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # the benchmark sets it to a folder of its own, for its process; here it is put back
+    monkeypatch.setenv(
+        "XDG_CACHE_HOME", str(tmp_path)
+    )  # the benchmark sets it to a folder of its own, for its process; here it is put back
     rows = bench("loader", "--images", "8", "--pairs", "2", "--batch_size", "4")
     assert [row["name"].split(",")[0] for row in rows] == ["wilds' get_eval_loader", "ours", "ours", "ours"]
     for row in rows:
         check_ratio(row)
-        assert row["largest_difference"] < 1e-6 and row["images_per_second"] == pytest.approx(1000 * 6 / row["cpu_milliseconds"])
+        assert row["largest_difference"] < 1e-6 and row["images_per_second"] == pytest.approx(
+            1000 * 6 / row["cpu_milliseconds"]
+        )
 
 
 def test_a_spread_needs_two_runs(mistake):

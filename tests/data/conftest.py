@@ -12,7 +12,9 @@ from cim_plugin import cli
 
 @pytest.fixture
 def data(monkeypatch, capsys, tmp_path):
-    """A function of the words after 'cim-plugin data' that returns exit status, output and errors; the current folder is the test's own."""
+    """A function of the words after 'cim-plugin data' that returns exit status, output and errors; the current folder
+    is the test's own.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -31,7 +33,9 @@ def open_release():
 
 @pytest.fixture
 def refuse(data, tmp_path):
-    """Runs a conversion that must fail: the one line that it prints. What is in ``tmp_path`` must not change, but for the unfinished folder."""
+    """Runs a conversion that must fail: the one line that it prints. What is in ``tmp_path`` must not change, but for
+    the unfinished folder.
+    """
 
     def run(*words):
         before = _snapshot(tmp_path)

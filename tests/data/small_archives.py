@@ -1,4 +1,6 @@
-"""Small stand-ins for the public archives, in their layouts, for the tests of the converters. Every image differs from the others."""
+"""Small stand-ins for the public archives, in their layouts, for the tests of the converters. Every image differs from
+the others.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ from PIL import Image
 
 WATERBIRDS = "waterbird_complete95_forest2water2"
 WATERBIRDS_COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
-VLCS_ENVIRONMENTS = {"Caltech101": "CALTECH", "LabelMe": "LABELME", "SUN09": "SUN", "VOC2007": "PASCAL"}  #: DomainBed's name -> the other layout's
+VLCS_ENVIRONMENTS = {
+    "Caltech101": "CALTECH",
+    "LabelMe": "LABELME",
+    "SUN09": "SUN",
+    "VOC2007": "PASCAL",
+}  #: DomainBed's name -> the other layout's
 VLCS_CLASSES = ("bird", "car", "chair", "dog", "person")
 
 
@@ -48,18 +55,25 @@ def waterbirds(parent: Path, repeats: int = 1) -> Path:
 
 
 def celeba_tables(attributes: list[str]) -> tuple[list[list], list[list]]:
-    """Rows of the two tables of 12 images: in every split, every group once, and all other attributes different from row to row."""
+    """Rows of the two tables of 12 images: in every split, every group once, and all other attributes different from
+    row to row.
+    """
     cells = [(split, blond, male) for split in (0, 1, 2) for blond in (-1, 1) for male in (-1, 1)]
     rows, partition = [], []
     for number, (split, blond, male) in enumerate(cells):
-        values = {name: 1 if (column * number) % 3 == 1 else -1 for column, name in enumerate(attributes)} | {"Blond_Hair": blond, "Male": male}
+        values = {name: 1 if (column * number) % 3 == 1 else -1 for column, name in enumerate(attributes)} | {
+            "Blond_Hair": blond,
+            "Male": male,
+        }
         rows.append([f"{number + 1:06}.jpg", *values.values()])
         partition.append([f"{number + 1:06}.jpg", split])
     return rows, partition
 
 
 def celeba(folder: Path, attributes: list[str], layout: str) -> Path:
-    """``layout``: "kaggle" (csv, the folder of the images twice) or "authors" (txt, in the folders of the authors' archive)."""
+    """``layout``: "kaggle" (csv, the folder of the images twice) or "authors" (txt, in the folders of the authors'
+    archive).
+    """
     rows, partition = celeba_tables(attributes)
     images = folder / ("img_align_celeba/img_align_celeba" if layout == "kaggle" else "Img/img_align_celeba")
     for number, row in enumerate(rows):
@@ -70,7 +84,10 @@ def celeba(folder: Path, attributes: list[str], layout: str) -> Path:
     else:
         lines = [str(len(rows)), " ".join(attributes), *("  ".join(map(str, row)) for row in rows)]
         write(folder / "Anno" / "list_attr_celeba.txt", ("\n".join(lines) + "\n").encode())
-        write(folder / "Eval" / "list_eval_partition.txt", "".join(f"{name} {split}\n" for name, split in partition).encode())
+        write(
+            folder / "Eval" / "list_eval_partition.txt",
+            "".join(f"{name} {split}\n" for name, split in partition).encode(),
+        )
     return folder
 
 
@@ -79,12 +96,16 @@ def vlcs(folder: Path) -> Path:
     for e, environment in enumerate(VLCS_ENVIRONMENTS):
         for c, label in enumerate(VLCS_CLASSES):
             for i in range(e + 2):
-                write(folder / environment / label / f"pic_{i}.jpg", jpeg(100 * e + 10 * c + i, "L" if i % 2 else "RGB"))
+                write(
+                    folder / environment / label / f"pic_{i}.jpg", jpeg(100 * e + 10 * c + i, "L" if i % 2 else "RGB")
+                )
     return folder
 
 
 def numbered_vlcs(folder: Path, full: tuple[str, ...]) -> Path:
-    """The layout with numbered classes: 2 images of each class in train, 1 in crossval, 2 in test, and in full those of the splits ``full``."""
+    """The layout with numbered classes: 2 images of each class in train, 1 in crossval, 2 in test, and in full those of
+    the splits ``full``.
+    """
     for e, environment in enumerate(VLCS_ENVIRONMENTS.values()):
         for c in range(len(VLCS_CLASSES)):
             for s, (split, count) in enumerate({"train": 2, "crossval": 1, "test": 2}.items()):

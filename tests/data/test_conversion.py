@@ -1,4 +1,6 @@
-"""Converters of public archives: every image arrives unchanged where the host's own loader finds it, with the label and group that it had."""
+"""Converters of public archives: every image arrives unchanged where the host's own loader finds it, with the label and
+group that it had.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ def _pixels(content):
 
 
 def _reference_manifest(folder):
-    return {name: hashlib.sha256(content).hexdigest() for name, content in archives.files(folder).items() if name != "MANIFEST.sha256"}
+    return {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in archives.files(folder).items()
+        if name != "MANIFEST.sha256"
+    }
 
 
 @pytest.mark.parametrize("mode", [None, "w:gz", "w:xz", "w"])
@@ -50,14 +56,22 @@ def test_celeba_is_read_by_wilds_as_the_lists_have_it(open_release, data, tmp_pa
     assert len(dataset) == len(rows)
     for number, ((image, label, metadata), row, (_, split)) in enumerate(zip(dataset, rows, partition)):
         assert image.tobytes() == _pixels(archives.jpeg(number))
-        assert (int(label), int(metadata[0]), int(dataset.split_array[number])) == ((row[blond] + 1) // 2, (row[male] + 1) // 2, split)
+        assert (int(label), int(metadata[0]), int(dataset.split_array[number])) == (
+            (row[blond] + 1) // 2,
+            (row[male] + 1) // 2,
+            split,
+        )
 
 
 def test_both_layouts_of_celeba_give_the_same_tables(data, tmp_path):
     for layout in ("kaggle", "authors"):
-        data("celebA", "--from", archives.celeba(tmp_path / layout, list(ATTRIBUTES), layout), "--root", f"root_{layout}")
+        data(
+            "celebA", "--from", archives.celeba(tmp_path / layout, list(ATTRIBUTES), layout), "--root", f"root_{layout}"
+        )
     for name in ("list_attr_celeba.csv", "list_eval_partition.csv"):
-        first, second = ((tmp_path / f"root_{layout}" / "celebA_v1.0" / name).read_bytes() for layout in ("kaggle", "authors"))
+        first, second = (
+            (tmp_path / f"root_{layout}" / "celebA_v1.0" / name).read_bytes() for layout in ("kaggle", "authors")
+        )
         assert first == second == (tmp_path / "kaggle" / name).read_bytes()
 
 
@@ -70,7 +84,11 @@ def test_vlcs_of_domainbeds_archive_keeps_its_layout(data, tmp_path):
     assert written == archives.files(source)
 
 
-@pytest.mark.parametrize("full", [(), ("train", "crossval"), ("train", "crossval", "test")], ids=["no full", "full without test", "full with test"])
+@pytest.mark.parametrize(
+    "full",
+    [(), ("train", "crossval"), ("train", "crossval", "test")],
+    ids=["no full", "full without test", "full with test"],
+)
 def test_vlcs_with_numbered_classes_takes_every_image_once(data, tmp_path, full):
     source = archives.numbered_vlcs(tmp_path / "numbered", full)
     assert data("vlcs", "--from", source, "--root", "root")[0] == 0
@@ -79,13 +97,18 @@ def test_vlcs_with_numbered_classes_takes_every_image_once(data, tmp_path, full)
     expected = {}
     for name, content in archives.files(source).items():
         environment, _, label, _ = name.split("/")
-        target = {short: long for long, short in archives.VLCS_ENVIRONMENTS.items()}[environment], archives.VLCS_CLASSES[int(label)]
+        target = (
+            {short: long for long, short in archives.VLCS_ENVIRONMENTS.items()}[environment],
+            archives.VLCS_CLASSES[int(label)],
+        )
         expected.setdefault(target, set()).add(content)
     found = {}
     for name, content in written.items():
         environment, label, _ = name.split("/")
         found.setdefault((environment, label), []).append(content)
-    assert {target: sorted(contents) for target, contents in expected.items()} == {target: sorted(contents) for target, contents in found.items()}
+    assert {target: sorted(contents) for target, contents in expected.items()} == {
+        target: sorted(contents) for target, contents in found.items()
+    }
     assert len(written) == 4 * 5 * 5
 
 
@@ -194,7 +217,9 @@ def test_going_on_from_another_source_leaves_nothing_of_the_first(data, tmp_path
     second = archives.waterbirds(tmp_path / "second")
     assert data("waterbirds", "--from", second, "--root", "root")[0] == 0
     assert data("waterbirds", "--from", second, "--root", "clean")[0] == 0
-    assert archives.files(tmp_path / "root" / "waterbirds_v1.0") == archives.files(tmp_path / "clean" / "waterbirds_v1.0")
+    assert archives.files(tmp_path / "root" / "waterbirds_v1.0") == archives.files(
+        tmp_path / "clean" / "waterbirds_v1.0"
+    )
 
 
 def test_the_source_stays_as_it_was(data, tmp_path):

@@ -76,7 +76,12 @@ def test_converted_releases_are_present_with_their_counts(check, data, tmp_path)
     assert status == 0
     assert "train 4 (published 4,795)" in lines["waterbirds"] and "test 4 (published 19,962)" in lines["celebA"]
     assert "LabelMe 15 (published 2,656)" in lines["VLCS"]
-    assert [lines[name].split()[1] for name in ("waterbirds", "celebA", "VLCS", "fmow")] == ["present", "present", "present", "absent"]
+    assert [lines[name].split()[1] for name in ("waterbirds", "celebA", "VLCS", "fmow")] == [
+        "present",
+        "present",
+        "present",
+        "absent",
+    ]
 
 
 @pytest.mark.parametrize("asked, expected", [(["waterbirds"], 0), (["waterbirds", "celebA"], 1), ([], 0)], ids=str)
@@ -119,15 +124,55 @@ FAULTS = {
     "no RELEASE file": ("waterbirds", _remove("waterbirds_v1.0/RELEASE_v1.0.txt"), [], ["lacks RELEASE_v1.0.txt"]),
     "no metadata": ("waterbirds", _remove("waterbirds_v1.0/metadata.csv"), [], ["lacks metadata.csv"]),
     "no partition": ("celebA", _remove("celebA_v1.0/list_eval_partition.csv"), [], ["lacks list_eval_partition.csv"]),
-    "no column": ("waterbirds", _edit("waterbirds_v1.0/metadata.csv", "split", "part"), [], ["loader says", "KeyError", "split"]),
-    "image missing": ("waterbirds", _remove("waterbirds_v1.0/001.Bird/Bird_0004.jpg"), [], ["1 of 12 images", "row 4", "Bird_0004.jpg", "missing"]),
-    "CelebA's image missing": ("celebA", _remove("celebA_v1.0/img_align_celeba/000003.jpg"), [], ["1 of 12 images", "row 2", "000003.jpg", "missing"]),
-    "image truncated": ("waterbirds", _truncate("waterbirds_v1.0/001.Bird/Bird_0004.jpg"), ["--images"], ["1 of 12", "row 4", "Bird_0004.jpg", "truncated"]),
-    "class missing": ("VLCS", lambda root: (root / "VLCS/SUN09/dog").rename(root / "dog"), [], ["SUN09 has the classes", "Caltech101"]),
-    "class empty": ("VLCS", lambda root: [path.unlink() for path in (root / "VLCS/SUN09/dog").iterdir()], [], ["loader says", "dog"]),
+    "no column": (
+        "waterbirds",
+        _edit("waterbirds_v1.0/metadata.csv", "split", "part"),
+        [],
+        ["loader says", "KeyError", "split"],
+    ),
+    "image missing": (
+        "waterbirds",
+        _remove("waterbirds_v1.0/001.Bird/Bird_0004.jpg"),
+        [],
+        ["1 of 12 images", "row 4", "Bird_0004.jpg", "missing"],
+    ),
+    "CelebA's image missing": (
+        "celebA",
+        _remove("celebA_v1.0/img_align_celeba/000003.jpg"),
+        [],
+        ["1 of 12 images", "row 2", "000003.jpg", "missing"],
+    ),
+    "image truncated": (
+        "waterbirds",
+        _truncate("waterbirds_v1.0/001.Bird/Bird_0004.jpg"),
+        ["--images"],
+        ["1 of 12", "row 4", "Bird_0004.jpg", "truncated"],
+    ),
+    "class missing": (
+        "VLCS",
+        lambda root: (root / "VLCS/SUN09/dog").rename(root / "dog"),
+        [],
+        ["SUN09 has the classes", "Caltech101"],
+    ),
+    "class empty": (
+        "VLCS",
+        lambda root: [path.unlink() for path in (root / "VLCS/SUN09/dog").iterdir()],
+        [],
+        ["loader says", "dog"],
+    ),
     "environment missing": ("VLCS", lambda root: (root / "VLCS/SUN09").rename(root / "SUN09"), [], ["lacks SUN09"]),
-    "environment too many": ("VLCS", lambda root: archives.write(root / "VLCS/tmp/bird/a.jpg", archives.jpeg(0)), [], ["'tmp'", "fifth environment"]),
-    "VLCS image truncated": ("VLCS", _truncate("VLCS/LabelMe/car/pic_0.jpg"), ["--images"], ["1 of 70", "LabelMe/car/pic_0.jpg", "truncated"]),
+    "environment too many": (
+        "VLCS",
+        lambda root: archives.write(root / "VLCS/tmp/bird/a.jpg", archives.jpeg(0)),
+        [],
+        ["'tmp'", "fifth environment"],
+    ),
+    "VLCS image truncated": (
+        "VLCS",
+        _truncate("VLCS/LabelMe/car/pic_0.jpg"),
+        ["--images"],
+        ["1 of 70", "LabelMe/car/pic_0.jpg", "truncated"],
+    ),
 }
 
 
@@ -136,7 +181,9 @@ def test_what_is_wrong_is_named(check, data, tmp_path, name, harm, words, said):
     _convert(data, tmp_path, name if name in ("waterbirds", "celebA") else "vlcs")
     harm(tmp_path / "root")
     status, lines = check("--dataset", name, *words)
-    assert status == 1 and lines[name].split()[1] == "incomplete" and all(word in lines[name] for word in said), lines[name]
+    assert status == 1 and lines[name].split()[1] == "incomplete" and all(word in lines[name] for word in said), lines[
+        name
+    ]
     assert check(*words)[0] == 1
 
 
@@ -158,32 +205,47 @@ def _iwildcam(folder):
     time = datetime.datetime(2020, 1, 2, 3, 4, 5, 6).strftime("%Y-%m-%d %H:%M:%S.%f")
     splits = ("train", "val", "test", "id_val", "id_test", "train")
     rows = [[split, f"{i}.jpg", i % 2, i % 2, i % 2, time] for i, split in enumerate(splits)]
-    archives.write_csv(folder / "metadata.csv", ["split", "filename", "y", "location_remapped", "sequence_remapped", "datetime"], rows)
+    archives.write_csv(
+        folder / "metadata.csv", ["split", "filename", "y", "location_remapped", "sequence_remapped", "datetime"], rows
+    )
     return [f"train/{row[1]}" for row in rows]
 
 
 def _camelyon17(folder):
     rows = [[i, f"{i:03}", 0, i % 2, center, center, i % 2, 32 * i, 64 * i] for i, center in enumerate((0, 0, 1, 2))]
-    archives.write_csv(folder / "metadata.csv", ["", "patient", "node", "tumor", "center", "slide", "split", "x_coord", "y_coord"], rows)
+    archives.write_csv(
+        folder / "metadata.csv",
+        ["", "patient", "node", "tumor", "center", "slide", "split", "x_coord", "y_coord"],
+        rows,
+    )
     return [f"patches/patient_{row[1]}_node_0/patch_patient_{row[1]}_node_0_x_{row[7]}_y_{row[8]}.png" for row in rows]
 
 
 def _rxrx1(folder):
-    rows = [["HUVEC", f"HUVEC-0{i}", split, 1, "B02", 1 + i % 2, i % 2] for i, split in enumerate(("train", "train", "val", "test"))]
-    archives.write_csv(folder / "metadata.csv", ["cell_type", "experiment", "dataset", "plate", "well", "site", "sirna_id"], rows)
+    rows = [
+        ["HUVEC", f"HUVEC-0{i}", split, 1, "B02", 1 + i % 2, i % 2]
+        for i, split in enumerate(("train", "train", "val", "test"))
+    ]
+    archives.write_csv(
+        folder / "metadata.csv", ["cell_type", "experiment", "dataset", "plate", "well", "site", "sirna_id"], rows
+    )
     return [f"images/{row[1]}/Plate1/B02_s{row[5]}.png" for row in rows]
 
 
 def _fmow(folder):
     years = {"train": 2010, "val": 2014, "test": 2017}
-    rows = [[split, "airport", f"{year}-05-06T07:08:09Z", "USA"] for split, year in years.items()] * 40 + [["seq", "airport", "2012-01-01T00:00:00Z", "USA"]]
+    rows = [[split, "airport", f"{year}-05-06T07:08:09Z", "USA"] for split, year in years.items()] * 40 + [
+        ["seq", "airport", "2012-01-01T00:00:00Z", "USA"]
+    ]
     archives.write_csv(folder / "rgb_metadata.csv", ["split", "category", "timestamp", "country_code"], rows)
     archives.write_csv(folder / "country_code_mapping.csv", ["alpha-3", "region"], [["USA", "Americas"]])
     return [f"images/rgb_img_{i}.png" for i in range(120)]
 
 
 @pytest.mark.filterwarnings("ignore:Minimum metadata value")
-@pytest.mark.parametrize("name, make", [("iwildcam", _iwildcam), ("camelyon17", _camelyon17), ("rxrx1", _rxrx1), ("fmow", _fmow)])
+@pytest.mark.parametrize(
+    "name, make", [("iwildcam", _iwildcam), ("camelyon17", _camelyon17), ("rxrx1", _rxrx1), ("fmow", _fmow)]
+)
 def test_the_images_of_the_other_sets_of_wilds_are_looked_for_where_the_loader_reads_them(tmp_path, name, make):
     release = RELEASES[name]
     folder = tmp_path / release.folder
@@ -207,7 +269,15 @@ def test_without_wilds_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_the_published_counts_add_up_to_the_published_totals():
-    totals = {"waterbirds": 11788, "celebA": 202599, "iwildcam": 203029, "camelyon17": 455954, "rxrx1": 125510, "fmow": 141696, "VLCS": 10729}
+    totals = {
+        "waterbirds": 11788,
+        "celebA": 202599,
+        "iwildcam": 203029,
+        "camelyon17": 455954,
+        "rxrx1": 125510,
+        "fmow": 141696,
+        "VLCS": 10729,
+    }
     assert {name: sum(release.counts.values()) for name, release in RELEASES.items()} == totals
 
 
@@ -217,8 +287,23 @@ def test_the_counts_of_vlcs_are_those_of_domainbeds_list_of_files(domainbed):
     assert {name: environments.count(name) for name in set(environments)} == RELEASES["VLCS"].counts
 
 
-@pytest.mark.parametrize("package, words", [("pandas", ["demo"]), ("tqdm", ["vlcs", "--from", "."])], ids=["pandas", "tqdm"])
+@pytest.mark.parametrize(
+    "package, words", [("pandas", ["demo"]), ("tqdm", ["vlcs", "--from", "."])], ids=["pandas", "tqdm"]
+)
 def test_a_package_that_is_not_installed_is_named(tmp_path, package, words):
-    code = "import sys; sys.modules[sys.argv[1]] = None; from cim_plugin.data import command; from cim_plugin import cli; sys.exit(cli.main(sys.argv[2:]))"
-    done = subprocess.run([sys.executable, "-c", code, package, "data", *words, "--root", "root"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"'{package}'" in done.stderr and "pip install" in done.stderr
+    code = (
+        "import sys; sys.modules[sys.argv[1]] = None; from cim_plugin.data import command; from cim_plugin import cli; "
+        "sys.exit(cli.main(sys.argv[2:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, package, "data", *words, "--root", "root"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 2
+        and done.stderr.count("\n") == 1
+        and f"'{package}'" in done.stderr
+        and "pip install" in done.stderr
+    )

@@ -1,4 +1,6 @@
-"""The synthetic releases: read by the real loaders, with the promised groups, from disjoint digits and regions, and never in the place of real data."""
+"""The synthetic releases: read by the real loaders, with the promised groups, from disjoint digits and regions, and
+never in the place of real data.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_the_groups_have_the_names_of_the_published_table(open_release, root, na
 def test_every_digit_is_there_once_with_its_label(root):
     metadata = pandas.read_csv(root / "waterbirds_v1.0" / "metadata.csv")
     assert list(metadata.columns) == ["img_id", "img_filename", "y", "split", "place", "place_filename"]
-    numbers = [re.fullmatch(r"(\d{3})\.Digit_(\d)/Digit_(\d)_(\d{4})\.jpg", name).groups() for name in metadata["img_filename"]]
+    numbers = [
+        re.fullmatch(r"(\d{3})\.Digit_(\d)/Digit_(\d)_(\d{4})\.jpg", name).groups() for name in metadata["img_filename"]
+    ]
     assert [int(number[3]) for number in numbers] == list(range(1797))
     for (*digits, row), label in zip(numbers, metadata["y"]):
         assert {int(digit) for digit in digits} == {DIGITS.target[int(row)]} and label == (DIGITS.target[int(row)] < 5)
@@ -73,8 +77,16 @@ def test_celeba_has_the_forty_attributes_and_names_of_the_real_one(root):
     attributes = pandas.read_csv(root / "celebA_v1.0" / "list_attr_celeba.csv")
     partition = pandas.read_csv(root / "celebA_v1.0" / "list_eval_partition.csv")
     assert attributes.shape == (1797, 41) and sorted(set(attributes.iloc[:, 1:].to_numpy().ravel())) == [-1, 1]
-    assert list(attributes.columns[[0, 1, 10, 21, 40]]) == ["image_id", "5_o_Clock_Shadow", "Blond_Hair", "Male", "Young"]
-    assert list(attributes["image_id"]) == list(partition["image_id"]) == [f"{number:06}.jpg" for number in range(1, 1798)]
+    assert list(attributes.columns[[0, 1, 10, 21, 40]]) == [
+        "image_id",
+        "5_o_Clock_Shadow",
+        "Blond_Hair",
+        "Male",
+        "Young",
+    ]
+    assert (
+        list(attributes["image_id"]) == list(partition["image_id"]) == [f"{number:06}.jpg" for number in range(1, 1798)]
+    )
     assert ((attributes["Blond_Hair"] == 1) == (DIGITS.target < 5)).all()
 
 
@@ -83,16 +95,23 @@ def test_celeba_has_the_forty_attributes_and_names_of_the_real_one(root):
 def test_splits_share_no_column_of_a_photograph(name, seed):
     width, _, shrink = SIZES[name]
     table = demo.draw(demo.LOOKS[name], seed)
-    strips = [{column for left in rows["left"] for column in range(left, left + width * shrink)} for _, rows in table.groupby("split")]
+    strips = [
+        {column for left in rows["left"] for column in range(left, left + width * shrink)}
+        for _, rows in table.groupby("split")
+    ]
     assert not (strips[0] & strips[1] or strips[0] & strips[2] or strips[1] & strips[2])
     assert set.union(*strips) <= set(range(640))
-    assert all(len(rows["left"].unique()) > 20 and len(rows["top"].unique()) > 100 for _, rows in table.groupby("split"))
+    assert all(
+        len(rows["left"].unique()) > 20 and len(rows["top"].unique()) > 100 for _, rows in table.groupby("split")
+    )
 
 
 def test_an_image_shows_its_digit_on_the_place_that_the_metadata_name(root):
     metadata = pandas.read_csv(root / "waterbirds_v1.0" / "metadata.csv")
     for row in range(0, 1797, 97):
-        photo, top, left = re.fullmatch(r"/./(temple|flower)/top_(\d+)_left_(\d+)\.jpg", metadata["place_filename"][row]).groups()
+        photo, top, left = re.fullmatch(
+            r"/./(temple|flower)/top_(\d+)_left_(\d+)\.jpg", metadata["place_filename"][row]
+        ).groups()
         number, top, left = ("temple", "flower").index(photo), int(top), int(left)
         assert number == metadata["place"][row]
         image = np.asarray(Image.open(root / "waterbirds_v1.0" / metadata["img_filename"][row])) / 255

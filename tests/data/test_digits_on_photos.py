@@ -1,4 +1,6 @@
-"""The offline data set: deterministic, disjoint environments and the promised correlation, read off images that carry their origin."""
+"""The offline data set: deterministic, disjoint environments and the promised correlation, read off images that carry
+their origin.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def test_shapes_types_and_ranges(environments):
 
 def test_the_photograph_agrees_with_the_label_as_often_as_asked(environments):
     for (_, labels, photo), agreement in zip(environments, AGREEMENTS):
-        assert (labels == photo).float().mean().item() == pytest.approx(agreement, abs=0.05)  # three standard errors of 599 images
+        assert (labels == photo).float().mean().item() == pytest.approx(
+            agreement, abs=0.05
+        )  # three standard errors of 599 images
         assert labels.float().mean().item() == pytest.approx(0.5, abs=0.06)
 
 
@@ -63,7 +67,10 @@ def test_torchs_own_random_state_is_left_alone():
 
 def _photos_of_coordinates() -> Tensor:
     """Two pictures whose channels are the column, the row and the picture's number, scaled to [0, 1]."""
-    column, row = torch.arange(WIDTH).expand(HEIGHT, WIDTH) / WIDTH, (torch.arange(HEIGHT) / HEIGHT)[:, None].expand(HEIGHT, WIDTH)
+    column, row = (
+        torch.arange(WIDTH).expand(HEIGHT, WIDTH) / WIDTH,
+        (torch.arange(HEIGHT) / HEIGHT)[:, None].expand(HEIGHT, WIDTH),
+    )
     return torch.stack([torch.stack([column, row, torch.full((HEIGHT, WIDTH), number)]) for number in (0.0, 1.0)])
 
 
@@ -92,8 +99,12 @@ def test_environments_share_no_column_of_a_photograph(monkeypatch, seed):
         column, row, number = (images / 0.6).unbind(1)
         assert torch.equal(number.mean((1, 2)).round().long(), photo)
         left, top = (column[:, 0, 0] * WIDTH - 0.5).round(), (row[:, 0, 0] * HEIGHT - 0.5).round()
-        torch.testing.assert_close(column, ((left[:, None] + 2 * torch.arange(28) + 0.5) / WIDTH)[:, None].expand_as(column), rtol=0, atol=1e-5)
-        torch.testing.assert_close(row, ((top[:, None] + 2 * torch.arange(28) + 0.5) / HEIGHT)[:, :, None].expand_as(row), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            column, ((left[:, None] + 2 * torch.arange(28) + 0.5) / WIDTH)[:, None].expand_as(column), rtol=0, atol=1e-5
+        )
+        torch.testing.assert_close(
+            row, ((top[:, None] + 2 * torch.arange(28) + 0.5) / HEIGHT)[:, :, None].expand_as(row), rtol=0, atol=1e-5
+        )
         assert len(left.unique()) > 100 and len(top.unique()) > 200
         strips.append(set(range(int(left.min()), int(left.max()) + 56)))
     assert all(not a & b for i, a in enumerate(strips) for b in strips[:i])

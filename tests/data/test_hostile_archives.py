@@ -1,4 +1,6 @@
-"""Archives that would write elsewhere, are too large or damaged, whatever data set they are said to hold: refused in one line, nothing is written."""
+"""Archives that would write elsewhere, are too large or damaged, whatever data set they are said to hold: refused in
+one line, nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ import small_archives as archives
 from cim_plugin.data import source as source_module
 
 
-def _member(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"x", link: str = "") -> tuple[tarfile.TarInfo, bytes]:
+def _member(
+    name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"x", link: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
     member = tarfile.TarInfo(name)
     member.type, member.size, member.linkname = kind, len(content) if kind == tarfile.REGTYPE else 0, link
     return member, content
@@ -47,7 +51,9 @@ def test_a_hostile_member_is_named_and_nothing_is_written(refuse, tmp_path, memb
     assert not (tmp_path / "root").exists() and not os.path.exists("/tmp/evil_member_of_a_test.txt")
 
 
-@pytest.mark.parametrize("name, wrong", [("/etc/job", "has an absolute path"), ("good/../job", "has a path that leads out of the folder")])
+@pytest.mark.parametrize(
+    "name, wrong", [("/etc/job", "has an absolute path"), ("good/../job", "has a path that leads out of the folder")]
+)
 def test_paths_are_judged_without_tarfiles_filters(refuse, tmp_path, monkeypatch, name, wrong):
     """Python 3.10 and 3.11 have them from 3.10.12 and 3.11.4 on only."""
     for attribute in ("data_filter", "FilterError"):
@@ -59,7 +65,9 @@ def test_paths_are_judged_without_tarfiles_filters(refuse, tmp_path, monkeypatch
     with tarfile.open(tmp_path / "bad.tar", "w") as tar:
         member, content = _member(name)
         tar.addfile(member, io.BytesIO(content))
-    assert f"member {name!r} of {tmp_path / 'bad.tar'} {wrong}; the archive is refused" in refuse("waterbirds", "--from", tmp_path / "bad.tar")
+    assert f"member {name!r} of {tmp_path / 'bad.tar'} {wrong}; the archive is refused" in refuse(
+        "waterbirds", "--from", tmp_path / "bad.tar"
+    )
 
 
 def test_a_name_twice_is_refused(refuse, tmp_path):
@@ -85,7 +93,9 @@ def _sized(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarIn
     return member
 
 
-@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME], ids=["file", "pax header", "long name"])
+@pytest.mark.parametrize(
+    "kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME], ids=["file", "pax header", "long name"]
+)
 def test_a_giant_member_is_refused_before_it_is_read(refuse, tmp_path, kind):
     line = refuse("waterbirds", "--from", _bomb(tmp_path / "bomb.tar.gz", _sized("giant", 1 << 40, kind)))
     assert "'giant'" in line and "1,099,511,627,776 bytes" in line and "refused" in line

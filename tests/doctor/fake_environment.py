@@ -1,4 +1,6 @@
-"""A doctor in a fresh interpreter that finds stand-ins of torch and torchvision, an empty cache and no hosts but those that a test makes."""
+"""A doctor in a fresh interpreter that finds stand-ins of torch and torchvision, an empty cache and no hosts but those
+that a test makes.
+"""
 
 from __future__ import annotations
 
@@ -42,20 +44,38 @@ class Environment(NamedTuple):
     def torch(self, gpus: list[str] = [], cuda: str | None = None) -> None:  # noqa: B006
         self.package("torch", TORCH.format(gpus=gpus, cuda=cuda), "2.4.0")
 
-    def torchvision(self, nms: str = "return _Kept()", digest: str = "0123abcd", needs: str = "torch==2.4.0", source: str | None = None) -> None:
+    def torchvision(
+        self,
+        nms: str = "return _Kept()",
+        digest: str = "0123abcd",
+        needs: str = "torch==2.4.0",
+        source: str | None = None,
+    ) -> None:
         self.package("torchvision", source or TORCHVISION.format(nms=nms, digest=digest), "0.19.0", needs)
 
     def package(self, name: str, source: str, version: str, needs: str = "") -> None:
         """A package with its metadata."""
         for folder, file, text in (
             (name, "__init__.py", source),
-            (f"{name}-{version}.dist-info", "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + (f"Requires-Dist: {needs}\n" if needs else "")),
+            (
+                f"{name}-{version}.dist-info",
+                "METADATA",
+                f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+                + (f"Requires-Dist: {needs}\n" if needs else ""),
+            ),
         ):
             (self.packages / folder).mkdir(parents=True, exist_ok=True)
             (self.packages / folder / file).write_text(text)
 
     def run(self, *words: str, **variables: str | None):
-        settings = {"CIM_PLUGIN_AUTOLOAD": None, "DOMAINBED_HOME": None, "WILDS_HOME": None, "TORCH_HOME": None, "HF_HOME": None, "HF_HUB_CACHE": None}
+        settings = {
+            "CIM_PLUGIN_AUTOLOAD": None,
+            "DOMAINBED_HOME": None,
+            "WILDS_HOME": None,
+            "TORCH_HOME": None,
+            "HF_HOME": None,
+            "HF_HUB_CACHE": None,
+        }
         settings |= {"XDG_CACHE_HOME": str(self.cache), "PYTHONPATH": str(self.packages), **variables}
         return run_python("-m", "cim_plugin.cli", "doctor", *words, cwd=self.work, **settings)
 
@@ -64,7 +84,10 @@ class Environment(NamedTuple):
         assert "Traceback" not in done.stderr, done.stderr
         said = json.loads(done.stdout)
         assert list(said) == ["status", "command", "findings"] and said["status"] == done.returncode
-        assert all(list(finding) == ["check", "level", "what", "fix"] and "\n" not in finding["what"] for finding in said["findings"])
+        assert all(
+            list(finding) == ["check", "level", "what", "fix"] and "\n" not in finding["what"]
+            for finding in said["findings"]
+        )
         return Answer(done.returncode, said["findings"])
 
 
@@ -80,4 +103,6 @@ class Answer(NamedTuple):
 
     def worst(self) -> list[tuple[str, str]]:
         """The warnings and errors: check and words."""
-        return [(finding["check"], finding["what"]) for finding in self.findings if finding["level"] in ("warning", "error")]
+        return [
+            (finding["check"], finding["what"]) for finding in self.findings if finding["level"] in ("warning", "error")
+        ]

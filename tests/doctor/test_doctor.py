@@ -27,13 +27,21 @@ def test_a_line_per_finding_and_a_verdict(environment):
     done = environment.run()
     assert (done.returncode, done.stderr) == (0, "")
     *lines, verdict = done.stdout.splitlines()
-    assert all(line.split()[0] in ("ok", "note", "warning", "error") and line.split()[1] in command.CHECKS for line in lines)
+    assert all(
+        line.split()[0] in ("ok", "note", "warning", "error") and line.split()[1] in command.CHECKS for line in lines
+    )
     assert verdict.startswith("all is well")
 
 
 def test_its_own_process_imports_no_torch(environment):
-    code = "import sys; from cim_plugin.cli import main; main(['doctor', '--root_dir', 'x']); print('torch' in sys.modules, 'numpy' in sys.modules)"
-    assert run_python("-c", code, cwd=environment.work, PYTHONPATH=str(environment.packages)).stdout.splitlines()[-1] == "False False"
+    code = (
+        "import sys; from cim_plugin.cli import main; main(['doctor', '--root_dir', 'x']); print('torch' in "
+        "sys.modules, 'numpy' in sys.modules)"
+    )
+    assert (
+        run_python("-c", code, cwd=environment.work, PYTHONPATH=str(environment.packages)).stdout.splitlines()[-1]
+        == "False False"
+    )
 
 
 def test_gpus_are_named(environment):
@@ -50,13 +58,31 @@ def test_a_gpu_that_is_not_seen_is_a_note(environment):
 DOES_NOT_EXIST = "raise RuntimeError('operator torchvision::nms does not exist')"
 #: how torch and torchvision can fail -> (what is changed, what is said)
 BROKEN = {
-    "no operator": (lambda e: e.torchvision(nms=DOES_NOT_EXIST), "torchvision's operators fail (RuntimeError: operator torchvision::nms does not exist)"),
-    "a crash": (lambda e: e.torchvision(source="import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"), "torchvision cannot be imported (ended by signal 11)"),
+    "no operator": (
+        lambda e: e.torchvision(nms=DOES_NOT_EXIST),
+        "torchvision's operators fail (RuntimeError: operator torchvision::nms does not exist)",
+    ),
+    "a crash": (
+        lambda e: e.torchvision(source="import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"),
+        "torchvision cannot be imported (ended by signal 11)",
+    ),
     "silent end": (lambda e: e.torchvision(source="import os; os._exit(3)"), "ended with status 3"),
-    "no import": (lambda e: e.torchvision(source="raise ImportError('undefined symbol: _ZN3c10')"), "undefined symbol: _ZN3c10"),
-    "wrong numbers": (lambda e: e.torchvision(nms="return type('Kept', (), {'tolist': lambda self: [1]})()"), "give wrong results"),
-    "no torch": (lambda e: e.package("torch", "raise ModuleNotFoundError('no torch')", "2.4.0"), "torch cannot be imported (ModuleNotFoundError: no torch)"),
-    "declared for another": (lambda e: e.torchvision(needs="torch==2.5.0"), "torchvision 0.19.0 is made for torch ==2.5.0, torch 2.4.0 is installed"),
+    "no import": (
+        lambda e: e.torchvision(source="raise ImportError('undefined symbol: _ZN3c10')"),
+        "undefined symbol: _ZN3c10",
+    ),
+    "wrong numbers": (
+        lambda e: e.torchvision(nms="return type('Kept', (), {'tolist': lambda self: [1]})()"),
+        "give wrong results",
+    ),
+    "no torch": (
+        lambda e: e.package("torch", "raise ModuleNotFoundError('no torch')", "2.4.0"),
+        "torch cannot be imported (ModuleNotFoundError: no torch)",
+    ),
+    "declared for another": (
+        lambda e: e.torchvision(needs="torch==2.5.0"),
+        "torchvision 0.19.0 is made for torch ==2.5.0, torch 2.4.0 is installed",
+    ),
     "declared for a newer one": (lambda e: e.torchvision(needs="torch (>=2.14.0)"), "is made for torch >=2.14.0"),
 }
 
@@ -108,7 +134,11 @@ def checkout(tmp_path, monkeypatch):
 
 
 def git(folder, *words):
-    subprocess.run(["git", "-C", folder, "-c", "user.name=A", "-c", "user.email=a@example.org", *words], check=True, capture_output=True)
+    subprocess.run(
+        ["git", "-C", folder, "-c", "user.name=A", "-c", "user.email=a@example.org", *words],
+        check=True,
+        capture_output=True,
+    )
 
 
 def test_domainbed_at_another_commit(environment, checkout):
@@ -146,12 +176,20 @@ def test_a_wilds_checkout_in_the_current_folder(environment):
     (environment.work / "examples").mkdir()
     (environment.work / "examples" / "run_expt.py").touch()
     environment.package("transformers", "", "4.39.3")
-    assert any(level == "note" and what.endswith("its run_expt.py knows our algorithms by the autoload") for level, what in environment.ask().of("WILDS"))
+    assert any(
+        level == "note" and what.endswith("its run_expt.py knows our algorithms by the autoload")
+        for level, what in environment.ask().of("WILDS")
+    )
     off = environment.ask(CIM_PLUGIN_AUTOLOAD="0").of("WILDS")
-    assert any(level == "note" and what.endswith("does not know our algorithms, the autoload is off") for level, what in off)
+    assert any(
+        level == "note" and what.endswith("does not know our algorithms, the autoload is off") for level, what in off
+    )
     environment.package("transformers", "", "4.57.1")
     shutil.rmtree(environment.packages / "transformers-4.39.3.dist-info")
-    assert any(what.endswith("and does not start: transformers 4.57.1 is installed, <4.40 is needed") for _, what in environment.ask().of("WILDS"))
+    assert any(
+        what.endswith("and does not start: transformers 4.57.1 is installed, <4.40 is needed")
+        for _, what in environment.ask().of("WILDS")
+    )
 
 
 # --- data, weights, room ---------------------------------------------------------------------------------------------
@@ -160,7 +198,10 @@ def test_a_wilds_checkout_in_the_current_folder(environment):
 def test_a_root_that_is_empty_and_one_that_is_not_there(environment):
     (environment.work / "empty").mkdir()
     said = environment.ask("--root_dir", "empty")
-    assert (said.status, said.of("data")) == (0, [("note", "not in empty: waterbirds, celebA, iwildcam, camelyon17, rxrx1, fmow, VLCS")])
+    assert (said.status, said.of("data")) == (
+        0,
+        [("note", "not in empty: waterbirds, celebA, iwildcam, camelyon17, rxrx1, fmow, VLCS")],
+    )
     said = environment.ask("--root_dir", "nowhere", "--data_dir", "empty")
     assert said.status == 1 and said.worst() == [("data", "no folder nowhere with data sets")]
 
@@ -170,7 +211,9 @@ def test_an_incomplete_data_set(environment):
     folder.mkdir(parents=True)
     (folder / "RELEASE_v1.0.txt").touch()
     said = environment.ask()
-    assert said.status == 1 and said.worst() == [("data", "waterbirds is incomplete: data/waterbirds_v1.0 lacks metadata.csv")]
+    assert said.status == 1 and said.worst() == [
+        ("data", "waterbirds is incomplete: data/waterbirds_v1.0 lacks metadata.csv")
+    ]
 
 
 def test_one_data_set_that_cannot_be_looked_at_hides_no_other(tmp_path, monkeypatch):
@@ -235,11 +278,25 @@ def test_a_missing_package_of_an_extra_is_a_note_and_of_all_an_error(environment
     from cim_plugin.doctor import packages
 
     versions = {"numpy": "2.1", "pandas": "3.0.1", "torch": "2.3.1+cu121"}
-    needs = ["numpy", "torch>=2.4", "pytorch-msssim>=1.0", 'pandas<3; extra == "wilds"', 'timm; extra == "domainbed"', 'scipy; extra == "test"', 'cim_plugin[wilds]; extra == "all"']
+    needs = [
+        "numpy",
+        "torch>=2.4",
+        "pytorch-msssim>=1.0",
+        'pandas<3; extra == "wilds"',
+        'timm; extra == "domainbed"',
+        'scipy; extra == "test"',
+        'cim_plugin[wilds]; extra == "all"',
+    ]
     monkeypatch.setattr(packages.metadata, "requires", lambda name: needs)
     monkeypatch.setattr(packages, "installed", versions.get)
     said = [(finding.level, finding.what.split()[0]) for finding in packages.packages(Surroundings(None, None, []))]
-    assert said == [("warning", "torch"), ("error", "pytorch-msssim"), ("warning", "pandas"), ("note", "timm"), ("ok", "1")]
+    assert said == [
+        ("warning", "torch"),
+        ("error", "pytorch-msssim"),
+        ("warning", "pandas"),
+        ("note", "timm"),
+        ("ok", "1"),
+    ]
 
 
 def test_versions_as_the_packaging_library_reads_them():
@@ -247,9 +304,35 @@ def test_versions_as_the_packaging_library_reads_them():
 
     from cim_plugin.doctor.packages import allows
 
-    clauses = ["", ">=2.4", "<3", "==2.4.0", "==2.4", "!=8.3.*,>=5.3.0", ">=2.4,<3", "~=2.4", "~=2.4.1", ">2", "<=2.4.0", "==2.*"]
+    clauses = [
+        "",
+        ">=2.4",
+        "<3",
+        "==2.4.0",
+        "==2.4",
+        "!=8.3.*,>=5.3.0",
+        ">=2.4,<3",
+        "~=2.4",
+        "~=2.4.1",
+        ">2",
+        "<=2.4.0",
+        "==2.*",
+    ]
     for clause in clauses:
-        for version in ("2", "2.0.1", "2.4", "2.4.0", "2.4.1", "2.10", "3", "3.0.0", "5.3", "8.3.1", "13.0.0", "2.4.0+cu121"):
+        for version in (
+            "2",
+            "2.0.1",
+            "2.4",
+            "2.4.0",
+            "2.4.1",
+            "2.10",
+            "3",
+            "3.0.0",
+            "5.3",
+            "8.3.1",
+            "13.0.0",
+            "2.4.0+cu121",
+        ):
             if "+" in version and ">2" == clause:
                 continue
             assert allows(clause, version) == SpecifierSet(clause).contains(version), (clause, version)

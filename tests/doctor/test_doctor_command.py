@@ -25,10 +25,25 @@ UNDERSTOOD = {
     "cim-plugin train -d waterbirds": ("train", "cim-plugin train", ["-d", "waterbirds"], {}),
     "/opt/x/bin/cim-plugin train": ("train", "cim-plugin train", [], {}),
     "python -m cim_plugin.wilds_runner -d celebA": ("train", "cim_plugin.wilds_runner", ["-d", "celebA"], {}),
-    "torchrun --nproc_per_node 2 -m cim_plugin.cli train -d celebA": ("train", "cim_plugin.cli train", ["-d", "celebA"], {}),
+    "torchrun --nproc_per_node 2 -m cim_plugin.cli train -d celebA": (
+        "train",
+        "cim_plugin.cli train",
+        ["-d", "celebA"],
+        {},
+    ),
     "python3.11 -m domainbed.scripts.train --algorithm CIM": ("domainbed train", "domainbed.scripts.train", BED, {}),
-    "python -W error -m domainbed.scripts.train --algorithm CIM": ("domainbed train", "domainbed.scripts.train", BED, {}),
-    "A=1 B='x y' python -m cim_plugin.domainbed train --algorithm CIM": ("domainbed train", "cim_plugin.domainbed train", BED, {"A": "1", "B": "x y"}),
+    "python -W error -m domainbed.scripts.train --algorithm CIM": (
+        "domainbed train",
+        "domainbed.scripts.train",
+        BED,
+        {},
+    ),
+    "A=1 B='x y' python -m cim_plugin.domainbed train --algorithm CIM": (
+        "domainbed train",
+        "cim_plugin.domainbed train",
+        BED,
+        {"A": "1", "B": "x y"},
+    ),
     "python domainbed/scripts/train.py --algorithm CIM": ("domainbed train", "domainbed/scripts/train.py", BED, {}),
     "python -m domainbed.scripts.sweep launch": ("domainbed sweep", "domainbed.scripts.sweep", ["launch"], {}),
     "python -m cim_plugin.domainbed sweep launch": ("domainbed sweep", "cim_plugin.domainbed sweep", ["launch"], {}),
@@ -54,7 +69,10 @@ def test_a_command_line_is_understood_or_not(text):
 
 def look(text: str) -> list[tuple[str, str]]:
     """Level and words of what is said of a command line; words of its fix, too."""
-    return [(finding.level, f"{finding.what} {finding.fix or ''}") for finding in traps.command(Surroundings(None, None, shlex.split(text)))]
+    return [
+        (finding.level, f"{finding.what} {finding.fix or ''}")
+        for finding in traps.command(Surroundings(None, None, shlex.split(text)))
+    ]
 
 
 def test_what_is_not_known_is_an_error(environment):
@@ -71,7 +89,9 @@ def test_words_without_the_two_dashes_are_a_command_too(environment):
 def with_autoload(monkeypatch):
     """The autoload is on, whatever made this process."""
     monkeypatch.delenv("CIM_PLUGIN_AUTOLOAD", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [autoload.FINDER, *(finder for finder in sys.meta_path if finder is not autoload.FINDER)])
+    monkeypatch.setattr(
+        sys, "meta_path", [autoload.FINDER, *(finder for finder in sys.meta_path if finder is not autoload.FINDER)]
+    )
 
 
 RUN_EXPT = f"{sys.executable} examples/run_expt.py -d waterbirds --algorithm"
@@ -81,15 +101,24 @@ RUN_EXPT = f"{sys.executable} examples/run_expt.py -d waterbirds --algorithm"
 def test_run_expt_of_a_checkout_knows_our_algorithms(algorithm, with_autoload, monkeypatch):
     monkeypatch.setattr(places, "installed", {"transformers": "4.39.3"}.get)
     ((level, words),) = look(f"{RUN_EXPT} {algorithm}")
-    assert level == "note" and words.startswith(f"run_expt.py knows {algorithm} by the autoload") and "'cim-plugin train' takes the same flags" in words
+    assert (
+        level == "note"
+        and words.startswith(f"run_expt.py knows {algorithm} by the autoload")
+        and "'cim-plugin train' takes the same flags" in words
+    )
     ((level, words),) = look(f"CIM_PLUGIN_AUTOLOAD=0 {RUN_EXPT} {algorithm}")
     assert level == "error" and words.startswith(f"run_expt.py will not know {algorithm}: the autoload is off")
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if finder is not autoload.FINDER])
     assert look(f"{RUN_EXPT} {algorithm}")[0][0] == "error"
-    assert look(f"{RUN_EXPT} ERM") == [("note", "only a run_expt.py with one of our algorithms is looked at 'cim-plugin train' takes the same flags")]
+    assert look(f"{RUN_EXPT} ERM") == [
+        ("note", "only a run_expt.py with one of our algorithms is looked at 'cim-plugin train' takes the same flags")
+    ]
 
 
-@pytest.mark.parametrize("version, said", [(None, "transformers is not installed"), ("4.40.0", "transformers 4.40.0 is installed, <4.40 is needed")])
+@pytest.mark.parametrize(
+    "version, said",
+    [(None, "transformers is not installed"), ("4.40.0", "transformers 4.40.0 is installed, <4.40 is needed")],
+)
 def test_run_expt_needs_transformers(version, said, with_autoload, monkeypatch):
     monkeypatch.setattr(places, "installed", {"transformers": version}.get)
     ((level, words),) = look(f"{RUN_EXPT} CIM")
@@ -120,7 +149,14 @@ def python(folder, prefix: str, has_plugin: bool, status: int = 0):
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
-@pytest.mark.parametrize("has_plugin, status, level, words", [(False, 0, "error", "does not have the plugin"), (True, 0, "warning", "has the plugin, too"), (True, 1, "error", "does not start (broken)")])
+@pytest.mark.parametrize(
+    "has_plugin, status, level, words",
+    [
+        (False, 0, "error", "does not have the plugin"),
+        (True, 0, "warning", "has the plugin, too"),
+        (True, 1, "error", "does not start (broken)"),
+    ],
+)
 def test_another_python_on_the_path(tmp_path, monkeypatch, without_start, has_plugin, status, level, words):
     monkeypatch.setenv("PATH", python(tmp_path / "bin", "/elsewhere", has_plugin, status))
     said = look("python -m cim_plugin.wilds_runner -d waterbirds")
@@ -131,17 +167,31 @@ def test_another_python_on_the_path(tmp_path, monkeypatch, without_start, has_pl
 
 def test_no_python_on_the_path(tmp_path, monkeypatch, without_start):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert look("python -m cim_plugin.wilds_runner")[0] == ("error", f"the command starts 'python', which is not on the PATH start {sys.executable}")
+    assert look("python -m cim_plugin.wilds_runner")[0] == (
+        "error",
+        f"the command starts 'python', which is not on the PATH start {sys.executable}",
+    )
 
 
 def test_a_sweep_whose_jobs_start_another_python(tmp_path, monkeypatch, without_start):
     monkeypatch.setenv("PATH", python(tmp_path / "bin", "/elsewhere", False))
-    sweep = f"{sys.executable} -m cim_plugin.domainbed sweep launch --data_dir d --output_dir o --algorithms CIM --datasets Debug28"
+    sweep = (
+        f"{sys.executable} -m cim_plugin.domainbed sweep launch --data_dir d --output_dir o --algorithms CIM "
+        f"--datasets Debug28"
+    )
     ((level, words),) = look(f"{sweep} --command_launcher local")
     assert level == "error" and "--command_launcher local starts every job" in words and "cim_local" in words
     assert look(f"{sweep} --command_launcher cim_local") == []
-    assert look(f"{sweep} --command_launcher cim_loca")[0] == ("error", "--command_launcher cim_loca is none of DomainBed's (cim_local, local, multi_gpu, dummy) give --command_launcher cim_local")
-    assert look(sweep)[0] == ("error", "sweep needs --command_launcher give --command_launcher cim_local, which uses the interpreter that runs the sweep")
+    assert look(f"{sweep} --command_launcher cim_loca")[0] == (
+        "error",
+        "--command_launcher cim_loca is none of DomainBed's (cim_local, local, multi_gpu, dummy) give "
+        "--command_launcher cim_local",
+    )
+    assert look(sweep)[0] == (
+        "error",
+        "sweep needs --command_launcher give --command_launcher cim_local, which uses the interpreter that runs the "
+        "sweep",
+    )
 
 
 #: --algorithms -> those that are started on the first data set, and on the rest
@@ -156,10 +206,19 @@ SWEPT = {
 
 @pytest.mark.parametrize("words", SWEPT)
 def test_a_sweep_starts_every_algorithm_once_and_ours_on_every_data_set(words, monkeypatch):
-    monkeypatch.setattr(traps, "_start_domainbed", lambda arguments, environment: [traps.Finding("ok", " ".join(arguments))])
-    said = look(f"{sys.executable} -m cim_plugin.domainbed sweep launch --data_dir d --command_launcher cim_local {words} --datasets Debug28 PACS")
+    monkeypatch.setattr(
+        traps, "_start_domainbed", lambda arguments, environment: [traps.Finding("ok", " ".join(arguments))]
+    )
+    said = look(
+        f"{sys.executable} -m cim_plugin.domainbed sweep launch --data_dir d --command_launcher cim_local {words} "
+        f"--datasets Debug28 PACS"
+    )
     started = zip(("Debug28", "PACS"), SWEPT[words])
-    assert said == [("ok", f"{dataset}, {name}: --dataset {dataset} --algorithm {name} --data_dir d ") for dataset, names in started for name in names]
+    assert said == [
+        ("ok", f"{dataset}, {name}: --dataset {dataset} --algorithm {name} --data_dir d ")
+        for dataset, names in started
+        for name in names
+    ]
 
 
 # --- DomainBed --------------------------------------------------------------------------------------------------------
@@ -181,7 +240,10 @@ def test_an_output_folder_that_holds_a_run_or_is_a_file(tmp_path, without_start)
     train = f"{sys.executable} -m cim_plugin.domainbed train --algorithm CIM --output_dir {tmp_path}"
     ((level, words),) = look(train)
     assert level == "warning" and "DomainBed appends to" in words
-    assert look(f"{train}/results.jsonl")[0] == ("error", f"--output_dir {tmp_path}/results.jsonl is a file choose another folder")
+    assert look(f"{train}/results.jsonl")[0] == (
+        "error",
+        f"--output_dir {tmp_path}/results.jsonl is a file choose another folder",
+    )
 
 
 def test_no_domainbed(tmp_path, monkeypatch):
@@ -193,11 +255,21 @@ def test_no_domainbed(tmp_path, monkeypatch):
 #: hyperparameters and the rest of a command for the small host -> (levels, words of the last finding)
 STARTS = {
     "all well": ('{"batch_size": 5}', "CIM", ["ok"], "it starts"),
-    "a batch larger than an environment": ("{}", "CIM", ["error"], "an environment has 6 images to draw from, fewer than batch_size=8"),
+    "a batch larger than an environment": (
+        "{}",
+        "CIM",
+        ["error"],
+        "an environment has 6 images to draw from, fewer than batch_size=8",
+    ),
     "not JSON": ("{batch_size: 5}", "CIM", ["error"], "is not JSON"),
     "no weights and no network": ('{"batch_size": 5, "offline": true}', "VIB", ["warning", "ok"], "it starts"),
     "an unknown hyperparameter": ('{"batch_size": 5, "cim_lamda": 1}', "CIM", ["error"], "did you mean 'cim_lambda'"),
-    "an unknown hyperparameter of a composition": ('{"batch_size": 5, "cim_lamda": 1}', "CIM+ERM", ["error"], "did you mean 'cim_lambda'"),
+    "an unknown hyperparameter of a composition": (
+        '{"batch_size": 5, "cim_lamda": 1}',
+        "CIM+ERM",
+        ["error"],
+        "did you mean 'cim_lambda'",
+    ),
     "an unknown algorithm": ('{"batch_size": 5}', "CIMM", ["error"], "Algorithm not found: CIMM"),
 }
 
@@ -206,7 +278,10 @@ STARTS = {
 def stored(tmp_path_factory):
     """Data of the small host: three environments of six digits on photographs."""
     folder = tmp_path_factory.mktemp("stored")
-    torch.save([(images[:6], labels[:6]) for images, labels, _ in digits_on_photos((0.9, 0.8, 0.1), seed=0)], folder / "environments.pt")
+    torch.save(
+        [(images[:6], labels[:6]) for images, labels, _ in digits_on_photos((0.9, 0.8, 0.1), seed=0)],
+        folder / "environments.pt",
+    )
     return folder
 
 
@@ -220,14 +295,20 @@ def test_a_training_is_started_up_to_its_first_step(stored, tmp_path, monkeypatc
         return forked_host.run(SMALL_HOST, *command[1:], cwd=tmp_path, **(environment or {}))
 
     monkeypatch.setattr(traps, "child", forked)
-    said = look(f"{sys.executable} -m cim_plugin.domainbed train --dataset Stored --data_dir {stored} --algorithm {algorithm} --hparams '{hparams}'")
+    said = look(
+        f"{sys.executable} -m cim_plugin.domainbed train --dataset Stored --data_dir {stored} --algorithm {algorithm} "
+        f"--hparams '{hparams}'"
+    )
     assert [level for level, _ in said] == levels and words in said[-1][1]
     assert os.listdir(tmp_path) == []
 
 
 # --- cim-plugin train -------------------------------------------------------------------------------------------------
 
-SMALL = "--model small_cnn --transform image_base --target_resolution 28 --lr 1e-3 --weight_decay 0 --loader_kwargs num_workers=0"
+SMALL = (
+    "--model small_cnn --transform image_base --target_resolution 28 --lr 1e-3 --weight_decay 0 --loader_kwargs "
+    "num_workers=0"
+)
 
 
 @pytest.fixture
@@ -265,7 +346,10 @@ def test_a_training_that_starts(start, root):
 
 
 def test_the_defaults_of_waterbirds_without_pretraining(start, root):
-    said = start(f"--algorithm CIM --root_dir {root} --model resnet18 --model_kwargs pretrained=false --loader_kwargs num_workers=0")
+    said = start(
+        f"--algorithm CIM --root_dir {root} --model resnet18 --model_kwargs pretrained=false --loader_kwargs "
+        f"num_workers=0"
+    )
     assert [level for level, *_ in said] == ["warning", "note"] and "WILDS issue 148" in said[0].what
 
 

@@ -22,8 +22,20 @@ EXPERIMENTS = ROOT / "scripts" / "experiments"
 
 
 def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(EXPERIMENTS), "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        str(EXPERIMENTS),
+        "--mnist",
+        str(mnist),
+        "--output_dir",
+        str(output),
+        "--jobs",
+        "1",
+        *words,
+    ]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
 class PoolOfOne:
@@ -46,7 +58,9 @@ def study_here(monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the command sets
 
     def study_here(mnist: Path, output: Path, *words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["study", "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words])
+        monkeypatch.setattr(
+            sys, "argv", ["study", "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words]
+        )
         with pytest.raises(SystemExit) as left:
             runpy.run_path(str(EXPERIMENTS), run_name="__main__")
         return (left.value.code, *capsys.readouterr())
@@ -86,7 +100,18 @@ def test_quick_trains_every_row_but_the_ablations_and_prints_them(quick):
 
 
 def test_masks_are_drawn_of_the_rows_that_have_them(mnist, quick, study_here, tmp_path):
-    status, _, err = study_here(mnist, quick[0], "--quick", "--rows", "ERM", "CIM", "ablation: one mask per channel", "--tables", "--masks", str(tmp_path / "masks"))
+    status, _, err = study_here(
+        mnist,
+        quick[0],
+        "--quick",
+        "--rows",
+        "ERM",
+        "CIM",
+        "ablation: one mask per channel",
+        "--tables",
+        "--masks",
+        str(tmp_path / "masks"),
+    )
     assert status == 0, err
     assert [file.name for file in (tmp_path / "masks").iterdir()] == ["photos_95.png"]
     width, height = Image.open(tmp_path / "masks" / "photos_95.png").size
@@ -105,7 +130,10 @@ def test_finished_runs_are_not_done_again(mnist, quick, study_here):
 def test_a_row_that_needs_another_ones_mask_has_it_trained_first(mnist, study_here, tmp_path):
     status, _, err = study_here(mnist, tmp_path, "--quick", "--rows", "ERM, random mask of CIM's mean")
     assert status == 0, err
-    assert sorted(file.parts[-3] for file in tmp_path.rglob("results.json")) == ["CIM", "ERM__random_mask_of_CIM_s_mean"]
+    assert sorted(file.parts[-3] for file in tmp_path.rglob("results.json")) == [
+        "CIM",
+        "ERM__random_mask_of_CIM_s_mean",
+    ]
 
 
 def test_compare_reads_the_studys_runs(quick, capsys):
@@ -122,9 +150,15 @@ def test_compare_reads_the_studys_runs(quick, capsys):
         (["--rows", "ERN"], "row 'ERN' is unknown"),
         (["--jobs", "0"], "--jobs 0 is no number of processes; give 1 or more"),
         (["--search", "2", "--rule", "last"], "--rule last cannot choose hyperparameters on validation data"),
-        (["--search", "2", "--draw", "1"], "--draw 1 is one draw, counted from 0, without a choice; leave --search out"),
+        (
+            ["--search", "2", "--draw", "1"],
+            "--draw 1 is one draw, counted from 0, without a choice; leave --search out",
+        ),
         (["--draw", "-1"], "--draw -1 is none; draws are counted from 0"),
-        (["--tables", "--differences", "nothing.png"], "nothing.png would be empty: no task has results of a row of --against"),
+        (
+            ["--tables", "--differences", "nothing.png"],
+            "nothing.png would be empty: no task has results of a row of --against",
+        ),
     ],
 )
 def test_a_mistake_is_said_in_one_line(mnist, tmp_path, study_here, words, said):
@@ -135,7 +169,10 @@ def test_a_mistake_is_said_in_one_line(mnist, tmp_path, study_here, words, said)
 def test_data_that_are_not_there_are_said_in_one_line(mnist, tmp_path):
     done = study(mnist, tmp_path, "--quick", "--mnist", "nowhere")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "nowhere/train-images-idx3-ubyte.gz is not there; name the folder of MNIST's four .gz files" in done.stderr.splitlines()[-1]
+    assert (
+        "nowhere/train-images-idx3-ubyte.gz is not there; name the folder of MNIST's four .gz files"
+        in done.stderr.splitlines()[-1]
+    )
 
 
 # --- search -----------------------------------------------------------------------------------------------------------
@@ -155,17 +192,28 @@ def test_draws_share_the_learning_rate_and_leave_what_makes_a_row():
         assert 1e-2 <= drawn["CIM"].hyperparameters["cim_lambda"] <= 10
     assert rates == [1e-2, 3e-2, 1e-3]
     assert draw(ROWS["VIB"], 1).hyperparameters != draw(ROWS["VIB"], 2).hyperparameters
-    assert draw(ROWS["VIB"], 4).learning_rate == ROWS["VIB"].learning_rate and draw(ROWS["VIB"], 4).hyperparameters != ROWS["VIB"].hyperparameters
+    assert (
+        draw(ROWS["VIB"], 4).learning_rate == ROWS["VIB"].learning_rate
+        and draw(ROWS["VIB"], 4).hyperparameters != ROWS["VIB"].hyperparameters
+    )
 
 
 def test_the_draw_with_the_best_validation_score_is_chosen_where_all_are_done(tmp_path):
     from runs import Run, chosen
 
-    searched = [Run("photos_95", row, seed, 5, number) for row in ("ERM", "CIM") for seed in (10, 11) for number in range(3)]
-    for run, score in zip(searched, (0.2, 0.9, 0.5, 0.7, 0.7, 0.1, 0.1, 0.2, 0.3, 0.4, 0.5)):  # of the last one there is none
+    searched = [
+        Run("photos_95", row, seed, 5, number) for row in ("ERM", "CIM") for seed in (10, 11) for number in range(3)
+    ]
+    for run, score in zip(
+        searched, (0.2, 0.9, 0.5, 0.7, 0.7, 0.1, 0.1, 0.2, 0.3, 0.4, 0.5)
+    ):  # of the last one there is none
         run.file(tmp_path).parent.mkdir(parents=True)
         run.file(tmp_path).write_text(json.dumps({"selection": {"average": {"score": score}}}))
-    assert chosen(tmp_path, searched, "average") == [Run("photos_95", "ERM", 10, 5, 1), Run("photos_95", "ERM", 11, 5, 0), Run("photos_95", "CIM", 10, 5, 2)]
+    assert chosen(tmp_path, searched, "average") == [
+        Run("photos_95", "ERM", 10, 5, 1),
+        Run("photos_95", "ERM", 11, 5, 0),
+        Run("photos_95", "CIM", 10, 5, 2),
+    ]
 
 
 def test_a_search_trains_the_chosen_draw(mnist, study_here, tmp_path):
@@ -175,12 +223,17 @@ def test_a_search_trains_the_chosen_draw(mnist, study_here, tmp_path):
     assert files == ["steps_2/photos_95/ERM/10/results.json", "steps_2_draw_1/photos_95/ERM/10/results.json"]
     found = [json.loads((tmp_path / "quick" / file).read_text())["selection"]["worst_pseudo_group"] for file in files]
     winner = found[0]["score"] < found[1]["score"]
-    tested = [f"{100 * of_draw['splits']['test']['metrics']['acc_wg']:.1f} ({int(winner == number)})" for number, of_draw in enumerate(found)]
+    tested = [
+        f"{100 * of_draw['splits']['test']['metrics']['acc_wg']:.1f} ({int(winner == number)})"
+        for number, of_draw in enumerate(found)
+    ]
     assert f"| ERM | {tested[0]} | {tested[1]} |" in out and "| row | draw 0: lr 0.003 | draw 1: lr 0.01 |" in out
     (line,) = (line for line in out.splitlines() if line.startswith("| ERM | 1 |"))
     assert line.split("|")[4].strip() == tested[winner].split()[0]
     _, out, _ = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "--draw", "1", "--rule", "last")
-    last = json.loads((tmp_path / "quick" / files[1]).read_text())["selection"]["last"]["splits"]["test"]["metrics"]["acc_wg"]
+    last = json.loads((tmp_path / "quick" / files[1]).read_text())["selection"]["last"]["splits"]["test"]["metrics"][
+        "acc_wg"
+    ]
     assert "All rows at the learning rate 0.01, draw 1." in out and f"| {100 * last:.1f} |" in out
 
 
@@ -195,9 +248,14 @@ def test_a_summary_has_a_line_per_row_and_a_column_per_task():
     from tables import summary
 
     worst = {("a", "ERM"): (60.0, 64.0), ("a", "CIM"): (70.0, 75.0), ("b", "CIM"): (80.0,), ("c", "VIB"): (50.0,)}
-    results = {(task, row, seed): _result(value) for (task, row), values in worst.items() for seed, value in enumerate(values)}
+    results = {
+        (task, row, seed): _result(value) for (task, row), values in worst.items() for seed, value in enumerate(values)
+    }
     lines = summary(results, ["a", "b"], ["ERM", "VIB", "CIM"], ["VIB", "ERM"], "last").splitlines()
-    assert lines[0] == "| row | a | b |" and lines[2:] == ["| ERM | 62.0 ± 2.8 |  |", "| CIM | 72.5 ± 3.5 (+10.5 ± 6.4) | 80.0 |"]
+    assert lines[0] == "| row | a | b |" and lines[2:] == [
+        "| ERM | 62.0 ± 2.8 |  |",
+        "| CIM | 72.5 ± 3.5 (+10.5 ± 6.4) | 80.0 |",
+    ]
 
 
 def test_differences_are_paired_and_carry_their_interval():
@@ -215,13 +273,23 @@ def test_differences_are_drawn_as_the_tables_say_them(tmp_path, monkeypatch):
     from tables import difference
 
     worst = {"ERM": (60.0, 64.0, 61.0), "CIM": (70.0, 69.0, 74.0), "VIB": (61.0,)}
-    results = {("photos_95", row, seed): _result(value) for row, values in worst.items() for seed, value in enumerate(values)}
+    results = {
+        ("photos_95", row, seed): _result(value) for row, values in worst.items() for seed, value in enumerate(values)
+    }
     drawn, errorbar = [], figures._pyplot().Axes.errorbar
-    monkeypatch.setattr(figures._pyplot().Axes, "errorbar", lambda axis, x, y, xerr, **words: drawn.append((x, y, xerr)) or errorbar(axis, x, y, xerr=xerr, **words))
-    figures.draw_differences(results, ["colours_95", "photos_95"], worst, ["groupDRO", "ERM"], "last", tmp_path / "differences.png")
+    monkeypatch.setattr(
+        figures._pyplot().Axes,
+        "errorbar",
+        lambda axis, x, y, xerr, **words: drawn.append((x, y, xerr)) or errorbar(axis, x, y, xerr=xerr, **words),
+    )
+    figures.draw_differences(
+        results, ["colours_95", "photos_95"], worst, ["groupDRO", "ERM"], "last", tmp_path / "differences.png"
+    )
     ((means, names, halves),) = drawn
     assert names == ["CIM", "VIB"] and means[1] == 1.0
-    assert f"{means[0]:+.1f} ± {halves[0]:.1f}" == difference(dict(enumerate(worst["CIM"])), dict(enumerate(worst["ERM"])))
+    assert f"{means[0]:+.1f} ± {halves[0]:.1f}" == difference(
+        dict(enumerate(worst["CIM"])), dict(enumerate(worst["ERM"]))
+    )
     assert Image.open(tmp_path / "differences.png").size[0] > 600
 
 
@@ -237,7 +305,10 @@ def test_tables_of_a_page_are_what_its_commands_print(tmp_path):
     from docs_page import END, refresh
 
     page = tmp_path / "page.md"
-    page.write_text(f'# Page\n\n`scripts/study --tables --rows "CIM, λ=0" ERM`:\n\nold\n\n{END}\n\nText of `scripts/study --tables`: stays.\n\n`scripts/study --tables`:\n{END}\n')
+    page.write_text(
+        f'# Page\n\n`scripts/study --tables --rows "CIM, λ=0" ERM`:\n\nold\n\n{END}\n\nText of `scripts/study '
+        f"--tables`: stays.\n\n`scripts/study --tables`:\n{END}\n"
+    )
     refresh(page, lambda words: f"new {words}")
     written = page.read_text()
     assert written == (
@@ -255,5 +326,7 @@ def test_every_table_of_the_docs_is_that_of_the_committed_runs(tmp_path, study_h
     assert status == 0, err
     for page, copy in zip(pages, copies):
         text = copy.read_text()
-        assert text == page.read_text(), "scripts/study --page docs/study.md docs/study/tables.md writes the tables anew"
+        assert text == page.read_text(), (
+            "scripts/study --page docs/study.md docs/study/tables.md writes the tables anew"
+        )
         assert text.count("\n`scripts/study --tables") == text.count("<!-- end of the tables -->") > 1

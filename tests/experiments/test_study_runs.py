@@ -28,7 +28,9 @@ def test_every_image_is_predicted_by_models_that_have_not_seen_it(folds, models)
             seen[-1][not torch.is_grad_enabled()].update(x.flatten().tolist())
             return torch.stack([x.flatten() * 0 + self.weight.sum() * 0, torch.ones(len(x))], 1)
 
-    predictions, others = out_of_fold_predictions(Model, images, torch.zeros(40, dtype=torch.int64), images[:3] + 100, References(30, folds, models), seed=0)
+    predictions, others = out_of_fold_predictions(
+        Model, images, torch.zeros(40, dtype=torch.int64), images[:3] + 100, References(30, folds, models), seed=0
+    )
     assert predictions.tolist() == [1] * 40 and others.tolist() == [1] * 3
     of_models = [(trained, predicted - {100, 101, 102}) for trained, predicted in seen]
     assert len(of_models) == folds * models and all(not trained & predicted for trained, predicted in of_models)
@@ -51,7 +53,9 @@ def test_models_of_tiles_train_and_predict_on_shuffled_images():
             seen[torch.is_grad_enabled()].append(x.flatten(1))
             return self.weight.expand(len(x), 2)
 
-    out_of_fold_predictions(Model, images, torch.zeros(60, dtype=torch.int64), images[:5], References(steps=3, tiles=4), seed=0)
+    out_of_fold_predictions(
+        Model, images, torch.zeros(60, dtype=torch.int64), images[:5], References(steps=3, tiles=4), seed=0
+    )
     assert [sum(map(len, batches)) for batches in (seen[True], seen[False])] == [2 * 3 * 64, 60 + 2 * 5]
     for shown in (*seen[True], *seen[False]):
         assert torch.equal(shown.sort(1).values, images.flatten(1)[shown.min(1).values // 16])
@@ -73,8 +77,12 @@ def test_balanced_batches_hold_rare_images_as_often_as_the_others(photos):
     from training import _chances
 
     train = photos.splits["train"]
-    drawn = np.random.default_rng(0).choice(len(train.labels), 20_000, p=_chances(Row("ERM", balanced=True), train, train.environments, None))
-    shares = [((train.labels == y) & (train.environments == e))[drawn].double().mean().item() for y in (0, 1) for e in (0, 1)]
+    drawn = np.random.default_rng(0).choice(
+        len(train.labels), 20_000, p=_chances(Row("ERM", balanced=True), train, train.environments, None)
+    )
+    shares = [
+        ((train.labels == y) & (train.environments == e))[drawn].double().mean().item() for y in (0, 1) for e in (0, 1)
+    ]
     assert shares == pytest.approx([0.25] * 4, abs=0.02)
 
 
@@ -84,10 +92,20 @@ def test_a_run_whose_loss_is_not_finite_ends_there(photos):
 
     pseudo = Pseudo(photos.splits["train"].environments, photos.splits["val"].environments)
     result = run(photos, Row("ERM", learning_rate=1e38), 0, 10, pseudo)
-    assert result["steps"] < 10 and result["config"]["steps"] == 10 and len(result["curve"]) == max(1, result["steps"] - 1)
+    assert (
+        result["steps"] < 10 and result["config"]["steps"] == 10 and len(result["curve"]) == max(1, result["steps"] - 1)
+    )
 
 
-@pytest.mark.parametrize("steps, expected", [(1000, list(range(100, 1001, 100))), (1005, [100, 201, 301, 402, 502, 603, 703, 804, 904, 1005]), (2, [1, 2]), (1, [1])])
+@pytest.mark.parametrize(
+    "steps, expected",
+    [
+        (1000, list(range(100, 1001, 100))),
+        (1005, [100, 201, 301, 402, 502, 603, 703, 804, 904, 1005]),
+        (2, [1, 2]),
+        (1, [1]),
+    ],
+)
 def test_the_end_of_training_is_evaluated(steps, expected):
     from training import evaluations
 
@@ -101,7 +119,9 @@ def test_balanced_by_true_environments_draws_every_class_and_environment_as_ofte
     train = photos.splits["train"]
     others = torch.arange(len(train.labels)) % 3  # not numbered as classes
     chances = torch.from_numpy(_chances(Row("ERM", environments="true", balanced=True), train, others, None))
-    assert [chances[(train.labels == y) & (others == e)].sum().item() for y in (0, 1) for e in (0, 1, 2)] == pytest.approx([1 / 6] * 6)
+    assert [
+        chances[(train.labels == y) & (others == e)].sum().item() for y in (0, 1) for e in (0, 1, 2)
+    ] == pytest.approx([1 / 6] * 6)
 
 
 def test_figures_only_are_black_beside_them_in_training_and_test(photos, monkeypatch):
@@ -110,7 +130,13 @@ def test_figures_only_are_black_beside_them_in_training_and_test(photos, monkeyp
 
     seen, fit = [], training.fit
     monkeypatch.setattr(training, "fit", lambda task, *args: seen.append(task) or fit(task, *args))
-    training.run(photos, Row("ERM", changes={"figure_only": True}), 0, 1, training.Pseudo(photos.splits["train"].labels, photos.splits["val"].labels))
+    training.run(
+        photos,
+        Row("ERM", changes={"figure_only": True}),
+        0,
+        1,
+        training.Pseudo(photos.splits["train"].labels, photos.splits["val"].labels),
+    )
     for name, split in seen[0].splits.items():
         figure = split.figure[:, None].expand_as(split.images)
         assert not split.images[~figure].any() and torch.equal(split.images[figure], photos.splits[name].images[figure])
@@ -154,7 +180,10 @@ def test_detached_keeps_the_classifiers_gradient_from_the_network(photos, batch)
 
 
 def test_half_of_a_warm_up_is_half_of_the_weight(photos, batch):
-    whole, none = loss_and_gradient(photos, batch, {})[0], loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0]
+    whole, none = (
+        loss_and_gradient(photos, batch, {})[0],
+        loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0],
+    )
     assert loss_and_gradient(photos, batch, {"warm_up": 0.5})[0] == pytest.approx((whole + none) / 2, abs=1e-5)
 
 
@@ -185,7 +214,9 @@ def test_the_networks_learning_rate_is_its_own(photos, monkeypatch):
     made, adamw = [], torch.optim.AdamW
     monkeypatch.setattr(torch.optim, "AdamW", lambda *args, **words: made.append(adamw(*args, **words)) or made[-1])
     pseudo = training.Pseudo(photos.splits["train"].environments, photos.splits["val"].environments)
-    classifier, *_ = training.fit(photos, Row("CIM", changes={"network_learning_rate": 1e-3}, learning_rate=1e-2), 0, 1, pseudo)
+    classifier, *_ = training.fit(
+        photos, Row("CIM", changes={"network_learning_rate": 1e-3}, learning_rate=1e-2), 0, 1, pseudo
+    )
     groups = [(group["initial_lr"], {id(weight) for weight in group["params"]}) for group in made[0].param_groups]
     network = {id(weight) for weight in classifier.morphing.parameters()}
     assert [rate for rate, _ in groups] == [1e-2, 1e-3] and groups[1][1] == network
@@ -224,7 +255,9 @@ def test_the_hardest_of_several_draws_is_the_largest(photos, batch):
 
 def test_sparsity_at_once_is_the_whole_weight(photos, batch):
     sparse = {"hyperparameters": {"cim_sparsity": 100.0, "cim_lambda": 0.0}}
-    slow, at_once = (loss_and_gradient(photos, batch, changes, **sparse)[0] for changes in ({}, {"sparse_at_once": True}))
+    slow, at_once = (
+        loss_and_gradient(photos, batch, changes, **sparse)[0] for changes in ({}, {"sparse_at_once": True})
+    )
     assert at_once - slow > 10
 
 

@@ -14,15 +14,22 @@ from torchvision.models import squeezenet1_0
 from cim_plugin.errors import InputError
 
 
-@pytest.mark.parametrize("name, tied", [("colours_85", 0.85), ("colours_95", 0.95), ("photos_95", 0.95), ("domainbed_colours", 0.85 * 0.5 + 0.85 * 0.5)])
+@pytest.mark.parametrize(
+    "name, tied",
+    [("colours_85", 0.85), ("colours_95", 0.95), ("photos_95", 0.95), ("domainbed_colours", 0.85 * 0.5 + 0.85 * 0.5)],
+)
 def test_label_and_nuisance_are_tied_in_training_and_validation_only(mnist, name, tied):
     from tasks import Folders, make_task
 
     splits = make_task(name, 0, Folders(mnist, mnist)).splits
     for split in ("train", "val"):
-        assert (splits[split].labels == splits[split].environments).double().mean().item() == pytest.approx(tied, abs=0.02)
+        assert (splits[split].labels == splits[split].environments).double().mean().item() == pytest.approx(
+            tied, abs=0.02
+        )
     untied = {"colours_85": 0.1, "colours_95": 0.1, "photos_95": 0.5, "domainbed_colours": 0.1}[name]
-    assert (splits["test"].labels == splits["test"].environments).double().mean().item() == pytest.approx(untied, abs=0.03)
+    assert (splits["test"].labels == splits["test"].environments).double().mean().item() == pytest.approx(
+        untied, abs=0.03
+    )
 
 
 def test_the_colour_of_an_image_is_that_of_its_environment(mnist):
@@ -36,7 +43,9 @@ def test_the_colour_of_an_image_is_that_of_its_environment(mnist):
 def test_another_seed_draws_other_images(mnist, photos):
     from tasks import Folders, make_task
 
-    assert not torch.equal(make_task("photos_95", 1, Folders(mnist, mnist)).splits["train"].images, photos.splits["train"].images)
+    assert not torch.equal(
+        make_task("photos_95", 1, Folders(mnist, mnist)).splits["train"].images, photos.splits["train"].images
+    )
 
 
 def test_a_short_file_of_mnist_is_named(mnist, tmp_path):
@@ -54,7 +63,9 @@ def test_a_short_file_of_mnist_is_named(mnist, tmp_path):
 
 @pytest.fixture(scope="module")
 def pacs_folders(mnist, tmp_path_factory):
-    """PACS's layout: two domains and the held-out one, seven classes of five pictures each, and weights of a SqueezeNet that has learnt nothing."""
+    """PACS's layout: two domains and the held-out one, seven classes of five pictures each, and weights of a SqueezeNet
+    that has learnt nothing.
+    """
     from tasks import Folders
 
     folder = tmp_path_factory.mktemp("data")
@@ -63,7 +74,9 @@ def pacs_folders(mnist, tmp_path_factory):
         for label in "abcdefg":
             (folder / "PACS" / domain / label).mkdir(parents=True)
             for number in range(5):
-                Image.fromarray(rng.integers(0, 256, (227, 227, 3), dtype=np.uint8)).save(folder / "PACS" / domain / label / f"{number}.png")
+                Image.fromarray(rng.integers(0, 256, (227, 227, 3), dtype=np.uint8)).save(
+                    folder / "PACS" / domain / label / f"{number}.png"
+                )
     (folder / "weights").mkdir()
     torch.save(squeezenet1_0().state_dict(), folder / "weights" / "squeezenet1_0_caffe_bgr255_fp16.pt")
     return Folders(mnist, folder / "PACS")
@@ -75,7 +88,11 @@ def test_pacs_holds_one_domain_out_and_a_fifth_of_every_other_one(pacs_folders):
     task = make_task("pacs_sketch", 0, pacs_folders)
     assert {name: len(split.labels) for name, split in task.splits.items()} == {"train": 56, "val": 14, "test": 35}
     assert task.group_names == ["cartoon", "photo", "sketch"] and task.n_classes == 7
-    assert {name: split.groups.bincount().tolist() for name, split in task.splits.items()} == {"train": [28, 28], "val": [7, 7], "test": [0, 0, 35]}
+    assert {name: split.groups.bincount().tolist() for name, split in task.splits.items()} == {
+        "train": [28, 28],
+        "val": [7, 7],
+        "test": [0, 0, 35],
+    }
     pictures = [tuple(image.flatten().tolist()) for split in task.splits.values() for image in split.images]
     assert len(set(pictures)) == 105
     again, other = (make_task("pacs_sketch", seed, pacs_folders).splits["train"].images for seed in (0, 1))
@@ -91,10 +108,15 @@ def test_a_run_on_pacs_trains_head_and_transformation_network_only(pacs_folders)
     task = make_task("pacs_sketch", 0, pacs_folders)
     classifier = build(task, ROWS["CIM"], 0, None)
     assert not any(weight.requires_grad for weight in classifier.encoder.parameters())
-    assert sum(weight.requires_grad for weight in classifier.parameters()) == 2 + len(list(classifier.morphing.parameters()))
+    assert sum(weight.requires_grad for weight in classifier.parameters()) == 2 + len(
+        list(classifier.morphing.parameters())
+    )
     result = run(task, ROWS["CIM"], 0, 10, Pseudo(task.splits["train"].labels, task.splits["val"].labels))
     test = result["selection"]["last"]["splits"]["test"]
-    assert result["steps"] == 1 and test["metrics"]["acc_wg"] == test["metrics"]["acc_avg"] == test["groups"]["sketch"]["accuracy"]
+    assert (
+        result["steps"] == 1
+        and test["metrics"]["acc_wg"] == test["metrics"]["acc_avg"] == test["groups"]["sketch"]["accuracy"]
+    )
     assert masks([result]) == f"{result['mask_mean']:.2f}"
 
 
@@ -107,20 +129,26 @@ def test_many_photographs_lie_behind_the_digits_and_other_ones_in_the_test(mnist
         Image.new("RGB", (227, 227), (5 * value,) * 3).save(tmp_path / "photo" / "abcdefg"[label] / f"{number}.png")
     seen = {}
     for split, images in make_task("photos_95_many", 0, Folders(mnist, tmp_path)).splits.items():
-        assert (images.labels == images.environments).double().mean().item() == pytest.approx(0.5 if split == "test" else 0.95, abs=0.02)
+        assert (images.labels == images.environments).double().mean().item() == pytest.approx(
+            0.5 if split == "test" else 0.95, abs=0.02
+        )
         for kind, label in enumerate((1, 6)):
             corners = images.images[images.environments == kind, :, 0, 0].unique()
             seen[split, kind] = {round(corner / (5 * 0.6)) for corner in corners.tolist()}
             assert seen[split, kind] <= {brightness[label, number] for number in range(6)}
     for kind in (0, 1):
-        assert len(seen["train", kind]) == 4 and len(seen["test", kind]) == 2 and seen["val", kind] == seen["train", kind]
+        assert (
+            len(seen["train", kind]) == 4 and len(seen["test", kind]) == 2 and seen["val", kind] == seen["train", kind]
+        )
         assert not seen["train", kind] & seen["test", kind]
 
 
 def test_photos_that_are_missing_are_named(mnist, tmp_path):
     from tasks import Folders, make_task
 
-    with pytest.raises(InputError, match=f"{tmp_path}/photo is not there; name the folder of PACS's domains, or leave the task out"):
+    with pytest.raises(
+        InputError, match=f"{tmp_path}/photo is not there; name the folder of PACS's domains, or leave the task out"
+    ):
         make_task("photos_95_many", 0, Folders(mnist, tmp_path))
 
 
@@ -138,7 +166,9 @@ def test_a_frozen_encoder_is_shown_tiles(pacs_folders):
 def test_pacs_has_no_figures(pacs_folders):
     from tasks import make_task
 
-    with pytest.raises(InputError, match="where the figures of pacs_sketch are is not known; leave the task or the rows"):
+    with pytest.raises(
+        InputError, match="where the figures of pacs_sketch are is not known; leave the task or the rows"
+    ):
         make_task("pacs_sketch", 0, pacs_folders).figure_only()
 
 

@@ -22,13 +22,29 @@ from pathlib import Path
 
 SMALL_HOST = Path(__file__).parent / "small_host"
 AUTOLOAD = Path(__file__).parents[2] / "cim_plugin" / "cim_plugin_autoload.pth"
-HEAVY = ("torch", "torchvision", "timm", "wilds.datasets.camelyon17_dataset", "wilds.datasets.fmow_dataset", "sklearn.datasets", "pytorch_msssim")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "wilds.datasets.camelyon17_dataset",
+    "wilds.datasets.fmow_dataset",
+    "sklearn.datasets",
+    "pytorch_msssim",
+)
 
 #: for every run: one thread, and no network to wait for
-ALWAYS = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+ALWAYS = {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "no_proxy": "",
+}
 
 
-def run(host: Path, *words: str, cwd: Path | str = os.sep, timeout: int = 100, **environment: str) -> subprocess.CompletedProcess:
+def run(
+    host: Path, *words: str, cwd: Path | str = os.sep, timeout: int = 100, **environment: str
+) -> subprocess.CompletedProcess:
     """What ``python words`` does, words being ``-m module ...`` or ``-c code ...``, with ``host`` on the path.
 
     Args:
@@ -37,7 +53,11 @@ def run(host: Path, *words: str, cwd: Path | str = os.sep, timeout: int = 100, *
         environment: variables; ``CIM_PLUGIN_AUTOLOAD="0"`` switches the plugin off.
     """
     with tempfile.TemporaryDirectory() as folder:
-        settings = {**variables(host), "TMPDIR": folder, **environment}  # what data loaders leave behind goes with the folder
+        settings = {
+            **variables(host),
+            "TMPDIR": folder,
+            **environment,
+        }  # what data loaders leave behind goes with the folder
         request = {"words": words, "cwd": str(cwd), "variables": settings, "timeout": timeout, "folder": folder}
         _server().stdin.write(json.dumps(request) + "\n")
         _server().stdin.flush()
@@ -48,7 +68,14 @@ def run(host: Path, *words: str, cwd: Path | str = os.sep, timeout: int = 100, *
 
 def run_fresh(host: Path, *words: str, cwd: Path | str = os.sep, **environment: str) -> subprocess.CompletedProcess:
     """The same in a fresh interpreter."""
-    return subprocess.run([sys.executable, *words], cwd=cwd, env={**os.environ, **variables(host), **environment}, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env={**os.environ, **variables(host), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def variables(host: Path) -> dict[str, str]:
@@ -60,7 +87,9 @@ def variables(host: Path) -> dict[str, str]:
 @functools.cache
 def _server() -> subprocess.Popen:
     settings = {**os.environ, **ALWAYS, "CIM_PLUGIN_AUTOLOAD": "0"}
-    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=settings)
+    process = subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=settings
+    )
     atexit.register(process.communicate)  # the end of its input ends it
     return process
 

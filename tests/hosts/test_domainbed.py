@@ -28,12 +28,23 @@ MORPHING = {
     "cim_floor": ("smooth", lambda r: "smooth"),
     "cim_similarity": ("ms_ssim", lambda r: "ms_ssim"),
 }
-BOTTLENECK = {"vib_beta": (0.001, lambda r: 10 ** r.uniform(-5, -1)), "vib_dimension": (256, lambda r: int(r.choice([64, 128, 256])))}
-CONTRASTIVE = {"scl_weight": (1.0, lambda r: 10 ** r.uniform(-2, 1)), "scl_temperature": (0.1, lambda r: float(r.choice([0.05, 0.1, 0.2])))}
+BOTTLENECK = {
+    "vib_beta": (0.001, lambda r: 10 ** r.uniform(-5, -1)),
+    "vib_dimension": (256, lambda r: int(r.choice([64, 128, 256]))),
+}
+CONTRASTIVE = {
+    "scl_weight": (1.0, lambda r: 10 ** r.uniform(-2, 1)),
+    "scl_temperature": (0.1, lambda r: float(r.choice([0.05, 0.1, 0.2]))),
+}
 HYPERPARAMETERS = {"CIM": MORPHING, "CIM_VIB": {**MORPHING, **BOTTLENECK}, "VIB": BOTTLENECK, "SCL_E2E": CONTRASTIVE}
 
 #: what their steps log beside "loss" and "L_sup"
-TERMS = {"CIM": ["L_con", "no_triplet", "mask_mean"], "CIM_VIB": ["L_con", "no_triplet", "mask_mean", "KL"], "VIB": ["KL"], "SCL_E2E": ["L_scl"]}
+TERMS = {
+    "CIM": ["L_con", "no_triplet", "mask_mean"],
+    "CIM_VIB": ["L_con", "no_triplet", "mask_mean", "KL"],
+    "VIB": ["KL"],
+    "SCL_E2E": ["L_scl"],
+}
 
 #: an algorithm on random images of the host's smallest size; the code of a test goes on from here
 MAKE = """
@@ -60,7 +71,9 @@ def ask(host, code: str, plugin: str = "1"):
 
 @functools.cache
 def tables(host, plugin: str) -> dict:
-    """The host's lists, its launchers, and hyperparameters of every algorithm on every data set: the default and a draw per seed."""
+    """The host's lists, its launchers, and hyperparameters of every algorithm on every data set: the default and a draw
+    per seed.
+    """
     return ask(
         host,
         f"""
@@ -83,7 +96,9 @@ def tables(host, plugin: str) -> dict:
     )
 
 
-@pytest.mark.parametrize("table, added", [("algorithms", OURS), ("datasets", ["DebugDigitsOnPhotos"]), ("launchers", ["cim_local"])])
+@pytest.mark.parametrize(
+    "table, added", [("algorithms", OURS), ("datasets", ["DebugDigitsOnPhotos"]), ("launchers", ["cim_local"])]
+)
 def test_names_stand_after_the_hosts_own(table, added, host):
     assert tables(host, "1")[table] == tables(host, "0")[table] + added
 
@@ -103,7 +118,9 @@ def test_hyperparameters_of_the_hosts_algorithms_are_what_they_were(host):
 def test_hyperparameters_are_erms_and_ours(name, host):
     for dataset in tables(host, "0")["datasets"]:
         erm, own = (tables(host, "1")["hparams"][f"{algorithm} {dataset}"] for algorithm in ("ERM", name))
-        assert [{key: value for key, value in values.items() if key not in HYPERPARAMETERS[name]} for values in own] == erm
+        assert [
+            {key: value for key, value in values.items() if key not in HYPERPARAMETERS[name]} for values in own
+        ] == erm
         assert all(values.keys() - erm[0].keys() == HYPERPARAMETERS[name].keys() for values in own)
 
 
@@ -123,7 +140,9 @@ def test_values_are_drawn_by_name_and_can_be_written_as_json(name, host):
 
 def test_our_data_set_has_the_hyperparameters_of_small_images(host):
     for algorithm in tables(host, "1")["algorithms"]:
-        small, ours = (tables(host, "1")["hparams"][f"{algorithm} {dataset}"] for dataset in ("Debug28", "DebugDigitsOnPhotos"))
+        small, ours = (
+            tables(host, "1")["hparams"][f"{algorithm} {dataset}"] for dataset in ("Debug28", "DebugDigitsOnPhotos")
+        )
         assert small[-1]["batch_size"] > 256  # else this shows nothing
         assert ours == [{**values, "batch_size": min(values["batch_size"], 256)} for values in small]
 
@@ -159,7 +178,14 @@ print(json.dumps([{{key: [type(value).__name__, value] for key, value in step.it
         assert [step["no_triplet"][1] for step in steps] == [0, 16, 0, 0]  # the second batch has one class only
 
 
-@pytest.mark.parametrize("name, bias, said_of_it", [("CIM", -20, "m has a mean below 0.0001"), ("CIM_VIB", -20, "m has a mean below 0.0001"), ("CIM", 20, "m is 1 everywhere")])
+@pytest.mark.parametrize(
+    "name, bias, said_of_it",
+    [
+        ("CIM", -20, "m has a mean below 0.0001"),
+        ("CIM_VIB", -20, "m has a mean below 0.0001"),
+        ("CIM", 20, "m is 1 everywhere"),
+    ],
+)
 def test_a_mask_that_lets_nothing_or_everything_through_is_said_once(name, bias, said_of_it, host):
     code = f"""{MAKE}
 import json, warnings
@@ -180,7 +206,12 @@ print(json.dumps([[step["mask_mean"] for step in steps], [str(warning.message) f
 
 @pytest.mark.parametrize("name", OURS)
 def test_the_loss_is_the_weighted_sum_of_its_terms(name, host):
-    weights = {"CIM": "cim_lambda=0.25", "CIM_VIB": "cim_lambda=0.25, vib_beta=0.5", "VIB": "vib_beta=0.5", "SCL_E2E": "scl_weight=2.0"}[name]
+    weights = {
+        "CIM": "cim_lambda=0.25",
+        "CIM_VIB": "cim_lambda=0.25, vib_beta=0.5",
+        "VIB": "vib_beta=0.5",
+        "SCL_E2E": "scl_weight=2.0",
+    }[name]
     logged = ask(host, f"{MAKE}\nimport json\nprint(json.dumps(make('{name}', {weights}).update(batches())))")
     weight = {"L_sup": 1, "L_con": 0.25, "KL": 0.5, "L_scl": 2, "no_triplet": 0, "mask_mean": 0, "loss": 0}
     assert logged["loss"] == pytest.approx(sum(weight[key] * value for key, value in logged.items()), rel=1e-5)
@@ -225,13 +256,20 @@ print(json.dumps(make("CIM", cim_pairs="cross_environment").update([(first, labe
 @pytest.mark.parametrize(
     "shape, mean, words",
     [
-        ((3, 224, 224), [0.485, 0.456, 0.406], "CIM: MS-SSIM with 5 scales for 224x224; inputs are ImageNet-normalised images"),
+        (
+            (3, 224, 224),
+            [0.485, 0.456, 0.406],
+            "CIM: MS-SSIM with 5 scales for 224x224; inputs are ImageNet-normalised images",
+        ),
         ((1, 224, 224), [0.0], "CIM: MS-SSIM with 5 scales for 224x224; inputs are pixels in [0, 1]"),
         ((2, 28, 28), [0.0, 0.0], "CIM: MS-SSIM with 2 scales for 28x28; inputs are pixels in [0, 1]"),
     ],
 )
 def test_pixels_are_found_as_the_host_normalised_them(shape, mean, words):
-    code = f"{MAKE}\nimport json\nprint(json.dumps(make('CIM', {shape}).model.morphing.pixel_space.mean.flatten().tolist()))"
+    code = (
+        f"{MAKE}\nimport json\nprint(json.dumps(make('CIM', "
+        f"{shape}).model.morphing.pixel_space.mean.flatten().tolist()))"
+    )
     done = forked_host.run(SMALL_HOST, "-c", code)
     said, numbers = done.stdout.splitlines()
     assert said == words
@@ -270,7 +308,10 @@ print(json.dumps(equal))
 
 @pytest.mark.parametrize("name", OURS)
 def test_steps_on_one_batch_lower_its_loss(name, host):
-    code = f"{MAKE}\nimport json\nalgorithm = make('{name}', lr=1e-3)\nprint(json.dumps([algorithm.update(batches())['L_sup'] for _ in range(12)]))"
+    code = (
+        f"{MAKE}\nimport json\nalgorithm = make('{name}', "
+        f"lr=1e-3)\nprint(json.dumps([algorithm.update(batches())['L_sup'] for _ in range(12)]))"
+    )
     losses = ask(host, code)
     assert losses[-1] < losses[0]
 

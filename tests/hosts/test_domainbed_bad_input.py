@@ -1,4 +1,6 @@
-"""What DomainBed's train script says of wrong input: one line and status 2 for our algorithms, its own words for all others."""
+"""What DomainBed's train script says of wrong input: one line and status 2 for our algorithms, its own words for all
+others.
+"""
 
 from __future__ import annotations
 
@@ -66,14 +68,19 @@ CHOICES = {
 WRONG_HPARAMS = {
     "unknown key near one": Case("CIM", hparams(cim_lamda=2.5), ("'cim_lamda'", "2.5", "did you mean 'cim_lambda'?")),
     "unknown key like none": Case("SCL_E2E", hparams(scl_x=7), ("'scl_x'", "7", "known: scl_weight, scl_temperature")),
-    "key of another algorithm": Case("VIB", hparams(cim_lambda=1.0), ("VIB has no", "'cim_lambda'", "known: vib_beta, vib_dimension")),
+    "key of another algorithm": Case(
+        "VIB", hparams(cim_lambda=1.0), ("VIB has no", "'cim_lambda'", "known: vib_beta, vib_dimension")
+    ),
     "negative λ": Case("CIM", hparams(cim_lambda=-1.0), ("cim_lambda=-1.0", "at least 0")),
     "NaN λ": Case("CIM", hparams(cim_lambda=float("nan")), ("cim_lambda=nan", "finite number")),
     "infinite λ": Case("CIM_VIB", hparams(cim_lambda=float("inf")), ("cim_lambda=inf", "finite number")),
     "text as λ": Case("CIM", hparams(cim_lambda="1.0"), ("cim_lambda='1.0'", "finite number", "default 1.0")),
     "truth value as λ": Case("CIM", hparams(cim_lambda=True), ("cim_lambda=True", "finite number")),
     "null as λ": Case("CIM", hparams(cim_lambda=None), ("cim_lambda=None", "finite number")),
-    **{f"wrong {key}": Case("CIM", hparams(**{key: value}), (f"{key}={value!r}", options)) for key, (value, options) in CHOICES.items()},
+    **{
+        f"wrong {key}": Case("CIM", hparams(**{key: value}), (f"{key}={value!r}", options))
+        for key, (value, options) in CHOICES.items()
+    },
     "negative β": Case("CIM_VIB", hparams(vib_beta=-0.1), ("vib_beta=-0.1", "at least 0")),
     "code of length 0": Case("VIB", hparams(vib_dimension=0), ("vib_dimension=0", "whole number of at least 1")),
     "code of length 2.5": Case("CIM_VIB", hparams(vib_dimension=2.5), ("vib_dimension=2.5", "whole number")),
@@ -81,7 +88,9 @@ WRONG_HPARAMS = {
     "NaN weight": Case("SCL_E2E", hparams(scl_weight=float("nan")), ("scl_weight=nan", "finite number")),
     "batch of 0": Case("CIM", hparams(batch_size=0), ("batch_size=0", "at least 1")),
     "text as batch size": Case("VIB", hparams(batch_size="8"), ("batch_size='8'", "whole number")),
-    "hparams that are not JSON": Case("CIM", ("--hparams", "cim_lambda=1"), ("'cim_lambda=1' is not JSON", '{"cim_lambda": 0.5}')),
+    "hparams that are not JSON": Case(
+        "CIM", ("--hparams", "cim_lambda=1"), ("'cim_lambda=1' is not JSON", '{"cim_lambda": 0.5}')
+    ),
     "hparams that are a list": Case("CIM", ("--hparams", "[1]"), ("'[1]' is not a JSON object", '{"cim_lambda": 0.5}')),
     "hparams that are a number": Case("VIB", ("--hparams", "3"), ("'3' is not a JSON object", '{"cim_lambda": 0.5}')),
     "hparams that are a word": Case("VIB", ("--hparams", '"word"'), ("is not a JSON object", '{"cim_lambda": 0.5}')),
@@ -90,18 +99,30 @@ WRONG_HPARAMS = {
         ("--test_envs", "0", "1", *hparams(cim_pairs="cross_environment")),
         ("cross_environment", "at least 2 training environments, 1 here", "use 'random'"),
     ),
-    "pytorch_msssim at 28": Case("CIM", hparams(cim_similarity="pytorch_msssim"), ("pytorch_msssim", "160 pixels", "use 'ms_ssim'")),
-    "pytorch_msssim with a smooth floor": Case(
-        "CIM", (*STORED, *hparams(cim_similarity="pytorch_msssim")), ("'smooth' was given", "use floor 'exact'"), images(shape=(3, 224, 224), sizes=(8, 8))
+    "pytorch_msssim at 28": Case(
+        "CIM", hparams(cim_similarity="pytorch_msssim"), ("pytorch_msssim", "160 pixels", "use 'ms_ssim'")
     ),
-    "no pretrained weights": Case("CIM", hparams(offline=True), ("CIM: the pretrained weights", "no network", "put the file into")),
+    "pytorch_msssim with a smooth floor": Case(
+        "CIM",
+        (*STORED, *hparams(cim_similarity="pytorch_msssim")),
+        ("'smooth' was given", "use floor 'exact'"),
+        images(shape=(3, 224, 224), sizes=(8, 8)),
+    ),
+    "no pretrained weights": Case(
+        "CIM", hparams(offline=True), ("CIM: the pretrained weights", "no network", "put the file into")
+    ),
 }
 
 WRONG_DATA = {
     "environment smaller than the batch": Case(
-        "CIM", (*STORED, *hparams(batch_size=8)), ("5 images", "batch_size=8", '{"batch_size": 5}'), images(sizes=(16, 16, 5))
+        "CIM",
+        (*STORED, *hparams(batch_size=8)),
+        ("5 images", "batch_size=8", '{"batch_size": 5}'),
+        images(sizes=(16, 16, 5)),
     ),
-    "empty environment": Case("SCL_E2E", STORED, ("environment of Stored has no images", "add images"), images(sizes=(16, 16, 0))),
+    "empty environment": Case(
+        "SCL_E2E", STORED, ("environment of Stored has no images", "add images"), images(sizes=(16, 16, 0))
+    ),
     "label above the classes": Case("CIM", STORED, ("label 2", "2 classes", "from 0 to 1"), images(labels=(0, 2))),
     "negative label": Case("VIB", STORED, ("label -1", "from 0 to 1"), images(labels=(-1, 1))),
     "unsupported size": Case("CIM", STORED, ("33x47", "28x28, 32x32 and 224x224"), images(shape=(3, 33, 47))),
@@ -113,23 +134,42 @@ WRONG_DATA = {
 WRONG_WORDS = {
     "no data_dir": Case("CIM", STORED, ("--dataset Stored needs --data_dir",)),
     "data_dir that does not exist": Case(
-        "CIM", (*STORED, "--data_dir", "/no/such/folder"), ("/no/such/folder/environments.pt does not exist", "must hold Stored")
+        "CIM",
+        (*STORED, "--data_dir", "/no/such/folder"),
+        ("/no/such/folder/environments.pt does not exist", "must hold Stored"),
     ),
-    "data_dir without the data set": Case("VIB", STORED, ("environments.pt does not exist", "must hold Stored"), lambda folder: None),
+    "data_dir without the data set": Case(
+        "VIB", STORED, ("environments.pt does not exist", "must hold Stored"), lambda folder: None
+    ),
     "unknown dataset": Case("CIM", ("--dataset", "Debug29"), ("'Debug29'", "Debug28, Stored, DebugDigitsOnPhotos")),
-    "test environment that does not exist": Case("CIM", ("--test_envs", "7"), ("--test_envs 7", "Debug28 has environments 0 to 2")),
-    "negative test environment": Case("CIM", ("--test_envs", "0", "-1"), ("--test_envs 0 -1: -1", "environments 0 to 2")),
+    "test environment that does not exist": Case(
+        "CIM", ("--test_envs", "7"), ("--test_envs 7", "Debug28 has environments 0 to 2")
+    ),
+    "negative test environment": Case(
+        "CIM", ("--test_envs", "0", "-1"), ("--test_envs 0 -1: -1", "environments 0 to 2")
+    ),
     "test environment named twice": Case("SCL_E2E", ("--test_envs", "1", "1"), ("--test_envs 1 1", "at most once")),
-    "no training environment": Case("CIM", ("--test_envs", "0", "1", "2"), ("--test_envs 0 1 2 leaves no environment", "fewer than 3")),
-    "output_dir that is a file": Case("CIM", (*STORED, "--output_dir", "file"), ("--output_dir file", "choose another folder"), file_in_the_way),
-    "output_dir below a file": Case("CIM", (*STORED, "--output_dir", "file/sub/out"), ("--output_dir file/sub/out", "choose another folder"), file_in_the_way),
+    "no training environment": Case(
+        "CIM", ("--test_envs", "0", "1", "2"), ("--test_envs 0 1 2 leaves no environment", "fewer than 3")
+    ),
+    "output_dir that is a file": Case(
+        "CIM", (*STORED, "--output_dir", "file"), ("--output_dir file", "choose another folder"), file_in_the_way
+    ),
+    "output_dir below a file": Case(
+        "CIM",
+        (*STORED, "--output_dir", "file/sub/out"),
+        ("--output_dir file/sub/out", "choose another folder"),
+        file_in_the_way,
+    ),
 }
 
 CASES = {**WRONG_HPARAMS, **WRONG_DATA, **WRONG_WORDS}
 
 
 def pacs(folder: Path, **classes_of: list[str]) -> None:
-    """A folder in PACS' layout: environment -> the images' names, below one class. A name with "broken" in it is no image."""
+    """A folder in PACS' layout: environment -> the images' names, below one class. A name with "broken" in it is no
+    image.
+    """
     for environment, names in classes_of.items():
         (folder / "PACS" / environment).mkdir(parents=True)
         for name in names:
@@ -161,7 +201,10 @@ def broken_pictures(folder: Path) -> None:
     pacs(folder, art=GOOD, photo=[f"dog/broken{number}.jpg" for number in range(5)])
     checkpoints = folder / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
-    torch.save(torchvision.models.resnet18().state_dict(), checkpoints / Path(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url).name)
+    torch.save(
+        torchvision.models.resnet18().state_dict(),
+        checkpoints / Path(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url).name,
+    )
 
 
 SIXTEEN = ("--dataset", "Debug28", *hparams(batch_size=4))  # images per environment
@@ -170,14 +213,34 @@ SIXTEEN = ("--dataset", "Debug28", *hparams(batch_size=4))  # images per environ
 REAL_CASES = {
     "MNIST without data_dir": Case("CIM", ("--dataset", "ColoredMNIST"), ("--dataset ColoredMNIST needs --data_dir",)),
     "PACS without data_dir": Case("CIM", ("--dataset", "PACS"), ("--dataset PACS needs --data_dir",)),
-    "MNIST that cannot be downloaded": Case("VIB", ("--dataset", "ColoredMNIST"), ("ColoredMNIST is not in --data_dir", "Connection refused"), nothing),
+    "MNIST that cannot be downloaded": Case(
+        "VIB", ("--dataset", "ColoredMNIST"), ("ColoredMNIST is not in --data_dir", "Connection refused"), nothing
+    ),
     "no PACS in data_dir": Case("CIM", ("--dataset", "PACS"), ("PACS/ does not exist", "must hold PACS"), nothing),
-    "no Camelyon in data_dir": Case("CIM", ("--dataset", "WILDSCamelyon"), ("could not be found", "must hold WILDSCamelyon"), nothing),
-    "environment without classes": Case("CIM", ("--dataset", "PACS"), ("find any class folder", "cartoon", "must hold PACS"), pictures(art=GOOD, cartoon=[])),
-    "class without images": Case("CIM", ("--dataset", "PACS"), ("no valid file for the classes cat", "must hold PACS"), pictures(art=["cat/notes.broken"])),
-    "no unlabeled images": Case("CIM", (*SIXTEEN, "--task", "domain_adaptation"), ("--uda_holdout_fraction 0", "larger")),
-    "no validation images": Case("CIM_VIB", (*SIXTEEN, "--holdout_fraction", "0"), ("Debug28 has no images", "--holdout_fraction than 0")),
-    "no training images": Case("CIM_VIB", (*SIXTEEN, "--holdout_fraction", "1"), ("Debug28 has no images", "--holdout_fraction than 1")),
+    "no Camelyon in data_dir": Case(
+        "CIM", ("--dataset", "WILDSCamelyon"), ("could not be found", "must hold WILDSCamelyon"), nothing
+    ),
+    "environment without classes": Case(
+        "CIM",
+        ("--dataset", "PACS"),
+        ("find any class folder", "cartoon", "must hold PACS"),
+        pictures(art=GOOD, cartoon=[]),
+    ),
+    "class without images": Case(
+        "CIM",
+        ("--dataset", "PACS"),
+        ("no valid file for the classes cat", "must hold PACS"),
+        pictures(art=["cat/notes.broken"]),
+    ),
+    "no unlabeled images": Case(
+        "CIM", (*SIXTEEN, "--task", "domain_adaptation"), ("--uda_holdout_fraction 0", "larger")
+    ),
+    "no validation images": Case(
+        "CIM_VIB", (*SIXTEEN, "--holdout_fraction", "0"), ("Debug28 has no images", "--holdout_fraction than 0")
+    ),
+    "no training images": Case(
+        "CIM_VIB", (*SIXTEEN, "--holdout_fraction", "1"), ("Debug28 has no images", "--holdout_fraction than 1")
+    ),
     "image that is none": Case(
         "CIM",
         ("--dataset", "PACS", *hparams(resnet18=True, resnet50_augmix=False, batch_size=2)),
@@ -185,18 +248,29 @@ REAL_CASES = {
         broken_pictures,
     ),
     "results that cannot be written": Case(
-        "VIB", ("--dataset", "DebugDigitsOnPhotos", "--steps", "1"), ("--output_dir out", "results.jsonl", "choose another folder"), folder_in_place_of_results
+        "VIB",
+        ("--dataset", "DebugDigitsOnPhotos", "--steps", "1"),
+        ("--output_dir out", "results.jsonl", "choose another folder"),
+        folder_in_place_of_results,
     ),
     "unlabeled images below the batch": Case(
-        "SCL_E2E", (*SIXTEEN, "--task", "domain_adaptation", "--uda_holdout_fraction", "0.2"), ("has 2 images", "batch_size=4", '{"batch_size": 2}')
+        "SCL_E2E",
+        (*SIXTEEN, "--task", "domain_adaptation", "--uda_holdout_fraction", "0.2"),
+        ("has 2 images", "batch_size=4", '{"batch_size": 2}'),
     ),
 }
 ENDLESS_OR_SLOW = {"unlabeled images below the batch", "image that is none", "results that cannot be written"}
 
 #: input that runs, and what the one warning says
 WARNINGS = {
-    "one class only": Case("CIM", (*STORED, "--steps", "3"), ("none of the 16 images", "L_con is 0"), images(labels=(1,))),
-    "batch of one": Case("CIM_VIB", ("--test_envs", "0", "1", "--steps", "3", *hparams(batch_size=1)), ("none of the 1 images", "L_con is 0")),
+    "one class only": Case(
+        "CIM", (*STORED, "--steps", "3"), ("none of the 16 images", "L_con is 0"), images(labels=(1,))
+    ),
+    "batch of one": Case(
+        "CIM_VIB",
+        ("--test_envs", "0", "1", "--steps", "3", *hparams(batch_size=1)),
+        ("none of the 1 images", "L_con is 0"),
+    ),
     "resnet18 overridden": Case(
         "SCL_E2E",
         (*STORED, "--steps", "1", *hparams(resnet18=True, resnet50_augmix=True)),
@@ -280,7 +354,9 @@ def test_unknown_algorithm_near_ours_gets_the_hosts_words(host, tmp_path):
 
 
 def test_unknown_fault_keeps_its_traceback(host, tmp_path):
-    done = forked_host.run(host, *TRAIN, "--algorithm", "CIM", "--dataset", "DebugDigitsOnPhotos", *hparams(lr=-1), cwd=tmp_path)
+    done = forked_host.run(
+        host, *TRAIN, "--algorithm", "CIM", "--dataset", "DebugDigitsOnPhotos", *hparams(lr=-1), cwd=tmp_path
+    )
     assert done.returncode == 1 and not errors_of(done)
     assert "Traceback" in done.stdout + done.stderr and last_line(done) == "ValueError: Invalid learning rate: -1"
 
@@ -290,7 +366,9 @@ def said_of(error: Exception, data_dir: str | None) -> str:
     return next(say(error, args) for known, say in domainbed_faults._FAULTS if known(error, args))
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "Connection reset by peer")])
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "Connection reset by peer")]
+)
 def test_a_broken_connection_is_a_failed_download_only_in_a_library_that_fetches(error):
     """A reader that has ended, as in "train | head", and a data loader's worker break connections, too."""
     try:
@@ -300,7 +378,9 @@ def test_a_broken_connection_is_a_failed_download_only_in_a_library_that_fetches
     try:
         http.client.HTTPConnection("127.0.0.1", 9).connect()
     except OSError as caught:
-        assert domainbed_faults.is_failed_download(caught) and "PACS is not in --data_dir data and cannot be downloaded" in said_of(caught, "data")
+        assert domainbed_faults.is_failed_download(
+            caught
+        ) and "PACS is not in --data_dir data and cannot be downloaded" in said_of(caught, "data")
         wrapped = RuntimeError("while fetching")
         wrapped.__cause__ = caught
         assert domainbed_faults.is_failed_download(wrapped)
@@ -311,7 +391,9 @@ def test_a_missing_file_is_of_the_data_only_where_it_can_be(tmp_path):
     elsewhere = FileNotFoundError(2, "No such file or directory", str(tmp_path.parent / "weights.pth"))
     assert said_of(elsewhere, str(tmp_path)) == f"{tmp_path.parent / 'weights.pth'}: No such file or directory"
     assert said_of(elsewhere, None) == said_of(elsewhere, str(tmp_path))
-    assert of_data in said_of(FileNotFoundError(2, "No such file or directory", str(tmp_path / "PACS" / "art")), str(tmp_path))
+    assert of_data in said_of(
+        FileNotFoundError(2, "No such file or directory", str(tmp_path / "PACS" / "art")), str(tmp_path)
+    )
     assert of_data in said_of(FileNotFoundError("Couldn't find any class folder"), str(tmp_path))
     try:
         exec("open('/no/such/file')", {"__name__": "domainbed.datasets"})
@@ -322,6 +404,8 @@ def test_a_missing_file_is_of_the_data_only_where_it_can_be(tmp_path):
 @pytest.mark.parametrize("module", ["domainbed.scripts.train", "cim_plugin.domainbed"])
 def test_fresh_interpreter_says_what_a_fork_says(module, tmp_path):
     words = [*(["train"] if module == "cim_plugin.domainbed" else []), "--algorithm", "CIM", *hparams(cim_lambda=-1.0)]
-    fresh, forked = (run(SMALL_HOST, "-m", module, *words, cwd=tmp_path) for run in (forked_host.run_fresh, forked_host.run))
+    fresh, forked = (
+        run(SMALL_HOST, "-m", module, *words, cwd=tmp_path) for run in (forked_host.run_fresh, forked_host.run)
+    )
     assert (fresh.returncode, fresh.stdout, fresh.stderr) == (forked.returncode, forked.stdout, forked.stderr)
     assert fresh.returncode == 2

@@ -61,8 +61,24 @@ def test_table_in_the_docs_is_what_a_run_over_all_algorithms_gives(domainbed):
     assert not any("| fails |" in row for row in found)
 
 
-#: one of each kind: clones, inner loops, averages, adversaries, masked and second-order gradients, several optimisers, two featurizers
-KINDS = ["Fish", "MLDG", "ERMPlusPlus", "DANN", "SagNet", "ANDMask", "IGA", "RSC", "IRM", "Mixup", "MTL", "ADRMX", "CausIRL_MMD", "URM"]
+#: one of each kind: clones, inner loops, averages, adversaries, masked and second-order gradients, several optimisers,
+#: two featurizers
+KINDS = [
+    "Fish",
+    "MLDG",
+    "ERMPlusPlus",
+    "DANN",
+    "SagNet",
+    "ANDMask",
+    "IGA",
+    "RSC",
+    "IRM",
+    "Mixup",
+    "MTL",
+    "ADRMX",
+    "CausIRL_MMD",
+    "URM",
+]
 
 
 @pytest.mark.host
@@ -226,11 +242,25 @@ def test_drawn_values_can_be_written_as_json_where_the_bases_own_cannot(domainbe
 @pytest.mark.host
 def test_train_writes_a_model_that_loads_and_tables_put_it_after_its_base(domainbed, tmp_path):
     for name in ("CIM+CORAL", "CORAL"):
-        words = ("--algorithm", name, "--dataset", "DebugDigitsOnPhotos", "--steps", "2", "--hparams", '{"batch_size": 8}', "--test_envs", "2")
+        words = (
+            "--algorithm",
+            name,
+            "--dataset",
+            "DebugDigitsOnPhotos",
+            "--steps",
+            "2",
+            "--hparams",
+            '{"batch_size": 8}',
+            "--test_envs",
+            "2",
+        )
         done = forked_host.run(domainbed, *TRAIN, *words, "--output_dir", str(tmp_path / name))
         assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((tmp_path / "CIM+CORAL" / "results.jsonl").read_text().splitlines()[-1])
-    assert np.isfinite([record[key] for key in ("loss", "penalty", "L_con", "no_triplet", "mask_mean")]).all() and record["hparams"]["cim_lambda"] == 1.0
+    assert (
+        np.isfinite([record[key] for key in ("loss", "penalty", "L_con", "no_triplet", "mask_mean")]).all()
+        and record["hparams"]["cim_lambda"] == 1.0
+    )
     code = f"""
     saved = torch.load("{tmp_path}/CIM+CORAL/model.pkl", weights_only=True)
     loaded = make("CIM+CORAL", seed=3)
@@ -253,7 +283,10 @@ WRONG = {
     "CIM on CIM": (("--algorithm", "CIM+CIM"), ("CIM is of this plugin", "'CIM' is what this would be")),
     "CIM on VIB": (("--algorithm", "CIM+VIB"), ("VIB is of this plugin", "'CIM_VIB' is what this would be")),
     "CIM twice": (("--algorithm", "CIM+CIM+ERM"), ("'CIM+ERM' is not an algorithm",)),
-    "unknown key": (("--algorithm", "CIM+ERM", "--hparams", '{"cim_lamda": 1}'), ("'cim_lamda'", "did you mean 'cim_lambda'?")),
+    "unknown key": (
+        ("--algorithm", "CIM+ERM", "--hparams", '{"cim_lamda": 1}'),
+        ("'cim_lamda'", "did you mean 'cim_lambda'?"),
+    ),
 }
 
 
@@ -285,9 +318,21 @@ except Exception as error:
 """
 
 CANNOT = {
-    "labels of the test environment": ("pass", "*, test_labels", "needs more than the training environments' minibatches and unlabeled images"),
-    "a featurizer of its own": ("self.featurizer = torch.nn.Flatten()", "", "builds no featurizer by networks.Featurizer"),
-    "other inputs": ("self.featurizer = algorithms.networks.Featurizer((4, 28, 28), hparams)", "", "inputs of shape (4, 28, 28), not the images of shape (3, 28, 28)"),
+    "labels of the test environment": (
+        "pass",
+        "*, test_labels",
+        "needs more than the training environments' minibatches and unlabeled images",
+    ),
+    "a featurizer of its own": (
+        "self.featurizer = torch.nn.Flatten()",
+        "",
+        "builds no featurizer by networks.Featurizer",
+    ),
+    "other inputs": (
+        "self.featurizer = algorithms.networks.Featurizer((4, 28, 28), hparams)",
+        "",
+        "inputs of shape (4, 28, 28), not the images of shape (3, 28, 28)",
+    ),
 }
 
 
@@ -302,10 +347,17 @@ OPTIMIZER_IS_THE_BASES = "cim_learning_rate=0.001, but the optimizer that moves 
 
 
 @pytest.mark.parametrize(
-    "values, said", [("cim_composites=True", LOSS_IS_THE_BASES), ("cim_sparsity=0.5", LOSS_IS_THE_BASES), ("cim_learning_rate=0.001", OPTIMIZER_IS_THE_BASES)]
+    "values, said",
+    [
+        ("cim_composites=True", LOSS_IS_THE_BASES),
+        ("cim_sparsity=0.5", LOSS_IS_THE_BASES),
+        ("cim_learning_rate=0.001", OPTIMIZER_IS_THE_BASES),
+    ],
 )
 def test_what_only_our_own_classifier_can_do_is_refused(values, said, host):
-    kind, message = ask(host, ADDED.replace("SHAPE", "pass").replace(", EXTRA", "").replace('"CIM+Base"', f'"CIM+Base", {values}'))
+    kind, message = ask(
+        host, ADDED.replace("SHAPE", "pass").replace(", EXTRA", "").replace('"CIM+Base"', f'"CIM+Base", {values}')
+    )
     assert kind == "InputError" and message.startswith(f"CIM+Base: {said}")
 
 
@@ -326,7 +378,13 @@ def test_the_hosts_networks_are_as_they_were_afterwards(host):
 def test_command_prints_the_table_and_its_counts():
     done = forked_host.run(SMALL_HOST, "-m", "cim_plugin.domainbed", "compositions")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["| `--algorithm` | outcome | note |", "|---|---|---|", "| `CIM+ERM` | works | `CIM` itself |", "", "1 works"]
+    assert done.stdout.splitlines() == [
+        "| `--algorithm` | outcome | note |",
+        "|---|---|---|",
+        "| `CIM+ERM` | works | `CIM` itself |",
+        "",
+        "1 works",
+    ]
     asked = forked_host.run(SMALL_HOST, "-m", "cim_plugin.domainbed", "compositions", "--help")
     assert asked.returncode == 0 and "CIM+<base>" in asked.stdout
 

@@ -21,7 +21,11 @@ from hosts.forked_host import SMALL_HOST
 OURS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E"]
 DIGITS = ["--dataset", "DebugDigitsOnPhotos"]
 TEST_ENVS = [[0], [0, 1], [0, 2], [1], [1, 2], [2]]  #: what a sweep over three environments runs
-METHODS = ["training-domain validation set", "leave-one-domain-out cross-validation", "test-domain validation set (oracle)"]
+METHODS = [
+    "training-domain validation set",
+    "leave-one-domain-out cross-validation",
+    "test-domain validation set (oracle)",
+]
 
 
 def records(folder: Path) -> list[dict]:
@@ -41,7 +45,9 @@ def wrong_python(tmp_path_factory) -> str:
 
 
 def train(host: Path, folder: Path, algorithm: str, *words: str) -> dict:
-    """One step with a third of the test environment as unlabeled images; what the saved model gives beside the trained one."""
+    """One step with a third of the test environment as unlabeled images; what the saved model gives beside the trained
+    one.
+    """
     code = f"""
 import json, runpy, sys, torch
 sys.argv = ["train", *{[*DIGITS, "--algorithm", algorithm, "--steps", "1", "--test_envs", "2", "--output_dir", str(folder), *words]}]
@@ -68,7 +74,9 @@ def test_domain_adaptation_trains_and_the_saved_model_predicts_the_same(algorith
     assert told["same"] and len(told["predictions"]) == 150
     (record,) = records(tmp_path)
     assert record["hparams"] == told["hparams"] and (tmp_path / "done").exists()
-    accuracies = {f"env{environment}_{split}_acc" for environment in range(3) for split in ("in", "out")} | {"env0_uda_acc"}
+    accuracies = {f"env{environment}_{split}_acc" for environment in range(3) for split in ("in", "out")} | {
+        "env0_uda_acc"
+    }
     assert all(0 <= record[name] <= 1 for name in accuracies)
 
 
@@ -87,7 +95,10 @@ def test_run_follows_from_its_seed(domainbed, tmp_path):
 
 
 def test_cim_local_runs_every_job_with_this_interpreter_and_says_how_many_failed(wrong_python, tmp_path):
-    jobs = [f"python -m domainbed.scripts.train --algorithm CIM --steps 1 --hparams '{text}'" for text in ('{"cim_lambda": -1}', '{"cim_lambda": 0.5}')]
+    jobs = [
+        f"python -m domainbed.scripts.train --algorithm CIM --steps 1 --hparams '{text}'"
+        for text in ('{"cim_lambda": -1}', '{"cim_lambda": 0.5}')
+    ]
     code = f"from domainbed import command_launchers\ncommand_launchers.REGISTRY['cim_local']({jobs})"
     done = forked_host.run(SMALL_HOST, "-c", code, cwd=tmp_path, PATH=wrong_python)
     assert done.returncode == 1
@@ -98,9 +109,15 @@ def test_cim_local_runs_every_job_with_this_interpreter_and_says_how_many_failed
 
 def test_cim_local_keeps_every_visible_gpu_busy_with_one_job(tmp_path):
     """Two jobs that wait for each other end only where both run at once."""
-    meet = "import os, pathlib, time; gpu = os.environ['CUDA_VISIBLE_DEVICES']; pathlib.Path(gpu).touch()\nwhile not (pathlib.Path('3').exists() and pathlib.Path('5').exists()): time.sleep(0.05)"
+    meet = (
+        "import os, pathlib, time; gpu = os.environ['CUDA_VISIBLE_DEVICES']; pathlib.Path(gpu).touch()\nwhile not "
+        "(pathlib.Path('3').exists() and pathlib.Path('5').exists()): time.sleep(0.05)"
+    )
     jobs = [shlex.join([sys.executable, "-c", meet])] * 2 + [shlex.join([sys.executable, "-c", "raise SystemExit(3)"])]
-    code = f"import torch; torch.cuda.device_count = lambda: 2\nfrom domainbed import command_launchers\ncommand_launchers.REGISTRY['cim_local']({jobs!r})"
+    code = (
+        f"import torch; torch.cuda.device_count = lambda: 2\nfrom domainbed import "
+        f"command_launchers\ncommand_launchers.REGISTRY['cim_local']({jobs!r})"
+    )
     done = forked_host.run(SMALL_HOST, "-c", code, cwd=tmp_path, CUDA_VISIBLE_DEVICES="3,5,7")
     assert done.returncode == 1 and "cim_local: 1 of 3 jobs failed" in done.stderr
     assert "cim_local: job 1 of 3 on GPU 3" in done.stdout and "cim_local: job 2 of 3 on GPU 5" in done.stdout
@@ -110,8 +127,30 @@ def test_cim_local_keeps_every_visible_gpu_busy_with_one_job(tmp_path):
 
 
 def sweep_words(command: str, folder: Path) -> list[str]:
-    words = ["sweep", command, "--algorithms", "CIM", "--datasets", "DebugDigitsOnPhotos", "--data_dir", "unused", "--output_dir", str(folder)]
-    words += ["--command_launcher", "cim_local", "--n_hparams", "1", "--n_trials", "1", "--steps", "1", "--hparams", '{"batch_size": 8}']
+    words = [
+        "sweep",
+        command,
+        "--algorithms",
+        "CIM",
+        "--datasets",
+        "DebugDigitsOnPhotos",
+        "--data_dir",
+        "unused",
+        "--output_dir",
+        str(folder),
+    ]
+    words += [
+        "--command_launcher",
+        "cim_local",
+        "--n_hparams",
+        "1",
+        "--n_trials",
+        "1",
+        "--steps",
+        "1",
+        "--hparams",
+        '{"batch_size": 8}',
+    ]
     return ["-m", "cim_plugin.domainbed", *words, "--skip_confirmation"]
 
 
@@ -123,7 +162,9 @@ def launch_and_kill(host: Path, folder: Path, **environment: str) -> None:
     """Start the sweep and end it, job and all, when its first job is done."""
     variables = {**os.environ, **forked_host.variables(host), **environment}
     words = [sys.executable, *sweep_words("launch", folder)]
-    sweep = subprocess.Popen(words, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    sweep = subprocess.Popen(
+        words, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     while not finished(folder) and sweep.poll() is None:
         time.sleep(0.1)
     os.killpg(sweep.pid, signal.SIGKILL)
@@ -172,7 +213,9 @@ def test_sweep_with_autoload_finds_the_jobs_that_the_fallback_did(swept, domainb
 
 
 def _reference_cells(folder: Path) -> list[float]:
-    """Accuracy on each test environment and their average, in percent; with one run of one step all three methods select it."""
+    """Accuracy on each test environment and their average, in percent; with one run of one step all three methods
+    select it.
+    """
     accuracies = {}
     for job in finished(folder):
         (record,) = records(job)
@@ -183,7 +226,11 @@ def _reference_cells(folder: Path) -> list[float]:
 
 
 @pytest.mark.host
-@pytest.mark.parametrize("module", [["domainbed.scripts.collect_results"], ["cim_plugin.domainbed", "collect_results"]], ids=["autoload", "fallback"])
+@pytest.mark.parametrize(
+    "module",
+    [["domainbed.scripts.collect_results"], ["cim_plugin.domainbed", "collect_results"]],
+    ids=["autoload", "fallback"],
+)
 @pytest.mark.parametrize("latex", [False, True], ids=["plain", "LaTeX"])
 def test_tables_name_cim_under_all_three_selection_methods(module, latex, swept, domainbed):
     words = ["-m", *module, "--input_dir", str(swept.folder), *(["--latex"] if latex else [])]
@@ -196,12 +243,18 @@ def test_tables_name_cim_under_all_three_selection_methods(module, latex, swept,
     assert len(re.findall("^" + separator.join(map(re.escape, row)), done.stdout, re.MULTILINE)) == 3
     environments = [r"+90\%", r"+80\%", r"-90\%"] if latex else ["+90%", "+80%", "-90%"]
     assert all(done.stdout.count(name) == 3 for name in environments)
-    heading = "\\subsection{{Model selection: {}}}" if latex else "Dataset: DebugDigitsOnPhotos, model selection method: {}"
+    heading = (
+        "\\subsection{{Model selection: {}}}" if latex else "Dataset: DebugDigitsOnPhotos, model selection method: {}"
+    )
     assert all(heading.format(method) in done.stdout for method in METHODS)
 
 
 @pytest.mark.host
-@pytest.mark.parametrize("module", [["domainbed.scripts.list_top_hparams"], ["cim_plugin.domainbed", "list_top_hparams"]], ids=["autoload", "fallback"])
+@pytest.mark.parametrize(
+    "module",
+    [["domainbed.scripts.list_top_hparams"], ["cim_plugin.domainbed", "list_top_hparams"]],
+    ids=["autoload", "fallback"],
+)
 def test_top_hparams_lists_ours_and_their_run(module, swept, domainbed):
     words = ["-m", *module, "--input_dir", str(swept.folder), *DIGITS, "--algorithm", "CIM", "--test_env", "2"]
     done = forked_host.run(domainbed, *words, CIM_PLUGIN_AUTOLOAD=str(int(len(module) == 1)))

@@ -1,4 +1,6 @@
-"""``examples/run_expt.py`` of a real, unmodified WILDS checkout with our algorithms; the libraries that only other datasets need are stood in for."""
+"""``examples/run_expt.py`` of a real, unmodified WILDS checkout with our algorithms; the libraries that only other
+datasets need are stood in for.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,16 @@ from cim_plugin import catalog
 from cim_plugin.hosts import wilds_examples
 
 OURS = [*catalog.ALGORITHMS, "CIM+groupDRO"]
-TERMS = {"CIM": ["L_sup", "L_con"], "CIM_VIB": ["L_sup", "KL", "L_con"], "VIB": ["L_sup", "KL"], "SCL_E2E": ["L_sup", "L_scl"], "CIM+groupDRO": ["L_sup", "L_con"]}
+TERMS = {
+    "CIM": ["L_sup", "L_con"],
+    "CIM_VIB": ["L_sup", "KL", "L_con"],
+    "VIB": ["L_sup", "KL"],
+    "SCL_E2E": ["L_sup", "L_scl"],
+    "CIM+groupDRO": ["L_sup", "L_con"],
+}
 
-#: a module of the name ``transformers`` with the names that the examples import, and torch_scatter's one function in a loop
+#: a module of the name ``transformers`` with the names that the examples import, and torch_scatter's one function in a
+#: loop
 TRANSFORMERS = "import torch\nAdamW = torch.optim.AdamW\nBertTokenizerFast = DistilBertTokenizerFast = None\n"
 TORCH_SCATTER = """
 import torch
@@ -31,8 +40,14 @@ def scatter(src, index, dim_size, reduce):
     return torch.stack([row.sum() / max(len(row), 1) for row in rows])
 """
 
-FLAGS = "-d waterbirds --root_dir {root} --model resnet18 --model_kwargs pretrained=False --transform image_base --target_resolution 28 28 --batch_size 8"
-FLAGS += " --lr 1e-3 --weight_decay 0 --loader_kwargs num_workers=0 --log_every 1 --log_dir {log_dir} --algorithm {algorithm}"
+FLAGS = (
+    "-d waterbirds --root_dir {root} --model resnet18 --model_kwargs pretrained=False --transform image_base "
+    "--target_resolution 28 28 --batch_size 8"
+)
+FLAGS += (
+    " --lr 1e-3 --weight_decay 0 --loader_kwargs num_workers=0 --log_every 1 --log_dir {log_dir} --algorithm "
+    "{algorithm}"
+)
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +84,19 @@ def release(tmp_path_factory) -> Path:
     return root
 
 
-def run_expt(examples: Path, shims: Path, release: Path, log_dir: Path, algorithm: str, *words: str, then: str = "", **environment: str) -> CompletedProcess:
-    """``python examples/run_expt.py`` with these words, or with ``then`` its module's main after the code of ``then``."""
+def run_expt(
+    examples: Path,
+    shims: Path,
+    release: Path,
+    log_dir: Path,
+    algorithm: str,
+    *words: str,
+    then: str = "",
+    **environment: str,
+) -> CompletedProcess:
+    """``python examples/run_expt.py`` with these words, or with ``then`` its module's main after the code of
+    ``then``.
+    """
     flags = FLAGS.format(root=release, log_dir=log_dir, algorithm=algorithm).split()
     code = f"""
 import os, runpy, sys
@@ -78,7 +104,11 @@ own, sys.stdout = sys.stdout, open(os.dup(1), "w")  # the host closes its standa
 sys.path.insert(0, {str(examples)!r})
 sys.argv = ["run_expt.py", *{[*flags, *words]}]
 """
-    start = f"import run_expt\n{textwrap.dedent(then)}\nrun_expt.main()" if then else f"runpy.run_path({str(examples / 'run_expt.py')!r}, run_name='__main__')"
+    start = (
+        f"import run_expt\n{textwrap.dedent(then)}\nrun_expt.main()"
+        if then
+        else f"runpy.run_path({str(examples / 'run_expt.py')!r}, run_name='__main__')"
+    )
     code += f"try:\n{textwrap.indent(start, '    ')}\nfinally:\n    sys.stdout = own\n"
     return forked_host.run(shims, "-c", code, cwd=log_dir.parent, **environment)
 
@@ -91,7 +121,17 @@ def trained(checkout, shims, release, tmp_path_factory):
     def folder(algorithm: str) -> Path:
         if algorithm not in folders:
             folders[algorithm] = tmp_path_factory.mktemp("runs") / algorithm
-            done = run_expt(checkout, shims, release, folders[algorithm], algorithm, "--n_epochs", "1", "--gradient_accumulation_steps", "2")
+            done = run_expt(
+                checkout,
+                shims,
+                release,
+                folders[algorithm],
+                algorithm,
+                "--n_epochs",
+                "1",
+                "--gradient_accumulation_steps",
+                "2",
+            )
             assert done.returncode == 0, done.stderr
         return folders[algorithm]
 
@@ -114,7 +154,9 @@ def test_logs_have_every_loss_term_of_the_batch_and_of_the_groups(algorithm, tra
     for row in rows:
         terms = {term: float(row[term]) for term in TERMS[algorithm]}
         if algorithm != "CIM+groupDRO":  # its supervised loss is weighed by group, in each batch anew
-            assert float(row["objective"]) == pytest.approx(sum(weights[term] * value for term, value in terms.items()), rel=1e-4)
+            assert float(row["objective"]) == pytest.approx(
+                sum(weights[term] * value for term, value in terms.items()), rel=1e-4
+            )
         assert float(row["L_sup"]) == pytest.approx(float(row["loss_avg"]), rel=1e-5)
         for term, value in terms.items():
             of_groups = [(float(row[f"{term}_group:{g}"]), float(row[f"count_group:{g}"])) for g in range(4)]
@@ -135,7 +177,10 @@ def test_evaluation_is_logged_as_erms_is(algorithm, trained):
 
 
 def test_hyperparameters_are_in_the_config_log_of_ours_only(trained):
-    assert "Cim lambda: 1.0" in (trained("CIM") / "log.txt").read_text() and "Vib beta" not in (trained("CIM") / "log.txt").read_text()
+    assert (
+        "Cim lambda: 1.0" in (trained("CIM") / "log.txt").read_text()
+        and "Vib beta" not in (trained("CIM") / "log.txt").read_text()
+    )
     assert "Cim" not in (trained("ERM") / "log.txt").read_text()
 
 
@@ -160,7 +205,9 @@ def test_logs_of_erm_and_group_dro_are_the_same_to_the_byte_with_the_plugin(chec
         files = []
         for state in "10":
             log_dir = tmp_path / "log"
-            done = run_expt(checkout, tmp_path / "shims", release, log_dir, algorithm, "--n_epochs", "1", CIM_PLUGIN_AUTOLOAD=state)
+            done = run_expt(
+                checkout, tmp_path / "shims", release, log_dir, algorithm, "--n_epochs", "1", CIM_PLUGIN_AUTOLOAD=state
+            )
             assert done.returncode == 0, done.stderr
             files.append({file.name: file.read_bytes() for file in log_dir.iterdir() if file.suffix != ".pth"})
             log_dir.rename(tmp_path / f"{algorithm}{state}")
@@ -180,7 +227,9 @@ run_expt.train = train
 
 
 def look_at(checkout, shims, release, log_dir, algorithm, *words, look: str):
-    done = run_expt(checkout, shims, release, log_dir, algorithm, "--n_epochs", "1", *words, then=PREPARED + textwrap.dedent(look))
+    done = run_expt(
+        checkout, shims, release, log_dir, algorithm, "--n_epochs", "1", *words, then=PREPARED + textwrap.dedent(look)
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("[")))
 
@@ -206,8 +255,21 @@ def test_beside_sgd_adam_trains_the_network_and_the_schedule_is_the_others(check
         own = {id(weight) for weight in algorithm.classifier.morphing.parameters()}
         return [max(v for k, v in moved.items() if "morphing" in k), max(v for k, v in moved.items() if "morphing" not in k), len(scheduled), len(scheduled & own)]
     """
-    words = ("--optimizer", "SGD", "--lr", "1e-5", "--weight_decay", "1", "--scheduler", "StepLR", "--scheduler_kwargs", "step_size=1")
-    network, others, n_scheduled, n_shared = look_at(checkout, shims, release, tmp_path / "log", "CIM", *words, look=look)
+    words = (
+        "--optimizer",
+        "SGD",
+        "--lr",
+        "1e-5",
+        "--weight_decay",
+        "1",
+        "--scheduler",
+        "StepLR",
+        "--scheduler_kwargs",
+        "step_size=1",
+    )
+    network, others, n_scheduled, n_shared = look_at(
+        checkout, shims, release, tmp_path / "log", "CIM", *words, look=look
+    )
     assert network == pytest.approx(1e-3, rel=0.01) and others < 1e-3
     assert n_scheduled and not n_shared
 
@@ -223,7 +285,9 @@ def test_no_triplet_is_the_share_of_a_batch_as_in_cim_plugin_train(checkout, shi
 
 
 def test_replicas_give_what_dataparallel_gathers(checkout, shims, release, tmp_path):
-    """Two halves of a batch, joined as DataParallel joins them; then a step through DataParallel, which without GPUs passes on."""
+    """Two halves of a batch, joined as DataParallel joins them; then a step through DataParallel, which without GPUs
+    passes on.
+    """
     look = """
     def look(algorithm, batch):
         algorithm.train()
@@ -255,7 +319,9 @@ def test_group_weights_weigh_and_move_as_the_hosts_group_dro_does(checkout, shim
         moved = weights * torch.exp(0.5 * losses.detach())
         return [evaluated, results["group_weight"].tolist(), (moved / moved.sum()).tolist()]
     """
-    (own, hosts), weights, expected = look_at(checkout, shims, release, tmp_path / "log", "CIM+groupDRO", "--group_dro_step_size", "0.5", look=look)
+    (own, hosts), weights, expected = look_at(
+        checkout, shims, release, tmp_path / "log", "CIM+groupDRO", "--group_dro_step_size", "0.5", look=look
+    )
     assert own == pytest.approx(hosts, rel=1e-5)
     assert weights == pytest.approx(expected, rel=1e-5) and max(weights) > 0.2501
 
@@ -265,7 +331,9 @@ def test_environments_are_groups_without_the_label(checkout, shims, release, tmp
     def look(algorithm, batch):
         return [algorithm._environments.metadata_to_group(batch[2]).tolist(), batch[2][:, 0].tolist()]
     """
-    environments, backgrounds = look_at(checkout, shims, release, tmp_path / "log", "CIM", "--cim_pairs", "cross_environment", look=look)
+    environments, backgrounds = look_at(
+        checkout, shims, release, tmp_path / "log", "CIM", "--cim_pairs", "cross_environment", look=look
+    )
     assert environments == backgrounds and set(backgrounds) == {0, 1}
 
 
@@ -276,12 +344,28 @@ WRONG = {
     "no number": ("CIM", ["--cim_lambda", "much"], "argument --cim_lambda: invalid float value: 'much'"),
     "negative λ": ("CIM", ["--cim_lambda", "-1"], "error: cim_lambda=-1.0 is not a finite number of at least 0"),
     "flag of another of ours": ("CIM", ["--vib_beta", "0.1"], "error: CIM has no hyperparameter 'vib_beta'"),
-    "unknown pairs": ("CIM_VIB", ["--cim_pairs", "cross_fit"], "error: cim_pairs='cross_fit' is not 'random' or 'cross_environment'"),
+    "unknown pairs": (
+        "CIM_VIB",
+        ["--cim_pairs", "cross_fit"],
+        "error: cim_pairs='cross_fit' is not 'random' or 'cross_environment'",
+    ),
     "our flag with theirs": ("ERM", ["--cim_lambda", "0.5"], "unrecognized arguments: --cim_lambda 0.5"),
-    "other loss": ("CIM", ["--loss_function", "multitask_bce"], "error: CIM is for classification of images of one label"),
-    "text": ("VIB", ["--transform", "bert", "--model", "bert-base-uncased", "--max_token_length", "9"], "error: VIB works on images; --transform bert gives none"),
+    "other loss": (
+        "CIM",
+        ["--loss_function", "multitask_bce"],
+        "error: CIM is for classification of images of one label",
+    ),
+    "text": (
+        "VIB",
+        ["--transform", "bert", "--model", "bert-base-uncased", "--max_token_length", "9"],
+        "error: VIB works on images; --transform bert gives none",
+    ),
     "standardised per image": ("CIM", ["--transform", "rxrx1"], "error: CIM morphs pixels, and --transform rxrx1"),
-    "groups as they come": ("CIM+groupDRO", ["--uniform_over_groups", "False"], "error: CIM+groupDRO needs --uniform_over_groups true"),
+    "groups as they come": (
+        "CIM+groupDRO",
+        ["--uniform_over_groups", "False"],
+        "error: CIM+groupDRO needs --uniform_over_groups true",
+    ),
     "reference library at 28": ("CIM", ["--cim_similarity", "pytorch_msssim"], "error: CIM: pytorch_msssim"),
 }
 
@@ -289,7 +373,9 @@ WRONG = {
 @pytest.mark.parametrize("algorithm, words, said", WRONG.values(), ids=WRONG.keys())
 def test_wrong_input_is_one_line(algorithm, words, said, checkout, shims, release, tmp_path):
     if "bert" in words:  # the host makes its tokenizer first
-        (tmp_path / "transformers.py").write_text(TRANSFORMERS + "from unittest.mock import MagicMock\nBertTokenizerFast = MagicMock()\n")
+        (tmp_path / "transformers.py").write_text(
+            TRANSFORMERS + "from unittest.mock import MagicMock\nBertTokenizerFast = MagicMock()\n"
+        )
         shims = tmp_path
     done = run_expt(checkout, shims, release, tmp_path / "log", algorithm, "--n_epochs", "1", *words)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
@@ -318,7 +404,9 @@ FLAG_VALUES = {
 
 
 def parsed(algorithm: str, *words: str) -> argparse.Namespace:
-    """What a parser with two of the host's flags makes of these words when our flags are added in the moment of parsing."""
+    """What a parser with two of the host's flags makes of these words when our flags are added in the moment of
+    parsing.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--algorithm")
     parser.add_argument("--group_dro_step_size", type=float)
@@ -333,14 +421,18 @@ def parsed(algorithm: str, *words: str) -> argparse.Namespace:
 def test_every_flag_takes_the_values_of_its_hyperparameter(capfd):
     assert FLAG_VALUES.keys() == catalog.all_hyperparameters().keys()
     for name, (algorithm, value, wrong, said) in FLAG_VALUES.items():
-        assert name == "group_dro_step_size" or not hasattr(parsed(algorithm), name)  # the default comes from the host's table of defaults
+        assert name == "group_dro_step_size" or not hasattr(
+            parsed(algorithm), name
+        )  # the default comes from the host's table of defaults
         assert getattr(parsed(algorithm, f"--{name}", str(value)), name) == value
         with pytest.raises(SystemExit) as ended:
             parsed(algorithm, f"--{name}", wrong)
         assert ended.value.code == 2 and said in capfd.readouterr().err.splitlines()[-1], name
 
 
-@pytest.mark.parametrize("words, value", [(["false"], False), (["False"], False), (["true"], True), (["TRUE"], True), ([], True)])
+@pytest.mark.parametrize(
+    "words, value", [(["false"], False), (["False"], False), (["true"], True), (["TRUE"], True), ([], True)]
+)
 def test_a_flag_that_is_true_or_false(words, value):
     """As a whole command: argparse's own type=bool makes true of "false"."""
     assert parsed("CIM", "--cim_composites", *words).cim_composites is value
@@ -355,10 +447,15 @@ def test_help_shows_our_flags_with_their_defaults(checkout, shims, release, tmp_
 
 
 def test_missing_transformers_is_one_line_for_ours_and_the_hosts_own_words_for_others(checkout, release, tmp_path):
-    ours, others = (run_expt(checkout, tmp_path, release, tmp_path / "log", name, "--n_epochs", "1") for name in ("CIM", "ERM"))
+    ours, others = (
+        run_expt(checkout, tmp_path, release, tmp_path / "log", name, "--n_epochs", "1") for name in ("CIM", "ERM")
+    )
     assert ours.returncode == 2 and len(ours.stderr.splitlines()) == 1
     assert "transformers" in ours.stderr and "pip install 'transformers<4.40'" in ours.stderr
-    assert others.returncode == 1 and others.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'transformers'"
+    assert (
+        others.returncode == 1
+        and others.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'transformers'"
+    )
 
 
 # --- other projects --------------------------------------------------------------------------------------------------
@@ -366,7 +463,8 @@ def test_missing_transformers_is_one_line_for_ours_and_the_hosts_own_words_for_o
 NAMESAKES = {
     "configs/supported.py": "algorithms = ['mine']\nalgo_log_metrics = process_outputs_functions = {}\n",
     "configs/algorithm.py": "algorithm_defaults = {'ERM': {'lr': 1}}\n",
-    "algorithms/initializer.py": "infer_d_out = initialize_loss = algo_log_metrics = None\ndef initialize_algorithm(): return 'mine'\n",
+    "algorithms/initializer.py": "infer_d_out = initialize_loss = algo_log_metrics = None\ndef initialize_algorithm(): "
+    "return 'mine'\n",
 }
 
 

@@ -17,7 +17,9 @@ from cim_plugin.leaderboard import truth
 
 @pytest.fixture
 def leaderboard(capsys):
-    """A function of the words after 'cim-plugin leaderboard' -> exit status, lines of the output, lines of the errors."""
+    """A function of the words after 'cim-plugin leaderboard' -> exit status, lines of the output, lines of the
+    errors.
+    """
 
     def run(*words) -> tuple[int, list[str], list[str]]:
         capsys.readouterr()
@@ -46,7 +48,9 @@ def findings(leaderboard, small_counts):
         status, output, errors = leaderboard("check", submission)
         assert (status, errors) == (expected, []), (output, errors)
         known = ("note: ", "not checked without --root_dir: ", "cannot be seen in the files: ", f"{submission}: ")
-        return [line for line in output if not line.startswith(known)], [line.removeprefix("note: ") for line in output if line.startswith("note: ")]
+        return [line for line in output if not line.startswith(known)], [
+            line.removeprefix("note: ") for line in output if line.startswith("note: ")
+        ]
 
     return run
 
@@ -79,8 +83,22 @@ def wilds_evaluate():
 def trained(data, tmp_path_factory) -> Path:
     """The folder of a real run of 'cim-plugin train' on the small camelyon17, seed 0."""
     log_dir = tmp_path_factory.mktemp("trained")
-    small = "--model small_cnn --target_resolution 28 --batch_size 8 --n_epochs 1 --loader_kwargs num_workers=0 --cache false --progress_bar false"
-    words = ["train", "-d", "camelyon17", "--algorithm", "CIM_VIB", "--root_dir", str(data), "--log_dir", str(log_dir), *small.split()]
+    small = (
+        "--model small_cnn --target_resolution 28 --batch_size 8 --n_epochs 1 --loader_kwargs num_workers=0 --cache "
+        "false --progress_bar false"
+    )
+    words = [
+        "train",
+        "-d",
+        "camelyon17",
+        "--algorithm",
+        "CIM_VIB",
+        "--root_dir",
+        str(data),
+        "--log_dir",
+        str(log_dir),
+        *small.split(),
+    ]
     assert cli.main(words) == 0
     return log_dir
 
@@ -98,14 +116,19 @@ def evaluators(data) -> dict:
 
     def evaluator(split: str):
         subset = dataset.get_subset(split)
-        return lambda labels: {name: float(value) for name, value in dataset.eval(torch.tensor(labels), subset.y_array, subset.metadata_array)[0].items()}
+        return lambda labels: {
+            name: float(value)
+            for name, value in dataset.eval(torch.tensor(labels), subset.y_array, subset.metadata_array)[0].items()
+        }
 
     return {split: evaluator(split) for split in LENGTHS["camelyon17"]}
 
 
 @pytest.fixture(scope="session")
 def ten_runs(trained, evaluators, tmp_path_factory) -> Path:
-    """A folder of ten finished runs: the trained one, and nine made from it, each with its own predictions and their metrics. Not to be changed."""
+    """A folder of ten finished runs: the trained one, and nine made from it, each with its own predictions and their
+    metrics. Not to be changed.
+    """
     folder = tmp_path_factory.mktemp("runs")
     shutil.copytree(trained, folder / "seed_0")
     for seed in range(1, 10):
@@ -115,7 +138,9 @@ def ten_runs(trained, evaluators, tmp_path_factory) -> Path:
         results["config"]["log_dir"] = str(copy)
         for rule, choice in results["selection"].items():
             for split, length in LENGTHS["camelyon17"].items():
-                labels = [seed >> (row + ord(rule[0])) % 4 & 1 for row in range(length)]  # other ones for every seed and rule
+                labels = [
+                    seed >> (row + ord(rule[0])) % 4 & 1 for row in range(length)
+                ]  # other ones for every seed and rule
                 choice["splits"][split]["metrics"] = evaluators[split](labels)
                 path = prediction(copy, split, seed, rule)
                 path.parent.mkdir(parents=True, exist_ok=True)

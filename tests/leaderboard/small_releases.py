@@ -1,4 +1,6 @@
-"""Tiny releases of camelyon17 and iWildCam in the real layout on the disk, which the loaders of the wilds package read."""
+"""Tiny releases of camelyon17 and iWildCam in the real layout on the disk, which the loaders of the wilds package
+read.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def write_camelyon17(root: Path) -> None:
     """40 patches of 96x96 pixels. Hospital 1 is val, 2 is test; the others are train and id_val; rows are mixed."""
     folder = root / "camelyon17_v1.0"
     rng = np.random.default_rng(0)
-    centers = ["train"] * 16 + ["id_val"] * CAMELYON17["id_val"] + ["test"] * CAMELYON17["test"] + ["val"] * CAMELYON17["val"]
+    centers = (
+        ["train"] * 16 + ["id_val"] * CAMELYON17["id_val"] + ["test"] * CAMELYON17["test"] + ["val"] * CAMELYON17["val"]
+    )
     rows = []
     for number, split in enumerate(rng.permutation(centers)):
         center = {"val": 1, "test": 2}.get(split, (0, 3, 4)[number % 3])
@@ -39,7 +43,15 @@ def write_camelyon17(root: Path) -> None:
         node, x, y = number % 2, 96 * number, 480
         name = f"patches/patient_{center:03}_node_{node}/patch_patient_{center:03}_node_{node}_x_{x}_y_{y}.png"
         _image(folder / name, rng, label, 96)
-        row = {"patient": f"{center:03}", "node": node, "x_coord": x, "y_coord": y, "tumor": label, "slide": 2 * center + node, "center": center}
+        row = {
+            "patient": f"{center:03}",
+            "node": node,
+            "x_coord": x,
+            "y_coord": y,
+            "tumor": label,
+            "slide": 2 * center + node,
+            "center": center,
+        }
         rows.append({"": number, **row, "split": int(split == "id_val")})
     _write_table(folder / "metadata.csv", rows)
     (folder / "RELEASE_v1.0.txt").write_text("a small one, for tests\n")
@@ -55,6 +67,8 @@ def write_iwildcam(root: Path) -> None:
         label = number % IWILDCAM_CLASSES
         _image(folder / "train" / f"{number}.jpg", rng, label, 28)
         place = {"location_remapped": number % 2, "sequence_remapped": number}
-        rows.append({"split": split, "filename": f"{number}.jpg", "y": label, **place, "datetime": "2013-06-05 05:44:19.000"})
+        rows.append(
+            {"split": split, "filename": f"{number}.jpg", "y": label, **place, "datetime": "2013-06-05 05:44:19.000"}
+        )
     _write_table(folder / "metadata.csv", rows)
     (folder / "RELEASE_v2.0.txt").write_text("a small one, for tests\n")

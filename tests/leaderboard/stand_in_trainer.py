@@ -1,6 +1,7 @@
 """Takes the words of 'cim-plugin train' and leaves the results.json of a finished run, without training.
 
-FAIL: seeds that end with exit status 3. KILL: seeds that end by SIGKILL. WAIT: seeds that wait to be stopped, and note every signal
+FAIL: seeds that end with exit status 3. KILL: seeds that end by SIGKILL. WAIT: seeds that wait to be stopped, and note
+every signal
 in <log_dir>/signals as the real one notes its state.
 """
 
@@ -41,7 +42,14 @@ if seed in os.environ.get("FAIL", "").split():
     sys.exit(3)
 if seed in os.environ.get("KILL", "").split():
     os.kill(os.getpid(), signal.SIGKILL)
-results = {"status": "finished", "dataset": config["dataset"], "algorithm": config["algorithm"], "seed": config["seed"], "selection": {}, "config": config}
+results = {
+    "status": "finished",
+    "dataset": config["dataset"],
+    "algorithm": config["algorithm"],
+    "seed": config["seed"],
+    "selection": {},
+    "config": config,
+}
 (folder / "results.json").write_text(json.dumps(results))
 with open(folder.parent / "trained", "a") as file:
     file.write(f"{seed}\n")

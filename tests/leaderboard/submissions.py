@@ -1,4 +1,6 @@
-"""Submissions made for the tests: a dictionary of path -> content, and how it becomes a folder, a tar or a zip archive."""
+"""Submissions made for the tests: a dictionary of path -> content, and how it becomes a folder, a tar or a zip
+archive.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ from pathlib import Path
 SPLITS = {"iwildcam": ("val", "test", "id_val", "id_test"), "camelyon17": ("id_val", "test", "val")}
 SEEDS = {"iwildcam": 3, "camelyon17": 10}
 #: images per split of the small data sets that the submissions are for
-LENGTHS = {"iwildcam": {"val": 8, "test": 9, "id_val": 6, "id_test": 7}, "camelyon17": {"id_val": 7, "test": 9, "val": 8}}
+LENGTHS = {
+    "iwildcam": {"val": 8, "test": 9, "id_val": 6, "id_test": 7},
+    "camelyon17": {"id_val": 7, "test": 9, "val": 8},
+}
 
 
 def name(split: str = "val", seed: object = 1, dataset: str = "iwildcam", epoch: str = "best") -> str:
@@ -24,7 +29,11 @@ def content(length: int, seed: int) -> bytes:
 
 def good(dataset: str = "iwildcam") -> dict[str, bytes]:
     """A submission without a fault."""
-    return {name(split, seed, dataset): content(length, seed) for split, length in LENGTHS[dataset].items() for seed in range(SEEDS[dataset])}
+    return {
+        name(split, seed, dataset): content(length, seed)
+        for split, length in LENGTHS[dataset].items()
+        for seed in range(SEEDS[dataset])
+    }
 
 
 def changed(path: str, new: bytes) -> dict[str, bytes]:
@@ -33,7 +42,6 @@ def changed(path: str, new: bytes) -> dict[str, bytes]:
 
 def without(*paths: str) -> dict[str, bytes]:
     return {path: new for path, new in good().items() if path not in paths}
-
 
 
 def moved(old: str, new: str) -> dict[str, bytes]:
@@ -75,7 +83,6 @@ def write_zip(path: Path, files: dict[str, bytes], *more: tuple[zipfile.ZipInfo,
         for name, text in files.items():
             archive.writestr(name, text)
     return path
-
 
 
 def prediction(run: Path, split: str, seed: int, rule: str = "best") -> Path:

@@ -36,7 +36,9 @@ def nothing_is_written(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mode, ending", [("w", ".tar"), ("w:gz", ".tar.gz"), ("w:gz", ".anything")])
 def test_a_tar_archive_is_read_whatever_its_name(findings, tmp_path, mode, ending):
-    assert findings(write_tar(tmp_path / f"s{ending}", good(), member("./iwildcam", type=tarfile.DIRTYPE), mode=mode), 0) == ([], [])
+    assert findings(
+        write_tar(tmp_path / f"s{ending}", good(), member("./iwildcam", type=tarfile.DIRTYPE), mode=mode), 0
+    ) == ([], [])
 
 
 @pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -72,10 +74,22 @@ def test_a_file_that_stands_twice_in_an_archive_is_named(findings, tmp_path):
 MEMBERS = {
     "an absolute path": (member("/etc/cron.d/job"), "/etc/cron.d/job", ABSOLUTE),
     "a path out of the folder": (member("../escaped.csv"), "../escaped.csv", LEADS_OUT),
-    "a path out of the folder, hidden in the middle": (member("iwildcam/../../escaped"), "iwildcam/../../escaped", LEADS_OUT),
+    "a path out of the folder, hidden in the middle": (
+        member("iwildcam/../../escaped"),
+        "iwildcam/../../escaped",
+        LEADS_OUT,
+    ),
     "a path of Windows": (member("..\\escaped.csv"), "..\\escaped.csv", UNPRINTABLE),
-    "a symbolic link": (member("iwildcam/x.csv", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "iwildcam/x.csv", SPECIAL),
-    "a hard link": (member(f"{name('val', 0)}", type=tarfile.LNKTYPE, linkname="../../secret"), name("val", 0), SPECIAL),
+    "a symbolic link": (
+        member("iwildcam/x.csv", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        "iwildcam/x.csv",
+        SPECIAL,
+    ),
+    "a hard link": (
+        member(f"{name('val', 0)}", type=tarfile.LNKTYPE, linkname="../../secret"),
+        name("val", 0),
+        SPECIAL,
+    ),
     "a device": (member("iwildcam/zero", type=tarfile.CHRTYPE, devmajor=1, devminor=5), "iwildcam/zero", SPECIAL),
     "a pipe": (member("pipe.csv", type=tarfile.FIFOTYPE), "pipe.csv", SPECIAL),
     "bytes that are not UTF-8": (member("caf\udce9.csv"), "caf\\udce9.csv", UNPRINTABLE),
@@ -143,7 +157,8 @@ def test_a_member_that_is_too_large_is_a_finding(findings, tmp_path, monkeypatch
     assert findings(path, 1)[0] == ["iwildcam/big.csv: has 1,001 bytes, more than 1,000"]
 
 
-# --- archives that are refused as a whole ------------------------------------------------------------------------------
+# --- archives that are refused as a whole
+# ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -193,7 +208,9 @@ GARBAGE = {
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
 def test_a_file_that_is_no_archive_is_refused(refusal, tmp_path, content):
     (tmp_path / "s.tar.gz").write_bytes(content)
-    assert refusal(tmp_path / "s.tar.gz").startswith(f"{tmp_path}/s.tar.gz is no tar, tar.gz or zip archive, or is truncated or damaged (")
+    assert refusal(tmp_path / "s.tar.gz").startswith(
+        f"{tmp_path}/s.tar.gz is no tar, tar.gz or zip archive, or is truncated or damaged ("
+    )
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.999])
@@ -278,7 +295,11 @@ def test_a_claimed_size_that_is_not_there_is_refused(refusal, tmp_path):
 SPARSE_1_0 = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "8"}
 
 
-@pytest.mark.parametrize("header", [member("x.csv", type=tarfile.GNUTYPE_SPARSE), member("x.csv", pax_headers=SPARSE_1_0)], ids=["old", "new"])
+@pytest.mark.parametrize(
+    "header",
+    [member("x.csv", type=tarfile.GNUTYPE_SPARSE), member("x.csv", pax_headers=SPARSE_1_0)],
+    ids=["old", "new"],
+)
 def test_a_sparse_member_is_refused_before_its_list_of_holes_is_read(refusal, tmp_path, header):
     form = tarfile.PAX_FORMAT if header.pax_headers else tarfile.GNU_FORMAT
     (tmp_path / "s.tar").write_bytes(header.tobuf(form) + b"9999999999\n" + b"1\n" * 50_000)

@@ -64,7 +64,9 @@ def test_what_evaluate_py_does_with_a_line_is_said_rightly(wilds_evaluate, tmp_p
     (tmp_path / "labels.csv").write_bytes(with_line(4, line))
     words = next(words for other, words in LINES.values() if other == line)
     if READS in words:
-        assert wilds_evaluate.get_predictions(str(tmp_path / "labels.csv"))[3] == ast.literal_eval(words.partition(f"{READS} ")[2])
+        assert wilds_evaluate.get_predictions(str(tmp_path / "labels.csv"))[3] == ast.literal_eval(
+            words.partition(f"{READS} ")[2]
+        )
     elif STOPS in words:
         with pytest.raises(Exception):  # noqa: B017  (SyntaxError, ValueError or TypeError, as the line has it)
             wilds_evaluate.get_predictions(str(tmp_path / "labels.csv"))
@@ -79,17 +81,41 @@ FILES = {
     "empty": (b"", [(1, "ends after 0 labels; split val has 8 images")]),
     "too short": (b"0\n" * 7, [(7, "ends after 7 labels; split val has 8 images")]),
     "too long": (b"0\n" * 9, [(9, "ends after 9 labels; split val has 8 images")]),
-    "with a header": (b"y\n" + b"0\n" * 8, [(1, f"'y' {NO_LABEL}; {STOPS}"), (9, "ends after 9 labels; split val has 8 images")]),
-    "with a blank line": (b"0\n" * 4 + b"\n" + b"0\n" * 4, [(5, "the line is blank; WILDS' evaluate.py skips it, and later labels move up")]),
-    "with a blank line at the end": (b"0\n" * 8 + b"  \n", [(9, "the line is blank; WILDS' evaluate.py skips it, and later labels move up")]),
-    "with a byte order mark": (b"\xef\xbb\xbf" + b"0\n" * 8, [(1, f"a byte order mark is no part of a label; {STOPS}")]),
-    "UTF-16": ("0\n".encode("utf-16") * 8, [(1, f"'\\xff\\xfe0\\x00' is not UTF-8 text; {STOPS}"), (None, UNREAD.format(1))]),
+    "with a header": (
+        b"y\n" + b"0\n" * 8,
+        [(1, f"'y' {NO_LABEL}; {STOPS}"), (9, "ends after 9 labels; split val has 8 images")],
+    ),
+    "with a blank line": (
+        b"0\n" * 4 + b"\n" + b"0\n" * 4,
+        [(5, "the line is blank; WILDS' evaluate.py skips it, and later labels move up")],
+    ),
+    "with a blank line at the end": (
+        b"0\n" * 8 + b"  \n",
+        [(9, "the line is blank; WILDS' evaluate.py skips it, and later labels move up")],
+    ),
+    "with a byte order mark": (
+        b"\xef\xbb\xbf" + b"0\n" * 8,
+        [(1, f"a byte order mark is no part of a label; {STOPS}")],
+    ),
+    "UTF-16": (
+        "0\n".encode("utf-16") * 8,
+        [(1, f"'\\xff\\xfe0\\x00' is not UTF-8 text; {STOPS}"), (None, UNREAD.format(1))],
+    ),
     "Latin-1": (b"0\n\xe9\n" + b"0\n" * 6, [(2, f"'\\xe9' is not UTF-8 text; {STOPS}"), (None, UNREAD.format(2))]),
     "one endless line": (b"0" * 300_000, [(1, "the line is longer than 64 bytes"), (None, UNREAD.format(1))]),
-    "a long line in the middle": (b"0\n" * 3 + b"0" * 65 + b"\n" + b"0\n" * 4, [(4, "the line is longer than 64 bytes"), (None, UNREAD.format(4))]),
+    "a long line in the middle": (
+        b"0\n" * 3 + b"0" * 65 + b"\n" + b"0\n" * 4,
+        [(4, "the line is longer than 64 bytes"), (None, UNREAD.format(4))],
+    ),
     "lines of an old Mac": (b"0\r" * 8, [(1, "carriage returns are in place of line ends"), (None, UNREAD.format(1))]),
-    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(40), [(1, f"'\\x89PNG' is not UTF-8 text; {STOPS}"), (None, UNREAD.format(1))]),
-    "words only": (b"cat\n" * 8, [*((number, f"'cat' {NO_LABEL}; {STOPS}") for number in range(1, 6)), (None, UNREAD.format(5))]),
+    "a picture": (
+        b"\x89PNG\r\n\x1a\n" + bytes(40),
+        [(1, f"'\\x89PNG' is not UTF-8 text; {STOPS}"), (None, UNREAD.format(1))],
+    ),
+    "words only": (
+        b"cat\n" * 8,
+        [*((number, f"'cat' {NO_LABEL}; {STOPS}") for number in range(1, 6)), (None, UNREAD.format(5))],
+    ),
 }
 
 
@@ -122,10 +148,22 @@ def extra(path: str, new: bytes = b"0\n") -> dict[str, bytes]:
 #: what is wrong with the set of files -> (the submission, path and words of every finding)
 SETS = {
     "a file is missing": (without(VAL), [(VAL, NEEDS)]),
-    "a seed is missing": (without(*(name(split, 2) for split in LENGTHS["iwildcam"])), [(name(split, 2), NEEDS) for split in LENGTHS["iwildcam"]]),
-    "a split is missing": (without(*(name("id_val", seed) for seed in range(3))), [(name("id_val", seed), NEEDS) for seed in range(3)]),
-    "the training split is there": (extra(name("train")), [(name("train"), "split 'train' is not evaluated; iwildcam needs val, test, id_val, id_test")]),
-    "an unknown split": (extra(name("test_2")), [(name("test_2"), "split 'test_2' is not evaluated; iwildcam needs val, test, id_val, id_test")]),
+    "a seed is missing": (
+        without(*(name(split, 2) for split in LENGTHS["iwildcam"])),
+        [(name(split, 2), NEEDS) for split in LENGTHS["iwildcam"]],
+    ),
+    "a split is missing": (
+        without(*(name("id_val", seed) for seed in range(3))),
+        [(name("id_val", seed), NEEDS) for seed in range(3)],
+    ),
+    "the training split is there": (
+        extra(name("train")),
+        [(name("train"), "split 'train' is not evaluated; iwildcam needs val, test, id_val, id_test")],
+    ),
+    "an unknown split": (
+        extra(name("test_2")),
+        [(name("test_2"), "split 'test_2' is not evaluated; iwildcam needs val, test, id_val, id_test")],
+    ),
     "a seed too many": (extra(name(seed=3)), [(name(seed=3), "seed:3 is not among seeds 0 to 2 of iwildcam")]),
     "a seed that evaluate.py takes for another": (
         extra(name(seed=10)),
@@ -138,28 +176,52 @@ SETS = {
     ),
     "the last epoch": (
         moved(VAL, name(epoch="last")),
-        [(name(epoch="last"), "epoch is 'last'; the leaderboard takes the epoch that validation data chose, named 'best'")],
+        [
+            (
+                name(epoch="last"),
+                "epoch is 'last'; the leaderboard takes the epoch that validation data chose, named 'best'",
+            )
+        ],
     ),
     "a numbered epoch": (
         moved(VAL, name(epoch="11")),
         [(name(epoch="11"), "epoch is '11'; the leaderboard takes the epoch that validation data chose, named 'best'")],
     ),
-    "two epochs": (extra(name(epoch="last")), [(name(epoch="last"), f"split val of seed:1 is there twice, also as {VAL}")]),
-    "a file twice in two folders": (extra(f"old/{VAL}"), [(f"old/{VAL}", f"split val of seed:1 is there twice, also as {VAL}")]),
+    "two epochs": (
+        extra(name(epoch="last")),
+        [(name(epoch="last"), f"split val of seed:1 is there twice, also as {VAL}")],
+    ),
+    "a file twice in two folders": (
+        extra(f"old/{VAL}"),
+        [(f"old/{VAL}", f"split val of seed:1 is there twice, also as {VAL}")],
+    ),
     "a file in another folder": (
         moved(VAL, f"rest/{VAL}"),
-        [(f"rest/{VAL}", f"lies in another folder than {name('id_test', 0)}; WILDS' evaluate.py reads one folder per data set")],
+        [
+            (
+                f"rest/{VAL}",
+                f"lies in another folder than {name('id_test', 0)}; WILDS' evaluate.py reads one folder per data set",
+            )
+        ],
     ),
     "a data set without a board": (
         extra("waterbirds/waterbirds_split:val_seed:0_epoch:best_pred.csv"),
-        [("waterbirds/waterbirds_split:val_seed:0_epoch:best_pred.csv", f"data set 'waterbirds' is not on the WILDS leaderboard; it has {BOARDS}")],
+        [
+            (
+                "waterbirds/waterbirds_split:val_seed:0_epoch:best_pred.csv",
+                f"data set 'waterbirds' is not on the WILDS leaderboard; it has {BOARDS}",
+            )
+        ],
     ),
     "underscores for colons": (
         moved(VAL, VAL.replace(":", "_")),
         [(VAL.replace(":", "_"), NAMING), (VAL, NEEDS)],
     ),
     "another table": (extra("iwildcam/metrics.csv"), [("iwildcam/metrics.csv", NAMING)]),
-    "an ending in capitals": (moved(VAL, VAL.replace(".csv", ".CSV")), [(VAL.replace(".csv", ".CSV"), NAMING), (VAL, NEEDS)]),
+    "an ending in capitals": (
+        moved(VAL, VAL.replace(".csv", ".CSV")),
+        [(VAL.replace(".csv", ".CSV"), NAMING), (VAL, NEEDS)],
+    ),
     "a Mac's second file": (
         extra("iwildcam/._iwildcam_split:val_seed:1_epoch:best_pred.csv"),
         [("iwildcam/._iwildcam_split:val_seed:1_epoch:best_pred.csv", NAMING)],
@@ -171,7 +233,10 @@ SETS = {
     "nothing": ({}, [(".", NAMING.replace("the name is not", "no file is named"))]),
     "a README only": ({"README.md": b"hello"}, [(".", NAMING.replace("the name is not", "no file is named"))]),
     "an empty file of a board that is not read": (
-        {path: (b"" if "seed:4" in path else b"0\n") for path in (name(split, seed, "civilcomments") for split in ("val", "test") for seed in range(5))},
+        {
+            path: (b"" if "seed:4" in path else b"0\n")
+            for path in (name(split, seed, "civilcomments") for split in ("val", "test") for seed in range(5))
+        },
         [(name(split, 4, "civilcomments"), "is empty") for split in ("test", "val")],
     ),
     "a fold of poverty is missing": (
@@ -179,7 +244,11 @@ SETS = {
         [(poverty("val", "C"), "is missing; poverty needs val, test, id_val, id_test for folds A to E")],
     ),
     "a table of globalwheat": (
-        {globalwheat(split, seed, "csv" if (split, seed) == ("val", 0) else "pth"): b"x" for split in ID_AND_OOD for seed in range(3)},
+        {
+            globalwheat(split, seed, "csv" if (split, seed) == ("val", 0) else "pth"): b"x"
+            for split in ID_AND_OOD
+            for seed in range(3)
+        },
         [
             (globalwheat("val", 0, "csv"), "the predictions of globalwheat are .pth files, this is .csv"),
             (globalwheat("val", 0), "is missing; globalwheat needs val, test, id_val, id_test for seeds 0 to 2"),
@@ -211,13 +280,19 @@ GOOD = {
     "inside a folder": (in_folder("submission/", good()), []),
     "without a folder": (
         flat(good()),
-        ["iwildcam: the files do not lie in a folder iwildcam/; WILDS' evaluate.py finds them only with --dataset iwildcam"],
+        [
+            "iwildcam: the files do not lie in a folder iwildcam/; WILDS' evaluate.py finds them only with --dataset "
+            "iwildcam"
+        ],
     ),
     "the smallest and the largest label": (changed(VAL, with_line(3, b"181")), []),
     "no newline at the end": (changed(VAL, with_line(3, b"7")[:-1]), []),
     "lines of Windows": (
         changed(VAL, with_line(3, b"7").replace(b"\n", b"\r\n")),
-        [f"iwildcam: lines end as on Windows (CR LF) in 1 files, the first is {VAL}; WILDS' evaluate.py reads them alike"],
+        [
+            f"iwildcam: lines end as on Windows (CR LF) in 1 files, the first is {VAL}; WILDS' evaluate.py reads them "
+            f"alike"
+        ],
     ),
     "a seed copied": (
         changed(VAL, good()[name("val", 0)]),
@@ -244,8 +319,10 @@ def test_it_says_what_cannot_be_checked_without_the_data(leaderboard, small_coun
     status, output, _ = leaderboard("check", submission)
     assert status == 0
     assert output == [
-        "not checked without --root_dir: the metrics of iwildcam; lengths and labels are checked against the published counts",
-        "cannot be seen in the files: which data chose the epoch, whether the seeds share one configuration, whether other data were used, "
+        "not checked without --root_dir: the metrics of iwildcam; lengths and labels are checked against the published "
+        "counts",
+        "cannot be seen in the files: which data chose the epoch, whether the seeds share one configuration, whether "
+        "other data were used, "
         "and the order of the lines",
         f"{submission}: 12 files of predictions of iwildcam; no findings",
     ]
@@ -262,7 +339,9 @@ def test_the_published_lengths_are_asked_for(leaderboard, tmp_path, split, lengt
 
 
 @pytest.mark.parametrize("dataset", ["iwildcam", "camelyon17"])
-def test_with_the_data_it_prints_the_metrics_of_wilds_own_evaluate(leaderboard, wilds_evaluate, data, tmp_path, dataset):
+def test_with_the_data_it_prints_the_metrics_of_wilds_own_evaluate(
+    leaderboard, wilds_evaluate, data, tmp_path, dataset
+):
     submission = write_folder(tmp_path / "s", good(dataset))
     expected = wilds_evaluate.evaluate_benchmark(dataset, str(submission / dataset), str(tmp_path), str(data))
     status, output, errors = leaderboard("check", submission, "--root_dir", data)
@@ -282,4 +361,9 @@ def test_with_the_data_lengths_and_labels_are_theirs(leaderboard, data, tmp_path
     status, output, _ = leaderboard("check", submission, "--root_dir", data)
     assert status == 1 and output[0] == f"{VAL}:3: label 3 is out of range, labels are 0 to 2"
     assert "no metrics of iwildcam: not every file is right" in output
-    assert any(line.startswith("note: iwildcam in --root_dir is not the published release; no submission can be measured by it: ") for line in output)
+    assert any(
+        line.startswith(
+            "note: iwildcam in --root_dir is not the published release; no submission can be measured by it: "
+        )
+        for line in output
+    )

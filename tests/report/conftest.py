@@ -16,7 +16,9 @@ sys.path.append(str(Path(__file__).parents[1] / "wilds_runner"))  # small_runs
 
 @pytest.fixture(scope="session")
 def domainbed_checkout() -> Path:
-    """A real DomainBed checkout, of which only what needs no torch is used; skips with the reason where there is none."""
+    """A real DomainBed checkout, of which only what needs no torch is used; skips with the reason where there is
+    none.
+    """
     for folder in filter(None, (os.environ.get("DOMAINBED_HOME"), domainbed_cache())):
         if os.path.isfile(os.path.join(folder, "domainbed", "model_selection.py")):
             return Path(folder)
@@ -35,7 +37,9 @@ def compare():
 
 @pytest.fixture(scope="session")
 def trained_runs(tmp_path_factory) -> Path:
-    """A folder with real runs of two epochs: ERM and the control of CIM, a release of digits on photographs beside them."""
+    """A folder with real runs of two epochs: ERM and the control of CIM, a release of digits on photographs beside
+    them.
+    """
     from small_runs import train, write_release
 
     root = tmp_path_factory.mktemp("trained")

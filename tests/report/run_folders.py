@@ -6,7 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-GROUPS = ("y:landbird_background:land", "y:landbird_background:water", "y:waterbird_background:land", "y:waterbird_background:water")
+GROUPS = (
+    "y:landbird_background:land",
+    "y:landbird_background:water",
+    "y:waterbird_background:land",
+    "y:waterbird_background:water",
+)
 CONFIG = {
     "frac": 1.0,
     "lr": 0.001,
@@ -30,7 +35,14 @@ def split_record(groups: tuple[float, ...], average: float | None = None) -> dic
 
 
 def wilds_record(
-    algorithm: str = "ERM", seed: int = 0, groups=(0.9, 0.5, 0.4, 0.8), *, average_rule=None, config=None, hyperparameters=None, **more
+    algorithm: str = "ERM",
+    seed: int = 0,
+    groups=(0.9, 0.5, 0.4, 0.8),
+    *,
+    average_rule=None,
+    config=None,
+    hyperparameters=None,
+    **more,
 ) -> dict[str, Any]:
     """results.json of a finished run.
 
@@ -49,10 +61,22 @@ def wilds_record(
         "seed": seed,
         "synthetic": False,
         "selection": {
-            rule: {"epoch": epoch, "score": 0.5, "rule": "a rule", "needs": "nothing", "splits": {"test": split_record(values)}}
+            rule: {
+                "epoch": epoch,
+                "score": 0.5,
+                "rule": "a rule",
+                "needs": "nothing",
+                "splits": {"test": split_record(values)},
+            }
             for rule, (epoch, values) in chosen.items()
         },
-        "config": {**CONFIG, **(GROUP_DRO if algorithm == "groupDRO" else {}), "seed": seed, "hyperparameters": hyperparameters or {}, **(config or {})},
+        "config": {
+            **CONFIG,
+            **(GROUP_DRO if algorithm == "groupDRO" else {}),
+            "seed": seed,
+            "hyperparameters": hyperparameters or {},
+            **(config or {}),
+        },
         "seconds": {"train": 6.0, "evaluation": 1.0},
         "steps": 60,
         "peak_memory_bytes": {"resident": 2**30},
@@ -71,7 +95,16 @@ def write_wilds(folder: Path, *words, **settings) -> Path:
 
 
 def domainbed_records(
-    test_envs, accuracies, *, algorithm="ERM", dataset="Debug28", trial_seed=0, hparams_seed=0, steps=(0, 10), hparams=None, **more
+    test_envs,
+    accuracies,
+    *,
+    algorithm="ERM",
+    dataset="Debug28",
+    trial_seed=0,
+    hparams_seed=0,
+    steps=(0, 10),
+    hparams=None,
+    **more,
 ) -> list[dict[str, Any]]:
     """Lines of results.jsonl.
 
@@ -86,7 +119,13 @@ def domainbed_records(
         "test_envs": list(test_envs),
         "holdout_fraction": 0.2,
     }
-    args |= {"steps": 11, "task": "domain_generalization", "hparams": hparams, "checkpoint_freq": None, "uda_holdout_fraction": 0}
+    args |= {
+        "steps": 11,
+        "task": "domain_generalization",
+        "hparams": hparams,
+        "checkpoint_freq": None,
+        "uda_holdout_fraction": 0,
+    }
     records = []
     for step, of_step in zip(steps, accuracies):
         record = {"step": step, "args": {**args, **more}, "hparams": {}, "step_time": 0.1, "mem_gb": 0.5, "loss": 0.3}
@@ -105,15 +144,36 @@ def write_domainbed(folder: Path, records: list[dict[str, Any]], done: bool = Tr
     return folder
 
 
-def write_sweep(folder: Path, rng, algorithms=("ERM", "CIM"), *, dataset="Debug28", n_environments=3, n_trials=2, n_draws=2, n_steps=3, digits=2) -> Path:
+def write_sweep(
+    folder: Path,
+    rng,
+    algorithms=("ERM", "CIM"),
+    *,
+    dataset="Debug28",
+    n_environments=3,
+    n_trials=2,
+    n_draws=2,
+    n_steps=3,
+    digits=2,
+) -> Path:
     """A whole sweep with random accuracies, rounded so that there are ties."""
-    pairs = [(i,) for i in range(n_environments)] + [(i, j) for i in range(n_environments) for j in range(i + 1, n_environments)]
+    pairs = [(i,) for i in range(n_environments)] + [
+        (i, j) for i in range(n_environments) for j in range(i + 1, n_environments)
+    ]
     for algorithm in algorithms:
         for trial in range(n_trials):
             for draw in range(n_draws):
                 for held_out in pairs:
                     accuracies = rng.uniform(0.3, 0.9, (n_steps, n_environments, 2)).round(digits).tolist()
                     steps = range(0, 10 * n_steps, 10)
-                    records = domainbed_records(held_out, accuracies, algorithm=algorithm, dataset=dataset, trial_seed=trial, hparams_seed=draw, steps=steps)
+                    records = domainbed_records(
+                        held_out,
+                        accuracies,
+                        algorithm=algorithm,
+                        dataset=dataset,
+                        trial_seed=trial,
+                        hparams_seed=draw,
+                        steps=steps,
+                    )
                     write_domainbed(folder / f"{algorithm}-{trial}-{draw}-{'-'.join(map(str, held_out))}", records)
     return folder

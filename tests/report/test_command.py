@@ -32,7 +32,9 @@ def status(*words) -> int:
         return end.code
 
 
-@pytest.mark.parametrize(("suffix", "name"), [(suffix, name) for name, (suffixes, _) in formats.FORMATS.items() for suffix in suffixes])
+@pytest.mark.parametrize(
+    ("suffix", "name"), [(suffix, name) for name, (suffixes, _) in formats.FORMATS.items() for suffix in suffixes]
+)
 def test_format_follows_from_the_suffix(suffix, name, runs, tmp_path, capsys):
     assert status(runs, "-o", tmp_path / f"report{suffix}") == 0 and capsys.readouterr().out == ""
     written = (tmp_path / f"report{suffix}").read_text(encoding="utf-8")
@@ -52,9 +54,15 @@ def test_rules_are_shown_as_asked_and_other_hosts_keep_theirs(runs, capsys):
     assert status(runs, "--rules", "last, worst_class,last", "--format", "json") == 0
     measured = json.loads(capsys.readouterr().out)["measured"]
     shown = {table["host"]: [row["selected_by"] for row in table["rows"]] for table in measured}
-    assert shown == {"cim-plugin train": ["last", "last", "worst_class", "worst_class"], "DomainBed": ["training_domain", "oracle"]}
+    assert shown == {
+        "cim-plugin train": ["last", "last", "worst_class", "worst_class"],
+        "DomainBed": ["training_domain", "oracle"],
+    }
     said = {table["host"]: [note for note in table["notes"] if "has no rule" in note] for table in measured}
-    assert said == {"cim-plugin train": [], "DomainBed": ["DomainBed has no rule last or worst_class: its usual ones are shown."]}
+    assert said == {
+        "cim-plugin train": [],
+        "DomainBed": ["DomainBed has no rule last or worst_class: its usual ones are shown."],
+    }
 
 
 def test_a_report_is_replaced_whole_with_usual_permissions(runs, tmp_path):
@@ -81,7 +89,15 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch):
 
 
 def test_a_terminal_of_few_letters_still_shows_the_table(runs):
-    done = run_python("-m", "cim_plugin.cli", "compare", str(runs), PYTHONPATH=str(HERE.parent), PYTHONIOENCODING="ascii", CIM_PLUGIN_AUTOLOAD="0")
+    done = run_python(
+        "-m",
+        "cim_plugin.cli",
+        "compare",
+        str(runs),
+        PYTHONPATH=str(HERE.parent),
+        PYTHONIOENCODING="ascii",
+        CIM_PLUGIN_AUTOLOAD="0",
+    )
     assert done.returncode == 0 and "ERM" in done.stdout and "?" in done.stdout
 
 
@@ -95,7 +111,10 @@ def test_help_says_the_defaults(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     assert status("--help") == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "default: worst_group, average for cim-plugin train; training_domain, leave_one_out, oracle for DomainBed" in told
+    assert (
+        "default: worst_group, average for cim-plugin train; training_domain, leave_one_out, oracle for DomainBed"
+        in told
+    )
     assert "None" not in told and told.count("(default:") == 5
 
 

@@ -1,4 +1,6 @@
-"""Model selection of DomainBed's results, compared with the host's own functions, its printed table, and a case worked by hand."""
+"""Model selection of DomainBed's results, compared with the host's own functions, its printed table, and a case worked
+by hand.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,17 @@ from cim_plugin import cli
 from cim_plugin.report import domainbed_runs, domainbed_selection, reading, tables
 from cim_plugin.report.runs import Unreadable
 
-METHODS = {"training_domain": "IIDAccuracySelectionMethod", "leave_one_out": "LeaveOneOutSelectionMethod", "oracle": "OracleSelectionMethod"}
+METHODS = {
+    "training_domain": "IIDAccuracySelectionMethod",
+    "leave_one_out": "LeaveOneOutSelectionMethod",
+    "oracle": "OracleSelectionMethod",
+}
 
 
 def _reference_cells(domainbed, folder) -> dict[str, dict[str, list]]:
-    """rule -> "algorithm environment" -> [mean, standard error, number of trials] in %, by DomainBed's own functions, as collect_results calls them."""
+    """rule -> "algorithm environment" -> [mean, standard error, number of trials] in %, by DomainBed's own functions,
+    as collect_results calls them.
+    """
     code = f"""
 import json, numpy as np
 from domainbed import model_selection
@@ -53,7 +61,9 @@ def cells(folder, environments) -> dict[str, dict[str, list]]:
 
 
 def assert_same(found, expected):
-    assert {rule: set(values) for rule, values in found.items()} == {rule: set(values) for rule, values in expected.items()}
+    assert {rule: set(values) for rule, values in found.items()} == {
+        rule: set(values) for rule, values in expected.items()
+    }
     for rule, values in expected.items():
         for name, value in values.items():
             assert found[rule][name] == pytest.approx(value, rel=1e-12, abs=1e-12), (rule, name)
@@ -62,13 +72,17 @@ def assert_same(found, expected):
 @pytest.mark.host
 @pytest.mark.parametrize("digits", [1, 4], ids=["many ties", "few ties"])
 def test_numbers_of_random_sweeps_are_the_hosts(digits, domainbed_checkout, tmp_path):
-    write_sweep(tmp_path, np.random.default_rng(digits), n_environments=4, n_trials=3, n_draws=3, n_steps=4, digits=digits)
+    write_sweep(
+        tmp_path, np.random.default_rng(digits), n_environments=4, n_trials=3, n_draws=3, n_steps=4, digits=digits
+    )
     assert_same(cells(tmp_path, 4), _reference_cells(domainbed_checkout, tmp_path))
 
 
 @pytest.mark.host
 def test_numbers_of_an_irregular_sweep_are_the_hosts(domainbed_checkout, tmp_path):
-    """Missing runs, missing steps, a run started twice, the same arguments twice with another seed, three environments held out."""
+    """Missing runs, missing steps, a run started twice, the same arguments twice with another seed, three environments
+    held out.
+    """
     rng = np.random.default_rng(7)
     write_sweep(tmp_path, rng, n_environments=4, n_trials=3, n_draws=3)
     for name in ("ERM-0-0-0", "ERM-1-1-0-1", "CIM-2-0-2", "CIM-2-1-2", "CIM-2-2-2"):
@@ -79,7 +93,9 @@ def test_numbers_of_an_irregular_sweep_are_the_hosts(domainbed_checkout, tmp_pat
     again = tmp_path / "CIM-1-0-0" / "results.jsonl"
     again.write_text(again.read_text() * 2)
     accuracies = rng.uniform(0.3, 0.9, (3, 4, 2)).tolist()
-    write_domainbed(tmp_path / "twice", domainbed_records([1], accuracies, trial_seed=0, hparams_seed=1, steps=(0, 10, 15), seed=5))
+    write_domainbed(
+        tmp_path / "twice", domainbed_records([1], accuracies, trial_seed=0, hparams_seed=1, steps=(0, 10, 15), seed=5)
+    )
     write_domainbed(tmp_path / "three", domainbed_records([0, 1, 2], rng.uniform(0.3, 0.9, (2, 4, 2)).tolist()))
     assert_same(cells(tmp_path, 4), _reference_cells(domainbed_checkout, tmp_path))
 
@@ -96,7 +112,10 @@ def host_sweep(domainbed_checkout):
 @pytest.mark.host
 def test_the_hosts_own_sweep_gives_its_printed_table_without_the_host(host_sweep):
     sweep, expected = host_sweep
-    code = f"import sys; sys.modules['domainbed'] = None; from cim_plugin import cli; sys.exit(cli.main(['compare', {str(sweep)!r}]))"
+    code = (
+        f"import sys; sys.modules['domainbed'] = None; from cim_plugin import cli; sys.exit(cli.main(['compare', "
+        f"{str(sweep)!r}]))"
+    )
     done = run_python("-c", code, PYTHONPATH=str(HERE.parent), CIM_PLUGIN_AUTOLOAD="0", PYTHONUTF8="1")
     assert done.returncode == 0, done.stderr
     rows = [line.split("  ") for line in done.stdout.splitlines() if line.startswith(domainbed_selection.DEFAULT_RULES)]
@@ -104,7 +123,10 @@ def test_the_hosts_own_sweep_gives_its_printed_table_without_the_host(host_sweep
     printed = [line for line in expected.splitlines() if line.startswith("ERM")]
     theirs = [line.replace("+/-", "±").split("  ") for line in printed]
     theirs = [[word.strip() for word in row[1:] if word.strip()] for row in theirs]
-    per_environment, averages = theirs[::2], theirs[1::2]  # the table of the data set, and that of averages over data sets
+    per_environment, averages = (
+        theirs[::2],
+        theirs[1::2],
+    )  # the table of the data set, and that of averages over data sets
     assert [row[:4] for row in ours] == [row[:4] for row in per_environment]
     assert [row[4].split(" ")[0] for row in ours] == [row[4] for row in per_environment]
     assert [row[4] for row in ours] == [row[0] for row in averages]
@@ -116,9 +138,17 @@ def test_environments_are_called_as_in_the_host(domainbed_checkout):
     theirs = {}
     for definition in ast.walk(tree):
         if isinstance(definition, ast.ClassDef):
-            values = [line.value for line in definition.body if isinstance(line, ast.Assign) and line.targets[0].id == "ENVIRONMENTS"]
+            values = [
+                line.value
+                for line in definition.body
+                if isinstance(line, ast.Assign) and line.targets[0].id == "ENVIRONMENTS"
+            ]
             theirs.update((definition.name, ast.literal_eval(value)) for value in values)
-    ours = {name: list(environments) for name, environments in domainbed_selection.ENVIRONMENTS.items() if name != "DebugDigitsOnPhotos"}
+    ours = {
+        name: list(environments)
+        for name, environments in domainbed_selection.ENVIRONMENTS.items()
+        if name != "DebugDigitsOnPhotos"
+    }
     assert ours == {name: theirs[name] for name in ours}
 
 
@@ -129,10 +159,16 @@ def test_environments_of_our_own_data_set():
 
 
 def test_selection_worked_by_hand(compare, tmp_path):
-    """Environment 0 is held out; two draws, two steps. Training-domain validation averages the out-accuracies of 1 and 2."""
+    """Environment 0 is held out; two draws, two steps. Training-domain validation averages the out-accuracies of 1 and
+    2.
+    """
     first = [[(0.10, 0.11), (0, 0.5), (0, 0.7)], [(0.20, 0.99), (0, 0.9), (0, 0.4)]]  # validation .60 and .65
     second = [[(0.30, 0.12), (0, 0.8), (0, 0.6)], [(0.40, 0.13), (0, 0.5), (0, 0.5)]]  # .70 and .50
-    pairs = {(0, 1): (0.3, 0.9), (0, 2): (0.5, 0.9), "second": (0.2, 0.3)}  # in-accuracy of the other held-out environment per step
+    pairs = {
+        (0, 1): (0.3, 0.9),
+        (0, 2): (0.5, 0.9),
+        "second": (0.2, 0.3),
+    }  # in-accuracy of the other held-out environment per step
     write_domainbed(tmp_path / "a", domainbed_records([0], first, hparams_seed=0))
     write_domainbed(tmp_path / "b", domainbed_records([0], second, hparams_seed=1))
     for draw in (0, 1):
@@ -153,7 +189,9 @@ def test_selection_worked_by_hand(compare, tmp_path):
 def test_a_killed_run_is_left_out_and_its_half_line_does_not_hurt(compare, tmp_path):
     full = domainbed_records([0], [[(0.5, 0.5)] * 2] * 2)
     write_domainbed(tmp_path / "finished", full)
-    killed = write_domainbed(tmp_path / "killed", domainbed_records([0], [[(0.9, 0.9)] * 2] * 2, trial_seed=1), done=False)
+    killed = write_domainbed(
+        tmp_path / "killed", domainbed_records([0], [[(0.9, 0.9)] * 2] * 2, trial_seed=1), done=False
+    )
     with open(killed / "results.jsonl", "a") as file:
         file.write('{"args": {"algor')
     (table,) = compare(tmp_path, ["oracle"])
@@ -171,7 +209,9 @@ def test_a_finished_file_that_is_cut_is_an_error_with_its_line(tmp_path):
 
 
 def test_runs_that_shared_a_folder_are_told_apart(compare, tmp_path):
-    records = domainbed_records([0], [[(0.4, 0.4)] * 2] * 2) + domainbed_records([0], [[(0.6, 0.6)] * 2] * 2, algorithm="CIM")
+    records = domainbed_records([0], [[(0.4, 0.4)] * 2] * 2) + domainbed_records(
+        [0], [[(0.6, 0.6)] * 2] * 2, algorithm="CIM"
+    )
     write_domainbed(tmp_path / "train_output", records)
     (table,) = compare(tmp_path, ["oracle"])
     assert [(row.family.algorithm, row.cells["env 0"].mean) for row in table.rows] == [("ERM", 0.4), ("CIM", 0.6)]
@@ -184,7 +224,9 @@ def test_what_a_reader_must_know_is_marked(compare, tmp_path):
     write_domainbed(tmp_path / "b", domainbed_records([0], same, seed=1))
     write_domainbed(tmp_path / "c", domainbed_records([1], same, holdout_fraction=0.5))
     write_domainbed(tmp_path / "d", domainbed_records([0], same, trial_seed=1) * 2)
-    write_domainbed(tmp_path / "e", [{**record, "loss": float("nan")} for record in domainbed_records([1], same, trial_seed=1)])
+    write_domainbed(
+        tmp_path / "e", [{**record, "loss": float("nan")} for record in domainbed_records([1], same, trial_seed=1)]
+    )
     (table,) = compare(tmp_path, ["oracle"])
     told = "\n".join(table.rows[0].marks)
     assert "is there twice, pooled as in collect_results" in told
@@ -198,11 +240,19 @@ def test_what_a_reader_must_know_is_marked(compare, tmp_path):
 def test_controls_are_rows_of_their_own_and_draws_are_not(compare, tmp_path):
     same = [[(0.5, 0.5)] * 2] * 2
     for name, settings in (("a", None), ("b", '{"cim_lambda": 0}'), ("c", '{"cim_lambda": 0, "lr": 0.1}')):
-        write_domainbed(tmp_path / name, domainbed_records([0], same, algorithm="CIM", hparams=settings, trial_seed=ord(name)))
-    drawn = [{**record, "hparams": {"cim_lambda": 0.3}} for record in domainbed_records([0], same, algorithm="CIM", hparams_seed=1, trial_seed=ord("a"))]
+        write_domainbed(
+            tmp_path / name, domainbed_records([0], same, algorithm="CIM", hparams=settings, trial_seed=ord(name))
+        )
+    drawn = [
+        {**record, "hparams": {"cim_lambda": 0.3}}
+        for record in domainbed_records([0], same, algorithm="CIM", hparams_seed=1, trial_seed=ord("a"))
+    ]
     write_domainbed(tmp_path / "d", drawn)
     (table,) = compare(tmp_path, ["oracle"])
-    assert [(row.family.label, len(row.family.runs)) for row in table.rows] == [("CIM", 2), ("CIM, cim_lambda=0 (control)", 2)]
+    assert [(row.family.label, len(row.family.runs)) for row in table.rows] == [
+        ("CIM", 2),
+        ("CIM, cim_lambda=0 (control)", 2),
+    ]
     assert any("hparams.lr (null, 0.1)" in mark for mark in table.rows[1].marks)
     assert any("Uneven search" in note and "CIM 2" in note for note in table.notes)
 
@@ -221,7 +271,9 @@ def test_a_difference_to_erm_across_configurations_is_marked(compare, tmp_path):
 
     def write(name, algorithm, trial=0, **more):
         for target in (0, 1):
-            records = domainbed_records([target], [[(0.5, 0.5)] * 2], algorithm=algorithm, trial_seed=trial, steps=(0,), **more)
+            records = domainbed_records(
+                [target], [[(0.5, 0.5)] * 2], algorithm=algorithm, trial_seed=trial, steps=(0,), **more
+            )
             write_domainbed(tmp_path / f"{name}-{target}", records)
 
     write("erm", "ERM", hparams='{"lr": 0.1}')
@@ -232,7 +284,9 @@ def test_a_difference_to_erm_across_configurations_is_marked(compare, tmp_path):
     write("mixed2", "IRM", hparams='{"lr": 0.2}')
     write("mixed3", "IRM", 1, hparams='{"lr": 0.3}')
     (table,) = compare(tmp_path, ["training_domain"])
-    across = {row.family.algorithm: [mark for mark in row.marks if "across configurations" in mark] for row in table.rows}
+    across = {
+        row.family.algorithm: [mark for mark in row.marks if "across configurations" in mark] for row in table.rows
+    }
     assert across == {
         "ERM": [],
         "CIM": ["its difference to ERM is across configurations: holdout_fraction (0.5, 0.2)"],
@@ -249,10 +303,15 @@ def test_difference_to_erm_is_paired_by_trial(compare, tmp_path):
         for trial, value in enumerate(values):
             for target in (0, 1):
                 accuracies = [[(value, 0.5)] * 2]
-                write_domainbed(tmp_path / f"{algorithm}{trial}{target}", domainbed_records([target], accuracies, algorithm=algorithm, trial_seed=trial))
+                write_domainbed(
+                    tmp_path / f"{algorithm}{trial}{target}",
+                    domainbed_records([target], accuracies, algorithm=algorithm, trial_seed=trial),
+                )
     (table,) = compare(tmp_path, ["training_domain"])
     gain = table.rows[1].gains["average"]
-    assert gain.mean == pytest.approx((0.2 + 0.05) / 2) and gain.spread == pytest.approx(0.075) and gain.n == 2  # half the difference of two
+    assert (
+        gain.mean == pytest.approx((0.2 + 0.05) / 2) and gain.spread == pytest.approx(0.075) and gain.n == 2
+    )  # half the difference of two
 
 
 def test_step_time_and_memory(tmp_path):
@@ -271,8 +330,14 @@ def test_step_time_and_memory(tmp_path):
         (lambda record: record["args"].update(trial_seed="0"), "line 1: field 'trial_seed' is '0', not a whole number"),
         (lambda record: record.pop("env0_in_acc"), "line 1: field 'env0_in_acc' is missing"),
         (lambda record: record.pop("env1_out_acc"), "line 1: field 'env1_out_acc' is missing"),
-        (lambda record: record.update(env1_in_acc=float("nan")), "line 1: field 'env1_in_acc' is 'nan', not a finite number"),
-        (lambda record: record.update(env1_in_acc=98.5), "line 1: field 'env1_in_acc' is 98.5, not an accuracy between 0 and 1"),
+        (
+            lambda record: record.update(env1_in_acc=float("nan")),
+            "line 1: field 'env1_in_acc' is 'nan', not a finite number",
+        ),
+        (
+            lambda record: record.update(env1_in_acc=98.5),
+            "line 1: field 'env1_in_acc' is 98.5, not an accuracy between 0 and 1",
+        ),
         (lambda record: record["args"].update(test_envs=[0, 1]), "field 'args.test_envs' is [0, 1]; some, not all"),
         (lambda record: record["args"].update(test_envs=[7]), "environments 0 to 1 are expected"),
         (lambda record: record["args"].update(hparams="{"), "args.hparams, line 1: not JSON"),

@@ -22,9 +22,17 @@ def report(tmp_path):
     """Three seeds of two algorithms, a DomainBed run, a damaged folder, and what was published."""
     for algorithm, gain in (("ERM", 0), ("CIM", 0.1)):
         for seed in range(3):
-            write_wilds(tmp_path / f"{algorithm}{seed}", algorithm, seed, (0.9, 0.5 + 0.01 * seed + gain, 0.4 + 0.03 * seed + gain, 0.8))
+            write_wilds(
+                tmp_path / f"{algorithm}{seed}",
+                algorithm,
+                seed,
+                (0.9, 0.5 + 0.01 * seed + gain, 0.4 + 0.03 * seed + gain, 0.8),
+            )
     for target in (0, 1):
-        write_domainbed(tmp_path / f"domainbed{target}", domainbed_records([target], [[(0.51, 0.5), (0.62, 0.5)]], dataset="Debug28"))
+        write_domainbed(
+            tmp_path / f"domainbed{target}",
+            domainbed_records([target], [[(0.51, 0.5), (0.62, 0.5)]], dataset="Debug28"),
+        )
     (write_wilds(tmp_path / "damaged") / "results.json").write_text("{")
     found = reading.find([str(tmp_path)])
     return sheets.make_report(found, tables.build(found.runs), True)
@@ -52,7 +60,11 @@ def expected_cells(report) -> set[str]:
     shown = set()
     for table in report.tables:
         for row in table.rows:
-            shown |= {f"{100 * cell.mean:.1f} ± {100 * cell.spread:.1f}" for cell in row.cells.values() if cell.spread is not None}
+            shown |= {
+                f"{100 * cell.mean:.1f} ± {100 * cell.spread:.1f}"
+                for cell in row.cells.values()
+                if cell.spread is not None
+            }
             shown |= {f"{100 * cell.mean:+.1f} ± {100 * cell.spread:.1f}" for cell in row.gains.values()}
     assert len(shown) > 8
     return shown
@@ -62,7 +74,11 @@ def expected_cells(report) -> set[str]:
 def test_every_number_is_shown(name, report):
     text = formats.FORMATS[name][1](report)
     for cell in expected_cells(report):
-        assert cell.replace("±", r"$\pm$").replace("-", "{-}" if name == "latex" else "-") in text if name == "latex" else cell in text, cell
+        assert (
+            cell.replace("±", r"$\pm$").replace("-", "{-}" if name == "latex" else "-") in text
+            if name == "latex"
+            else cell in text
+        ), cell
     for entry in report.published["tables"]:
         for row in entry["rows"]:
             assert all(number in text for number in row["cells"][1:] if "." in number)
@@ -72,10 +88,14 @@ def test_every_number_is_shown(name, report):
 
 def test_text_is_aligned(report):
     lines = formats.TEXT.render(report).splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("selected by") and "worst group" in line)
+    start = next(
+        number for number, line in enumerate(lines) if line.startswith("selected by") and "worst group" in line
+    )
     column = lines[start].index("worst group") + len("worst group")
     rows = [line for line in lines[start + 2 :] if line.startswith(("worst_group ", "average "))][:4]
-    assert len(rows) == 4 and all(re.fullmatch(r"\d", line[column - 1]) and line[column : column + 2] == "  " for line in rows)
+    assert len(rows) == 4 and all(
+        re.fullmatch(r"\d", line[column - 1]) and line[column : column + 2] == "  " for line in rows
+    )
 
 
 def test_markdown_tables_have_the_same_cells_in_every_line(report):
@@ -89,7 +109,12 @@ def test_latex_is_balanced_and_uses_booktabs(report, hostile):
     for text in (formats.LATEX.render(report), formats.LATEX.render(hostile)):
         plain = re.sub(r"\\[{}\\&%$#_]", "", text)
         assert plain.count("{") == plain.count("}")
-        assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
+        assert (
+            text.count(r"\toprule")
+            == text.count(r"\bottomrule")
+            == text.count(r"\begin{tabular}")
+            == text.count(r"\end{tabular}")
+        )
         assert text.isascii()
         for block in re.findall(r"\\toprule\n(.*?)\\bottomrule", text, re.DOTALL):
             rows = [line for line in block.splitlines() if line.endswith(r"\\")]
@@ -98,7 +123,11 @@ def test_latex_is_balanced_and_uses_booktabs(report, hostile):
 
 def test_csv_holds_full_precision_and_every_note(report):
     rows = list(csv.DictReader(io.StringIO(formats.to_csv(report))))
-    found = {(row["dataset"], row["selected_by"], row["algorithm"], row["quantity"]): row for row in rows if row["kind"] == "measured"}
+    found = {
+        (row["dataset"], row["selected_by"], row["algorithm"], row["quantity"]): row
+        for row in rows
+        if row["kind"] == "measured"
+    }
     for table in report.tables:
         for row in table.rows:
             for name, cell in row.cells.items():
@@ -115,7 +144,11 @@ def test_json_holds_every_seed(report):
     value = json.loads(formats.to_json(report))
     (table,) = [table for table in value["measured"] if table["dataset"] == "waterbirds"]
     cim = next(row for row in table["rows"] if row["algorithm"] == "CIM" and row["selected_by"] == "worst_group")
-    assert {seed: round(values["worst group"], 6) for seed, values in cim["seeds"].items()} == {"0": 50.0, "1": 53.0, "2": 56.0}
+    assert {seed: round(values["worst group"], 6) for seed, values in cim["seeds"].items()} == {
+        "0": 50.0,
+        "1": 53.0,
+        "2": 56.0,
+    }
     assert value["published"]["tables"][0]["rows"][0]["cells"][1] == "96.3"
     assert len(value["left_out"]) == 1
 
@@ -137,7 +170,9 @@ def test_hostile_names_stay_names(name, hostile):
 
 
 def test_settings_that_are_no_json_numbers_become_words(tmp_path):
-    (write_wilds(tmp_path / "run") / "results.json").write_text(json.dumps(wilds_record("CIM", hyperparameters={"cim_lambda": float("nan")})))
+    (write_wilds(tmp_path / "run") / "results.json").write_text(
+        json.dumps(wilds_record("CIM", hyperparameters={"cim_lambda": float("nan")}))
+    )
     found = reading.find([str(tmp_path)])
     value = json.loads(formats.to_json(sheets.make_report(found, tables.build(found.runs), False)))
     assert value["measured"][0]["rows"][0]["settings"] == {"cim_lambda": "NaN"}

@@ -26,8 +26,20 @@ def page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     for algorithm, gain in (("ERM", 0), ("CIM", 0.1), ("<img src=x onerror=alert(1)>" + "W" * 200, 0.2)):
         for seed in range(2):
-            write_wilds(folder / "runs" / f"{algorithm[:3]}{seed}", algorithm, seed, (0.9, 0.5 + gain, 0.4 + 0.03 * seed + gain, 0.8))
-    write_sweep(folder / "runs" / "sweep", np.random.default_rng(0), dataset="OfficeHome", n_environments=4, n_trials=2, n_draws=1)
+            write_wilds(
+                folder / "runs" / f"{algorithm[:3]}{seed}",
+                algorithm,
+                seed,
+                (0.9, 0.5 + gain, 0.4 + 0.03 * seed + gain, 0.8),
+            )
+    write_sweep(
+        folder / "runs" / "sweep",
+        np.random.default_rng(0),
+        dataset="OfficeHome",
+        n_environments=4,
+        n_trials=2,
+        n_draws=1,
+    )
     (write_wilds(folder / "runs" / "damaged") / "results.json").write_text("{")
     assert cli.main(["compare", str(folder / "runs"), "--published", "-o", str(folder / "report.html")]) == 0
     return folder / "report.html"
@@ -78,8 +90,14 @@ def test_every_table_scrolls_in_its_box_and_has_its_plots(page):
     tags = [tag for tag, _ in elements.tags]
     assert tags.count("table") == [attributes.get("class") for _, attributes in elements.tags].count("scroll") == 2 + 5
     assert tags.count("svg") == 3 * 3 + 2 + 3 * 2 + 3
-    assert all(attributes.get("role") == "img" and attributes.get("aria-label") for tag, attributes in elements.tags if tag == "svg")
-    assert ("html", {"lang": "en"}) in elements.tags and any(attributes.get("name") == "viewport" for tag, attributes in elements.tags if tag == "meta")
+    assert all(
+        attributes.get("role") == "img" and attributes.get("aria-label")
+        for tag, attributes in elements.tags
+        if tag == "svg"
+    )
+    assert ("html", {"lang": "en"}) in elements.tags and any(
+        attributes.get("name") == "viewport" for tag, attributes in elements.tags if tag == "meta"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +107,14 @@ def browser(tmp_path_factory):
     if path is None:
         pytest.skip("no Chromium on the PATH")
     profile = tmp_path_factory.mktemp("profile")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", f"--user-data-dir={profile}"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        f"--user-data-dir={profile}",
+    ]
     return lambda *words: subprocess.run([path, *flags, *words], capture_output=True, text=True, timeout=120)
 
 
@@ -116,7 +141,9 @@ def measured(browser, page, tmp_path, width) -> dict:
 def test_a_phone_shows_it_without_scrolling_sideways(browser, page, tmp_path):
     told = measured(browser, page, tmp_path, 390)
     assert told["window"] == told["page"] == 390 and told["right"] <= 390
-    assert any(content > box for box, content in told["boxes"]) and all(box <= 390 for box, _ in told["boxes"])  # wide tables scroll in their boxes
+    assert any(content > box for box, content in told["boxes"]) and all(
+        box <= 390 for box, _ in told["boxes"]
+    )  # wide tables scroll in their boxes
     assert told["font"] >= 16 and all(300 <= width <= 390 and height > 200 for width, height in told["plots"])
 
 
@@ -128,7 +155,13 @@ def test_a_wide_screen_shows_plots_beside_each_other(browser, page, tmp_path):
 @pytest.mark.parametrize(("scheme", "dark"), [(1, False), (0, True)])
 def test_light_and_dark_follow_the_reader(scheme, dark, browser, page, tmp_path):
     picture = tmp_path / "page.png"
-    browser("--window-size=1280,1800", f"--blink-settings=preferredColorScheme={scheme}", "--hide-scrollbars", f"--screenshot={picture}", page.as_uri())
+    browser(
+        "--window-size=1280,1800",
+        f"--blink-settings=preferredColorScheme={scheme}",
+        "--hide-scrollbars",
+        f"--screenshot={picture}",
+        page.as_uri(),
+    )
     pixels = np.asarray(Image.open(picture).convert("L")).astype(int)
     paper = np.median(pixels)
     assert (paper < 60) == dark and (paper > 200) != dark

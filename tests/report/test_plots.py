@@ -22,7 +22,13 @@ def both_hosts(tmp_path_factory) -> list[tables.Table]:
     folder = tmp_path_factory.mktemp("runs")
     for algorithm, gain in (("ERM", 0), ("CIM", 0.1)):
         for seed in range(2):
-            write_wilds(folder / f"{algorithm}{seed}", algorithm, seed, (0.9, 0.5 + gain, 0.4 + 0.03 * seed + gain, 0.8), average_rule=(0.9, 0.5, 0.3, 0.9))
+            write_wilds(
+                folder / f"{algorithm}{seed}",
+                algorithm,
+                seed,
+                (0.9, 0.5 + gain, 0.4 + 0.03 * seed + gain, 0.8),
+                average_rule=(0.9, 0.5, 0.3, 0.9),
+            )
     write_wilds(folder / "control", "CIM", 0, hyperparameters={"cim_lambda": 0})
     (folder / "ERM1" / "val_eval.csv").unlink()
     write_sweep(folder / "sweep", np.random.default_rng(0), n_trials=2, n_draws=1)
@@ -44,7 +50,11 @@ def test_every_kind_of_plot_is_there_for_every_rule(drawn):
         for kind in ("worst-against-average", "parts", "cost-against-gain")
         for rule in ("training_domain", "leave_one_out", "oracle")
     }
-    expected |= {f"02-waterbirds-{kind}-{rule}" for kind in ("worst-against-average", "parts", "cost-against-gain") for rule in ("worst_group", "average")}
+    expected |= {
+        f"02-waterbirds-{kind}-{rule}"
+        for kind in ("worst-against-average", "parts", "cost-against-gain")
+        for rule in ("worst_group", "average")
+    }
     expected |= {f"01-Debug28-training-{name}" for name in ("01-ERM", "02-CIM")}
     expected |= {f"02-waterbirds-training-{name}" for name in ("01-ERM", "02-CIM", "03-CIM-cim-lambda-0-control")}
     assert set(drawn) == expected
@@ -52,7 +62,13 @@ def test_every_kind_of_plot_is_there_for_every_rule(drawn):
 
 def test_labels_say_what_is_drawn(drawn):
     words = texts(drawn["01-Debug28-worst-against-average-oracle"])
-    assert {"Debug28, DomainBed - SYNTHETIC data", "ERM", "CIM", "average accuracy, %", "worst-environment accuracy, %"} <= set(words)
+    assert {
+        "Debug28, DomainBed - SYNTHETIC data",
+        "ERM",
+        "CIM",
+        "average accuracy, %",
+        "worst-environment accuracy, %",
+    } <= set(words)
     words = texts(drawn["02-waterbirds-training-01-ERM"])
     assert {"chosen by worst_group", "chosen by average", "epoch", "validation worst-group accuracy, %"} <= set(words)
     assert "Left out:" in " ".join(words) and "val_eval.csv" in "".join(words)  # of seed 1
@@ -71,29 +87,52 @@ def test_rows_that_differ_in_their_last_settings_are_told_apart(tmp_path):
         write_wilds(tmp_path / str(stride), "CIM", 0, hyperparameters={**many, "cim_mask_stride": stride})
     plot = next(plots.draw(tables.build(reading.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))
     legend = [line for line in texts(plot) if "cim_" in line]
-    assert len(set(legend)) > len(many) / 2 and any("cim_mask_stride=2" in line for line in legend) and all(len(line) <= plots.LEGEND_WIDTH for line in legend)
+    assert (
+        len(set(legend)) > len(many) / 2
+        and any("cim_mask_stride=2" in line for line in legend)
+        and all(len(line) <= plots.LEGEND_WIDTH for line in legend)
+    )
 
 
 def test_cost_is_that_of_the_erm_that_a_row_is_compared_with(tmp_path):
     for lr, steps in ((0.1, 60), (0.001, 6)):  # 0.1 and 1 second a step
         for algorithm, seconds in (("ERM", 6.0), ("CIM", 12.0)):
-            write_wilds(tmp_path / f"{algorithm}{lr}", algorithm, 0, config={"lr": lr}, steps=steps, seconds={"train": seconds})
+            write_wilds(
+                tmp_path / f"{algorithm}{lr}", algorithm, 0, config={"lr": lr}, steps=steps, seconds={"train": seconds}
+            )
     (table,) = tables.build(reading.find([str(tmp_path)]).runs, ["worst_group"])
     axes = dict(plots._figures(table))["cost-against-gain-worst_group"].axes[0]
-    assert [line.get_xdata().tolist() for line in axes.lines if line.get_marker() not in ("None", "*")] == [[2.0], [2.0]]
+    assert [line.get_xdata().tolist() for line in axes.lines if line.get_marker() not in ("None", "*")] == [
+        [2.0],
+        [2.0],
+    ]
 
 
 def test_points_are_where_the_numbers_are(both_hosts):
     """The figure's own data, before it is drawn."""
     (table,) = [table for table in both_hosts if table.host == "wilds"]
     figures = dict(plots._figures(table))
-    lines = {tuple(map(tuple, line.get_xydata().round(6).tolist())) for line in figures["worst-against-average-worst_group"].axes[0].lines}
+    lines = {
+        tuple(map(tuple, line.get_xydata().round(6).tolist()))
+        for line in figures["worst-against-average-worst_group"].axes[0].lines
+    }
     cim = next(row for row in table.rows if row.family.label == "CIM" and row.rule == "worst_group")
-    seeds = tuple((round(100 * one.values["average"], 6), round(100 * one.values["worst group"], 6)) for one in cim.selected)
-    assert seeds in lines and ((round(100 * cim.cells["average"].mean, 6), round(100 * cim.cells["worst group"].mean, 6)),) in lines
+    seeds = tuple(
+        (round(100 * one.values["average"], 6), round(100 * one.values["worst group"], 6)) for one in cim.selected
+    )
+    assert (
+        seeds in lines
+        and ((round(100 * cim.cells["average"].mean, 6), round(100 * cim.cells["worst group"].mean, 6)),) in lines
+    )
     bars = figures["parts-worst_group"].axes[0].containers
-    assert [bar.get_width() for bar in bars[1]] == pytest.approx([100 * np.mean([one.parts[name] for one in cim.selected]) for name in cim.selected[0].parts])
-    picks = [line.get_xydata().tolist() for line in figures["training-02-CIM"].axes[0].lines if line.get_marker() not in ("None", None)]
+    assert [bar.get_width() for bar in bars[1]] == pytest.approx(
+        [100 * np.mean([one.parts[name] for one in cim.selected]) for name in cim.selected[0].parts]
+    )
+    picks = [
+        line.get_xydata().tolist()
+        for line in figures["training-02-CIM"].axes[0].lines
+        if line.get_marker() not in ("None", None)
+    ]
     assert [[x for x, _ in of_rule] for of_rule in picks] == [[1, 1], [2, 2]]
     assert [y for _, y in picks[0]] == pytest.approx([50, 50])
 
@@ -101,7 +140,11 @@ def test_points_are_where_the_numbers_are(both_hosts):
 def test_png_can_be_opened_and_has_content(both_hosts):
     for plot in plots.draw(both_hosts[:1], "png"):
         image = Image.open(io.BytesIO(plot.content))
-        assert image.format == "PNG" and min(image.size) > 400 and len(set(image.convert("L").resize((60, 60)).tobytes())) > 50
+        assert (
+            image.format == "PNG"
+            and min(image.size) > 400
+            and len(set(image.convert("L").resize((60, 60)).tobytes())) > 50
+        )
 
 
 def test_drawing_twice_gives_the_same_bytes(both_hosts):
@@ -113,7 +156,9 @@ def test_hostile_and_long_names_are_drawn(tmp_path):
     hostile = "$\\frac{</text><script>_^ \x1b\n" + "long " * 60
     record = wilds_record(hostile, dataset="../../" + hostile)
     for chosen in record["selection"].values():
-        chosen["splits"]["test"]["groups"] = {f"{hostile}{number}": {"accuracy": 0.5, "count": 1} for number in range(30)}
+        chosen["splits"]["test"]["groups"] = {
+            f"{hostile}{number}": {"accuracy": 0.5, "count": 1} for number in range(30)
+        }
     (write_wilds(tmp_path / "run") / "results.json").write_text(json.dumps(record))
     drawn = list(plots.draw(tables.build(reading.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))
     assert len(drawn) == 5

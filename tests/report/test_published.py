@@ -48,10 +48,25 @@ def test_every_number_is_the_posters(published):
     for table in published["tables"]:
         if "source" in table:  # not the poster
             continue
-        found[table["title"]] = [[row["cells"][0], *(cell for cell in row["cells"][1:] if re.fullmatch(r"\d+\.\d+", cell))] for row in table["rows"]]
-    names = {"Background Challenge": "Background Challenge", "VLCS": "Out-of-Domain Generalization (VLCS)", "CelebA": "CelebA", "Waterbirds": "Waterbirds"}
-    assert {key: len(expected[title]) for key, title in names.items()} == {"Background Challenge": 4, "VLCS": 12, "CelebA": 7, "Waterbirds": 8}
-    assert found == {next(title for title in found if title.startswith(key)): expected[title] for key, title in names.items()}
+        found[table["title"]] = [
+            [row["cells"][0], *(cell for cell in row["cells"][1:] if re.fullmatch(r"\d+\.\d+", cell))]
+            for row in table["rows"]
+        ]
+    names = {
+        "Background Challenge": "Background Challenge",
+        "VLCS": "Out-of-Domain Generalization (VLCS)",
+        "CelebA": "CelebA",
+        "Waterbirds": "Waterbirds",
+    }
+    assert {key: len(expected[title]) for key, title in names.items()} == {
+        "Background Challenge": 4,
+        "VLCS": 12,
+        "CelebA": 7,
+        "Waterbirds": 8,
+    }
+    assert found == {
+        next(title for title in found if title.startswith(key)): expected[title] for key, title in names.items()
+    }
 
 
 def test_averages_that_do_not_follow_from_their_row_are_flagged(published):
@@ -73,12 +88,19 @@ def test_background_gaps_that_do_not_follow_are_flagged(published):
 def test_every_table_has_a_source_and_is_set_apart(published):
     for entry in published["tables"]:
         sheet = sheets._published(entry, published["source"])
-        assert sheet.title.startswith("PUBLISHED, not measured here") and ("arXiv:2007.01434" if "DomainBed" in entry["title"] else "arXiv:2106.06620") in sheet.notes[-1]
+        assert (
+            sheet.title.startswith("PUBLISHED, not measured here")
+            and ("arXiv:2007.01434" if "DomainBed" in entry["title"] else "arXiv:2106.06620") in sheet.notes[-1]
+        )
         assert all(len(line) == len(sheet.header) for line in sheet.lines)
 
 
 RESULTS = "domainbed/results/2020_10_06_7df6f06/results.tex"
-SECTIONS = {"training_domain": "training-domain validation set", "leave_one_out": "leave-one-domain-out cross-validation", "oracle": "test-domain validation set (oracle)"}
+SECTIONS = {
+    "training_domain": "training-domain validation set",
+    "leave_one_out": "leave-one-domain-out cross-validation",
+    "oracle": "test-domain validation set (oracle)",
+}
 
 
 @pytest.mark.host

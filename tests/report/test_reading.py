@@ -113,13 +113,17 @@ def test_an_error_of_the_disk_is_left_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr("builtins.open", failing)
     found = reading.find([str(tmp_path)])
-    assert folders(found) == [str(tmp_path / "good")] and found.left_out == [f"{bad}/results.json: cannot be read (Input/output error)"]
+    assert folders(found) == [str(tmp_path / "good")] and found.left_out == [
+        f"{bad}/results.json: cannot be read (Input/output error)"
+    ]
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         reading.find([str(tmp_path / "absent")])
-    with pytest.raises(InputError, match="neither a results.json of 'cim-plugin train' nor a results.jsonl of DomainBed"):
+    with pytest.raises(
+        InputError, match="neither a results.json of 'cim-plugin train' nor a results.jsonl of DomainBed"
+    ):
         reading.find([str(tmp_path)])
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is not a folder"):

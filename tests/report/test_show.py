@@ -24,7 +24,8 @@ from cim_plugin.data import demo, manifest
 from cim_plugin.data.releases import RELEASES
 
 FLAGS = (
-    "--model small_cnn --transform image_base --target_resolution 28 --optimizer Adam --lr 1e-3 --weight_decay 0 --batch_size 16 --frac 0.1 "
+    "--model small_cnn --transform image_base --target_resolution 28 --optimizer Adam --lr 1e-3 --weight_decay 0 "
+    "--batch_size 16 --frac 0.1 "
     "--loader_kwargs num_workers=0 --cache false --progress_bar false --n_epochs 1 --evaluate_all_splits false"
 ).split()
 
@@ -39,7 +40,23 @@ def root(tmp_path_factory) -> Path:
 
 
 def train(root: Path, folder: Path, algorithm: str) -> Path:
-    assert cli.main(["train", "-d", "waterbirds", "--algorithm", algorithm, "--root_dir", str(root), "--log_dir", str(folder), *FLAGS]) == 0
+    assert (
+        cli.main(
+            [
+                "train",
+                "-d",
+                "waterbirds",
+                "--algorithm",
+                algorithm,
+                "--root_dir",
+                str(root),
+                "--log_dir",
+                str(folder),
+                *FLAGS,
+            ]
+        )
+        == 0
+    )
     return folder
 
 
@@ -79,9 +96,28 @@ def refusal(capsys, *words) -> str:
 
 def test_the_numbers_as_json(run, capsys):
     said = numbers(capsys, run)
-    assert list(said) == ["run", "algorithm", "dataset", "split", "chosen", "synthetic", "images_in_split", "m", "shown", "picture"]
-    assert (said["algorithm"], said["dataset"], said["split"], said["synthetic"], said["images_in_split"]) == ("CIM_VIB", "waterbirds", "val", True, 36)
-    assert set(said["m"]["groups"]) <= {f"y = {y}, background = {place}" for y in ("landbird", "waterbird") for place in ("land", "water")}
+    assert list(said) == [
+        "run",
+        "algorithm",
+        "dataset",
+        "split",
+        "chosen",
+        "synthetic",
+        "images_in_split",
+        "m",
+        "shown",
+        "picture",
+    ]
+    assert (said["algorithm"], said["dataset"], said["split"], said["synthetic"], said["images_in_split"]) == (
+        "CIM_VIB",
+        "waterbirds",
+        "val",
+        True,
+        36,
+    )
+    assert set(said["m"]["groups"]) <= {
+        f"y = {y}, background = {place}" for y in ("landbird", "waterbird") for place in ("land", "water")
+    }
     assert 0 < said["m"]["min"] <= said["m"]["mean"] <= said["m"]["max"] < 1
     assert said["m"]["on_figure"] / said["m"]["on_ground"] == pytest.approx(said["m"]["figure_to_ground"], rel=1e-6)
     assert len(said["shown"]) == 8 and said["picture"] is None
@@ -98,7 +134,9 @@ def test_named_images_another_split_and_another_rule(run, capsys):
 def test_the_prediction_after_is_the_one_that_the_run_wrote(run, capsys):
     written = (run / "waterbirds_split:val_seed:0_epoch:best_pred.csv").read_text().split()
     said = numbers(capsys, run, "--images", *range(36))
-    assert {example["image"]: example["after"]["class"] for example in said["shown"]} == {row: ("landbird", "waterbird")[int(label)] for row, label in enumerate(written)}
+    assert {example["image"]: example["after"]["class"] for example in said["shown"]} == {
+        row: ("landbird", "waterbird")[int(label)] for row, label in enumerate(written)
+    }
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".PNG"])
@@ -118,7 +156,8 @@ def test_a_picture_by_its_suffix(run, tmp_path, capsys, suffix):
 
 def test_without_a_display_and_without_pyplot(run, tmp_path):
     code = (
-        f"import sys; from cim_plugin.cli import main; status = main(['show', {str(run)!r}, '--images', '2', '-o', {str(tmp_path / 'm.png')!r}]);"
+        f"import sys; from cim_plugin.cli import main; status = main(['show', {str(run)!r}, '--images', '2', '-o', "
+        f"{str(tmp_path / 'm.png')!r}]);"
         "print('pyplot' if 'matplotlib.pyplot' in sys.modules else 'no pyplot', status)"
     )
     done = forked_host.run(SMALL_HOST, "-c", code, DISPLAY="", WAYLAND_DISPLAY="", MPLBACKEND="TkAgg")
@@ -134,7 +173,9 @@ def test_without_an_output_the_picture_is_in_the_current_folder(run, tmp_path, m
 def test_a_run_and_its_data_may_have_moved(copy, root, tmp_path, capsys):
     moved = tmp_path / "moved"
     shutil.copytree(root, moved)
-    change(copy / "results.json", lambda results: results["config"].update(root_dir="gone", log_dir="gone", download=True))
+    change(
+        copy / "results.json", lambda results: results["config"].update(root_dir="gone", log_dir="gone", download=True)
+    )
     assert "gone with the data of the run does not exist" in refusal(capsys, copy)
     assert numbers(capsys, copy, "--root_dir", moved)["images_in_split"] == 36
 
@@ -196,7 +237,14 @@ def test_the_page_in_a_browser_on_a_phone(run, tmp_path, scheme, bright):
     page, picture = tmp_path / "m.html", tmp_path / "page.png"
     assert show(run, "-o", page, "--per_group", "1") == 0
     flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --hide-scrollbars --window-size=390,1600".split()
-    words = [browser, *flags, f"--blink-settings=preferredColorScheme={scheme}", f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}", page.as_uri()]
+    words = [
+        browser,
+        *flags,
+        f"--blink-settings=preferredColorScheme={scheme}",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--screenshot={picture}",
+        page.as_uri(),
+    ]
     subprocess.run(words, capture_output=True, timeout=120)
     grey = np.asarray(Image.open(picture).convert("L")).astype(int)
     ground = grey[2, 2]
@@ -233,13 +281,37 @@ BAD = {
     "not UTF-8": (lambda f: (f / "results.json").write_bytes(b"\xff\xfe\x00"), [], "results.json cannot be read"),
     "a list": (lambda f: (f / "results.json").write_text("[]"), [], "has no 'algorithm'"),
     "no configuration": (lambda f: change(f / "results.json", lambda r: r.pop("config")), [], "has no 'config'"),
-    "half a configuration": (lambda f: change(f / "results.json", lambda r: r["config"].pop("transform")), [], "is not one of this version"),
+    "half a configuration": (
+        lambda f: change(f / "results.json", lambda r: r["config"].pop("transform")),
+        [],
+        "is not one of this version",
+    ),
     "no seed": (lambda f: change(f / "results.json", lambda r: r["config"].pop("seed")), [], "has no 'seed'"),
-    "nothing selected": (lambda f: change(f / "results.json", lambda r: r.update(selection={})), [], "no epoch has ended yet"),
-    "another algorithm": (lambda f: change(f / "results.json", lambda r: r.update(algorithm="VIB")), [], "a run of VIB, which has no transformation network"),
-    "an unknown algorithm": (lambda f: change(f / "results.json", lambda r: r.update(algorithm="<b>")), [], "name a run of CIM or CIM_VIB"),
-    "another model": (lambda f: change(f / "results.json", lambda r: r["config"].update(model="resnet18")), [], "is not a model of CIM_VIB with --model resnet18"),
-    "an unknown hyperparameter": (lambda f: change(f / "results.json", lambda r: r["config"]["hyperparameters"].update(cim_x=1)), [], "no hyperparameter 'cim_x'"),
+    "nothing selected": (
+        lambda f: change(f / "results.json", lambda r: r.update(selection={})),
+        [],
+        "no epoch has ended yet",
+    ),
+    "another algorithm": (
+        lambda f: change(f / "results.json", lambda r: r.update(algorithm="VIB")),
+        [],
+        "a run of VIB, which has no transformation network",
+    ),
+    "an unknown algorithm": (
+        lambda f: change(f / "results.json", lambda r: r.update(algorithm="<b>")),
+        [],
+        "name a run of CIM or CIM_VIB",
+    ),
+    "another model": (
+        lambda f: change(f / "results.json", lambda r: r["config"].update(model="resnet18")),
+        [],
+        "is not a model of CIM_VIB with --model resnet18",
+    ),
+    "an unknown hyperparameter": (
+        lambda f: change(f / "results.json", lambda r: r["config"]["hyperparameters"].update(cim_x=1)),
+        [],
+        "no hyperparameter 'cim_x'",
+    ),
     "no model": (lambda f: (f / MODEL).unlink(), [], "is missing"),
     "half a model": (lambda f: (f / MODEL).write_bytes((f / MODEL).read_bytes()[:5000]), [], "is not a checkpoint"),
     "code": (lambda f: torch.save({"algorithm": _Code()}, f / MODEL), [], "nothing else is loaded"),
@@ -274,7 +346,19 @@ def test_refused_in_one_line(copy, capsys, monkeypatch, what):
     assert not list(copy.glob("*.png")) or what == "a folder"
 
 
-@pytest.mark.parametrize("words", [["--per_group", "0"], ["--images", "-1"], ["--images"], ["--rule", "luck"], ["--seed", "x"], ["--seed", str(2**32)], ["--nonsense"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--per_group", "0"],
+        ["--images", "-1"],
+        ["--images"],
+        ["--rule", "luck"],
+        ["--seed", "x"],
+        ["--seed", str(2**32)],
+        ["--nonsense"],
+    ],
+    ids=" ".join,
+)
 def test_a_wrong_word_is_refused_at_once(run, capsys, words):
     with pytest.raises(SystemExit) as stopped:
         show(run, *words)

@@ -1,4 +1,6 @@
-"""``cim-plugin show`` on DomainBed's model.pkl: read without executing anything, and shown with the host's own data and splits."""
+"""``cim-plugin show`` on DomainBed's model.pkl: read without executing anything, and shown with the host's own data and
+splits.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,23 @@ from hosts import forked_host
 from cim_plugin import cli
 from cim_plugin.report.show_domainbed import _read
 
-ARGS = {"algorithm": "CIM", "dataset": "DebugDigitsOnPhotos", "data_dir": None, "test_envs": [2], "holdout_fraction": 0.2, "trial_seed": 0, "seed": 0}
-SAVED = {"args": ARGS, "model_hparams": {}, "model_input_shape": (3, 28, 28), "model_num_classes": 2, "model_num_domains": 2, "model_dict": {}}
+ARGS = {
+    "algorithm": "CIM",
+    "dataset": "DebugDigitsOnPhotos",
+    "data_dir": None,
+    "test_envs": [2],
+    "holdout_fraction": 0.2,
+    "trial_seed": 0,
+    "seed": 0,
+}
+SAVED = {
+    "args": ARGS,
+    "model_hparams": {},
+    "model_input_shape": (3, 28, 28),
+    "model_num_classes": 2,
+    "model_num_domains": 2,
+    "model_dict": {},
+}
 
 
 def save(folder, **changes):
@@ -38,14 +55,22 @@ class _Code:
 
 
 def test_random_hyperparameters_with_numpys_numbers_are_read(tmp_path):
-    hparams = {"resnet_dropout": np.random.RandomState(0).choice([0.0, 0.1]), "flag": np.bool_(True), "count": np.int64(3)}
+    hparams = {
+        "resnet_dropout": np.random.RandomState(0).choice([0.0, 0.1]),
+        "flag": np.bool_(True),
+        "count": np.int64(3),
+    }
     save(tmp_path, model_hparams=hparams)
     assert _read(str(tmp_path / "model.pkl"))["model_hparams"] == hparams
 
 
 BAD = {
     "ERM": ({"args": {**ARGS, "algorithm": "ERM"}}, [], "a run of ERM, which has no transformation network"),
-    "a composition": ({"args": {**ARGS, "algorithm": "CIM+CORAL"}}, [], "a run of CIM+CORAL; of DomainBed's compositions none but CIM+ERM, which is CIM, can be shown yet"),
+    "a composition": (
+        {"args": {**ARGS, "algorithm": "CIM+CORAL"}},
+        [],
+        "a run of CIM+CORAL; of DomainBed's compositions none but CIM+ERM, which is CIM, can be shown yet",
+    ),
     "an algorithm that is no text": ({"args": {**ARGS, "algorithm": 3}}, [], "a run of 3"),
     "no hyperparameters": ({"model_hparams": None}, [], "has no 'model_hparams'"),
     "no seed": ({"args": {key: value for key, value in ARGS.items() if key != "seed"}}, [], "its args have no 'seed'"),
@@ -70,7 +95,9 @@ def test_refused_in_one_line(tmp_path, capsys, monkeypatch, what):
 @pytest.mark.host
 @pytest.mark.parametrize("algorithm", ["CIM", "CIM+ERM"])
 def test_a_real_run(domainbed, tmp_path, algorithm):
-    """Trained by DomainBed itself; shown by environment, with the digits known, and with the accuracies that DomainBed wrote."""
+    """Trained by DomainBed itself; shown by environment, with the digits known, and with the accuracies that DomainBed
+    wrote.
+    """
     words = f"--algorithm {algorithm} --dataset DebugDigitsOnPhotos --test_envs 2 --steps 1 --output_dir".split()
     done = forked_host.run(domainbed, "-m", "domainbed.scripts.train", *words, str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -99,4 +126,6 @@ def test_a_real_run(domainbed, tmp_path, algorithm):
         assert said[4]
     assert test[1] == ["environment -90%"]
     n_in, n_out = 480, 119  # of 599
-    assert test[3][0] == pytest.approx((n_in * written["env2_in_acc"] + n_out * written["env2_out_acc"]) / (n_in + n_out))
+    assert test[3][0] == pytest.approx(
+        (n_in * written["env2_in_acc"] + n_out * written["env2_out_acc"]) / (n_in + n_out)
+    )

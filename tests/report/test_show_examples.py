@@ -40,8 +40,26 @@ def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> L
     groups = torch.repeat_interleave(torch.arange(3), torch.tensor(GROUPS))[torch.randperm(sum(GROUPS))]
     labels = torch.arange(sum(GROUPS)) % 2 if labels is None else labels
     names = ["a", "b", "c"]
-    facts = dict(run="run", algorithm=algorithm, dataset="noise", split="val", chosen="rule best, epoch 0", synthetic=False, unit="group")
-    return Learnt(model=model, labels=labels, groups=groups, environments=groups, group_names=names, class_names=["no", "yes"], read=lambda rows: images[rows], figure=figure, **facts)
+    facts = dict(
+        run="run",
+        algorithm=algorithm,
+        dataset="noise",
+        split="val",
+        chosen="rule best, epoch 0",
+        synthetic=False,
+        unit="group",
+    )
+    return Learnt(
+        model=model,
+        labels=labels,
+        groups=groups,
+        environments=groups,
+        group_names=names,
+        class_names=["no", "yes"],
+        read=lambda rows: images[rows],
+        figure=figure,
+        **facts,
+    )
 
 
 def show(run: Learnt, rows, seed=0) -> list[show_examples.Example]:
@@ -73,7 +91,9 @@ def test_where_there_are_too_many_the_largest_groups_are_shown(monkeypatch):
     assert len(show_examples.choose_rows(run, None, 50, seed=0)) == 9
 
 
-@pytest.mark.parametrize("images, words", [([22], "images 0 to 21"), ([3, 99], "--images 99"), (list(range(101)), "images 0 to 21")])
+@pytest.mark.parametrize(
+    "images, words", [([22], "images 0 to 21"), ([3, 99], "--images 99"), (list(range(101)), "images 0 to 21")]
+)
 def test_an_image_that_is_not_there_is_refused(images, words):
     with pytest.raises(InputError, match=words):
         show_examples.choose_rows(learnt(), images, 2, seed=0)
@@ -97,14 +117,18 @@ def test_similarities_are_those_of_the_images_shown(space, targets, similarity, 
             if similarity == "colours":
                 of_side = run.model.morphing(run.read([side.row]))
                 mask = of_side.mask if targets == "morphed" else torch.ones_like(of_side.mask)
-                found = colour_embedding(example.x[None], example.mask[None])[0] @ colour_embedding(of_side.pixels, mask)[0]
+                found = (
+                    colour_embedding(example.x[None], example.mask[None])[0] @ colour_embedding(of_side.pixels, mask)[0]
+                )
             else:
                 found = ms_ssim(example.psi[None].double(), side.image[None].double(), scales=2, floor="smooth")
             assert side.similarity == pytest.approx(found.item(), abs=1e-3)
     said = show_summary.lines(show_summary.summarize(run, 0, False), "group", show(run, [4, 9, 17]))
     assert any(line.startswith(f"{measure} of psi(x) over the 3 images shown: ") for line in said)
     (note,) = [text for text in show_summary.notes(run, show(run, [4])) if "as L_con does" in text]
-    assert ("The colours that m leaves" in note) == (similarity == "colours") and ("MS-SSIM compares" in note) == (similarity == "ms_ssim")
+    assert ("The colours that m leaves" in note) == (similarity == "colours") and ("MS-SSIM compares" in note) == (
+        similarity == "ms_ssim"
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["CIM", "CIM_VIB"])

@@ -1,4 +1,6 @@
-"""Where the digit is: the same as what an image shows once the photograph behind it is taken away, and unknown wherever that is not certain."""
+"""Where the digit is: the same as what an image shows once the photograph behind it is taken away, and unknown wherever
+that is not certain.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ def stand_in(name: str, folder, seed: int = SEED):
     table = demo.draw(demo.LOOKS[name], seed)
     (folder / "RELEASE_v1.0.txt").write_bytes(demo._release_text(demo.RELEASES[name], seed))
     labels, splits = torch.tensor(table["label"].to_numpy()), table["split"].to_numpy()
-    return SimpleNamespace(synthetic=True, wilds=SimpleNamespace(dataset_name=name, data_dir=str(folder), y_array=labels, split_array=splits)), table
+    return SimpleNamespace(
+        synthetic=True,
+        wilds=SimpleNamespace(dataset_name=name, data_dir=str(folder), y_array=labels, split_array=splits),
+    ), table
 
 
 UNCHANGED = SimpleNamespace(resize=lambda image: image)
@@ -45,7 +50,9 @@ def test_the_digit_of_a_release_is_what_remains_without_the_photograph(tmp_path,
     assert found.shape == (2, 1, look.height, look.width)
     for figure, row in zip(found, (90, 170)):
         image = next(itertools.islice(demo.render(table, look), row, None))
-        torch.testing.assert_close(figure[0].double(), _reference_digit(image.double(), table.iloc[row], look), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            figure[0].double(), _reference_digit(image.double(), table.iloc[row], look), atol=1e-5, rtol=0
+        )
 
 
 def test_the_digit_is_cropped_and_resized_as_the_image_is(tmp_path):

@@ -31,8 +31,13 @@ def test_mean_and_standard_deviation_over_seeds(compare, tmp_path):
     write_rows(tmp_path, erm=("ERM", ERM, {}))
     (table,) = compare(tmp_path, ["worst_group"])
     (row,) = table.rows
-    for name, values in (("worst group", [min(groups) for groups in ERM.values()]), ("average", [statistics.mean(groups) for groups in ERM.values()])):
-        assert row.cells[name].mean == pytest.approx(statistics.mean(values)) and row.cells[name].spread == pytest.approx(statistics.stdev(values))
+    for name, values in (
+        ("worst group", [min(groups) for groups in ERM.values()]),
+        ("average", [statistics.mean(groups) for groups in ERM.values()]),
+    ):
+        assert row.cells[name].mean == pytest.approx(statistics.mean(values)) and row.cells[
+            name
+        ].spread == pytest.approx(statistics.stdev(values))
         assert row.cells[name].n == 3
 
 
@@ -71,7 +76,14 @@ def test_controls_follow_their_algorithm_and_are_named(compare, tmp_path):
         foreign=("SomethingElse", ERM, {}),
     )
     (table,) = compare(tmp_path)
-    assert labels(table) == ["ERM", "groupDRO", "CIM", "CIM, cim_lambda=0 (control)", "CIM, cim_lambda=0.5, cim_mask=per_channel", "SomethingElse"]
+    assert labels(table) == [
+        "ERM",
+        "groupDRO",
+        "CIM",
+        "CIM, cim_lambda=0 (control)",
+        "CIM, cim_lambda=0.5, cim_mask=per_channel",
+        "SomethingElse",
+    ]
     assert [row.family.control for row in table.rows[:6]] == [False, False, False, True, False, False]
     assert all(row.gains for row in table.rows[1:6])
 
@@ -93,7 +105,9 @@ def test_different_configurations_are_different_rows(compare, tmp_path):
         "VIB, lr=0.1, n_epochs=9",
         "VIB, lr=0.1000000001, n_epochs=9",
     ]
-    assert table.rows[2].gains["worst group"].mean == pytest.approx(min(CIM[0]) - min(ERM[1]))  # not with the other learning rate
+    assert table.rows[2].gains["worst group"].mean == pytest.approx(
+        min(CIM[0]) - min(ERM[1])
+    )  # not with the other learning rate
     assert not table.rows[3].gains
     assert any("Mixed configurations are kept apart" in note and "lr, n_epochs" in note for note in table.notes)
 
@@ -135,7 +149,9 @@ def test_failed_seeds_are_marked(compare, tmp_path):
     (write_wilds(tmp_path / "nan") / "results.json").write_text(json.dumps(record))
     (table,) = compare(tmp_path, ["worst_group"])
     (row,) = table.rows
-    assert row.cells["average"].n == 3 and any("seed 3 failed: worst_group chose no epoch" in mark and "nan" in mark for mark in row.marks)
+    assert row.cells["average"].n == 3 and any(
+        "seed 3 failed: worst_group chose no epoch" in mark and "nan" in mark for mark in row.marks
+    )
 
 
 def test_duplicate_seeds_are_marked_and_count_once(compare, tmp_path):
@@ -143,7 +159,10 @@ def test_duplicate_seeds_are_marked_and_count_once(compare, tmp_path):
     (table,) = compare(tmp_path, ["worst_group"])
     (row,) = table.rows
     assert row.cells["worst group"] == averages.Cell(0.4, None, 1)
-    assert [mark.split("(")[1] for mark in row.marks if "is there twice" in mark] == ["the same numbers)", "other numbers)"]
+    assert [mark.split("(")[1] for mark in row.marks if "is there twice" in mark] == [
+        "the same numbers)",
+        "other numbers)",
+    ]
 
 
 def test_test_data_and_parts_and_versions_are_marked(compare, tmp_path):
@@ -163,7 +182,10 @@ def test_test_data_and_parts_and_versions_are_marked(compare, tmp_path):
 
 def test_a_difference_across_circumstances_is_marked(compare, tmp_path):
     """Said of the row that is compared, and not where its own mark has said it already."""
-    other = {"device": "other", "versions": {"python": "3.11", "torch": "2.9", "cim_plugin": "0.2, commit 1234567 and more"}}
+    other = {
+        "device": "other",
+        "versions": {"python": "3.11", "torch": "2.9", "cim_plugin": "0.2, commit 1234567 and more"},
+    }
     write_rows(
         tmp_path,
         erm=("ERM", {0: ERM[0], 1: ERM[1]}, {}),
@@ -173,15 +195,29 @@ def test_a_difference_across_circumstances_is_marked(compare, tmp_path):
         also=("SCL_E2E", {1: CIM[0]}, other),
     )
     (table,) = compare(tmp_path, ["worst_group"])
-    across = {row.family.algorithm: [mark for mark in row.marks if "across configurations" in mark] for row in table.rows}
-    said = "its difference to ERM is across configurations: device (other, a device), version of cim_plugin (0.2, commit 1234567 , null), version of torch (2.9, 2.5)"
+    across = {
+        row.family.algorithm: [mark for mark in row.marks if "across configurations" in mark] for row in table.rows
+    }
+    said = (
+        "its difference to ERM is across configurations: device (other, a device), version of cim_plugin (0.2, commit "
+        "1234567 , null), version of torch (2.9, 2.5)"
+    )
     assert across == {"ERM": [], "CIM": [said], "VIB": [], "SCL_E2E": []}
-    assert any("mixed configurations" in mark for row in table.rows for mark in row.marks if row.family.algorithm == "SCL_E2E")
-    assert any("paired by seed at the same flags; a row that differs from its ERM in device or versions says so" in note for note in table.notes)
+    assert any(
+        "mixed configurations" in mark for row in table.rows for mark in row.marks if row.family.algorithm == "SCL_E2E"
+    )
+    assert any(
+        "paired by seed at the same flags; a row that differs from its ERM in device or versions says so" in note
+        for note in table.notes
+    )
 
 
 def test_no_control_where_the_mask_is_trained_all_the_same(compare, tmp_path):
-    for name, settings in {"composites": {"cim_composites": True}, "sparsity": {"cim_sparsity": 0.5}, "mask": {"cim_mask": "per_channel"}}.items():
+    for name, settings in {
+        "composites": {"cim_composites": True},
+        "sparsity": {"cim_sparsity": 0.5},
+        "mask": {"cim_mask": "per_channel"},
+    }.items():
         write_wilds(tmp_path / name, "CIM", 0, hyperparameters={"cim_lambda": 0.0, **settings})
     write_wilds(tmp_path / "code", "CIM_VIB", 0, hyperparameters={"vib_beta": 0.0, "cim_composites": True})
     (table,) = compare(tmp_path, ["worst_group"])
@@ -194,7 +230,12 @@ def test_no_control_where_the_mask_is_trained_all_the_same(compare, tmp_path):
 
 
 def test_synthetic_and_real_data_have_a_table_each(compare, tmp_path):
-    write_rows(tmp_path, real=("ERM", ERM, {}), made=("ERM", ERM, {"synthetic": True}), other=("ERM", ERM, {"dataset": "celebA"}))
+    write_rows(
+        tmp_path,
+        real=("ERM", ERM, {}),
+        made=("ERM", ERM, {"synthetic": True}),
+        other=("ERM", ERM, {"dataset": "celebA"}),
+    )
     assert [table.title for table in compare(tmp_path)] == [
         "celebA, cim-plugin train",
         "waterbirds, cim-plugin train",
@@ -208,11 +249,16 @@ def test_no_evaluation_of_the_test_split_is_said(compare, tmp_path):
         chosen["splits"] = {"val": chosen["splits"]["test"]}
     (write_wilds(tmp_path / "run") / "results.json").write_text(json.dumps(record))
     (table,) = compare(tmp_path, ["average"])
-    assert not table.rows[0].cells and any("seed 0 has no evaluation of the test split" in text for text in (*table.rows[0].marks, *table.warnings))
+    assert not table.rows[0].cells and any(
+        "seed 0 has no evaluation of the test split" in text for text in (*table.rows[0].marks, *table.warnings)
+    )
 
 
 def test_pairs_need_both_seeds():
-    ours, theirs = [[Selected(seed, {"average": value}, {}, ()) for seed, value in values] for values in ([(0, 0.5), (1, 0.7)], [(1, 0.4), (2, 0.9)])]
+    ours, theirs = [
+        [Selected(seed, {"average": value}, {}, ()) for seed, value in values]
+        for values in ([(0, 0.5), (1, 0.7)], [(1, 0.4), (2, 0.9)])
+    ]
     assert averages.paired(ours, theirs, "average") == averages.Cell(pytest.approx(0.3), None, 1)
     assert averages.paired(ours, theirs[1:], "average") is None
     assert averages.paired(ours, theirs, "worst group") is None

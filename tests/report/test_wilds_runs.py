@@ -1,4 +1,6 @@
-"""Reading the folders of 'cim-plugin train': real ones against their predictions, made ones against what is written in them."""
+"""Reading the folders of 'cim-plugin train': real ones against their predictions, made ones against what is written in
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ def _reference_accuracies(root, algorithm, rule) -> tuple[float, float]:
     """Average and worst-group accuracy on the test split, from the predicted labels and the release's table."""
     with open(root / "data" / "waterbirds_v1.0" / "metadata.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "2"]
-    predicted = (root / "runs" / algorithm / "selection" / rule / "waterbirds_split:test_seed:0_epoch:best_pred.csv").read_text().split()
+    predicted = (
+        (root / "runs" / algorithm / "selection" / rule / "waterbirds_split:test_seed:0_epoch:best_pred.csv")
+        .read_text()
+        .split()
+    )
     groups: dict[tuple, list[bool]] = {}
     for row, label in zip(rows, predicted, strict=True):
         groups.setdefault((row["y"], row["place"]), []).append(row["y"] == label)
@@ -57,13 +63,19 @@ def test_names_are_those_of_the_training_command():
 
 
 def test_fields_are_read(tmp_path):
-    folder = write_wilds(tmp_path / "run", "CIM", 3, hyperparameters={"cim_lambda": 0.5, "cim_mask": "shared"}, synthetic=True)
+    folder = write_wilds(
+        tmp_path / "run", "CIM", 3, hyperparameters={"cim_lambda": 0.5, "cim_mask": "shared"}, synthetic=True
+    )
     (run,) = wilds_runs.read(str(folder))
     assert (run.dataset, run.algorithm, run.seed, run.synthetic, run.unfinished) == ("waterbirds", "CIM", 3, True, None)
     assert run.settings == {"cim_lambda": 0.5}
     assert run.flags["lr"] == 0.001 and not run.flags.keys() & {"seed", "log_every", "uniform_over_groups"}
     assert run.step_seconds == 0.1 and run.memory == {"host": 2**30}
-    assert run.measured["worst_group"]["values"] == {"average": pytest.approx(0.65), "worst group": 0.4, "adjusted average": 0.9}
+    assert run.measured["worst_group"]["values"] == {
+        "average": pytest.approx(0.65),
+        "worst group": 0.4,
+        "adjusted average": 0.9,
+    }
 
 
 def test_memory_of_a_gpu_run_is_the_gpus(tmp_path):
@@ -91,9 +103,18 @@ def test_metric_of_a_data_set_without_groups(compare, tmp_path):
         (lambda r: r.update(selection=[]), "field 'selection' is 'list', not an object"),
         (lambda r: r["config"].pop("hyperparameters"), "field 'hyperparameters' is missing"),
         (lambda r: r["selection"]["average"].pop("epoch"), "selection.average: field 'epoch' is missing"),
-        (lambda r: r["selection"]["average"]["splits"]["test"].update(accuracy=float("nan")), "'test.accuracy' is 'nan', not a finite number"),
-        (lambda r: r["selection"]["average"]["splits"]["test"]["metrics"].update(acc_wg=1.5), "metric 'acc_wg' is 1.5, not an accuracy"),
-        (lambda r: r["selection"]["average"]["splits"]["test"].update(groups=7), "field 'test.groups' is '7', not an object"),
+        (
+            lambda r: r["selection"]["average"]["splits"]["test"].update(accuracy=float("nan")),
+            "'test.accuracy' is 'nan', not a finite number",
+        ),
+        (
+            lambda r: r["selection"]["average"]["splits"]["test"]["metrics"].update(acc_wg=1.5),
+            "metric 'acc_wg' is 1.5, not an accuracy",
+        ),
+        (
+            lambda r: r["selection"]["average"]["splits"]["test"].update(groups=7),
+            "field 'test.groups' is '7', not an object",
+        ),
         (lambda r: r.update(steps=10**400), "field 'steps'"),
         (lambda r: r["seconds"].update(train="long"), "field 'seconds.train' is 'long', not a finite number"),
         (lambda r: r.update(versions=None), "field 'versions' is 'None', not an object"),
@@ -109,7 +130,9 @@ def test_damaged_results_are_named(change, message, tmp_path, capsys):
     assert f"{folder}/results.json" in told and message in told and told.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", ["", "nonsense\n", "epoch,acc_wg\n0,0.5\n1", "epoch,acc_wg\n0,nan\n", "epoch,acc_wg\nx,0.1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "nonsense\n", "epoch,acc_wg\n0,0.5\n1", "epoch,acc_wg\n0,nan\n", "epoch,acc_wg\nx,0.1\n"]
+)
 def test_damaged_curves_are_errors(text, tmp_path):
     folder = write_wilds(tmp_path / "run")
     (folder / "val_eval.csv").write_text(text)

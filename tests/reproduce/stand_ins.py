@@ -13,17 +13,34 @@ from PIL import Image
 
 SCRIPTS = HERE.parent / "scripts"
 SMALL_SWEEP = Path(__file__).parent / "small_sweep"  #: a DomainBed of the standard library only, with its sweep script
-VLCS = {"environments": ("Caltech101", "LabelMe", "SUN09", "VOC2007"), "classes": ("bird", "car", "chair", "dog", "person")}
+VLCS = {
+    "environments": ("Caltech101", "LabelMe", "SUN09", "VOC2007"),
+    "classes": ("bird", "car", "chair", "dog", "person"),
+}
 IN9_CLASSES = ("00_dog", "01_bird", "02_wheeled vehicle")
 VARIANTS = ("original", "mixed_same", "mixed_rand", "only_fg")
 
 
-def reproduce(experiment: str, *words: str, cwd: Path, host: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
-    """What ``scripts/reproduce/<experiment> words`` does once .venv is set up, in ``cwd``, with ``host`` as DomainBed or without one."""
+def reproduce(
+    experiment: str, *words: str, cwd: Path, host: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
+    """What ``scripts/reproduce/<experiment> words`` does once .venv is set up, in ``cwd``, with ``host`` as DomainBed
+    or without one.
+    """
     arguments = ["reproduction", experiment, *words]
-    code = f"import runpy, sys; sys.argv = {arguments!r}; runpy.run_path({str(SCRIPTS / 'reproduction')!r}, run_name='__main__')"
-    places = {"XDG_CACHE_HOME": str(cwd / "cache"), "TORCH_HOME": str(cwd / "torch"), "MNIST_HOME": str(cwd / "mnist"), "CUDA_VISIBLE_DEVICES": ""}
-    return forked_host.run(host or cwd, "-c", code, cwd=cwd, timeout=280, **{"DOMAINBED_HOME": str(host or ""), **places, **environment})
+    code = (
+        f"import runpy, sys; sys.argv = {arguments!r}; runpy.run_path({str(SCRIPTS / 'reproduction')!r}, "
+        f"run_name='__main__')"
+    )
+    places = {
+        "XDG_CACHE_HOME": str(cwd / "cache"),
+        "TORCH_HOME": str(cwd / "torch"),
+        "MNIST_HOME": str(cwd / "mnist"),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    return forked_host.run(
+        host or cwd, "-c", code, cwd=cwd, timeout=280, **{"DOMAINBED_HOME": str(host or ""), **places, **environment}
+    )
 
 
 def write_noise(path: Path, rng: np.random.Generator, side: int = 32) -> None:

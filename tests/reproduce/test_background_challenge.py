@@ -22,9 +22,13 @@ def test_columns_are_the_accuracies_of_the_variants(tmp_path):
         line = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["average", algorithm]).split()
         accuracy = {name.removeprefix("variant:"): 100 * group["accuracy"] for name, group in groups.items()}
         same, other = accuracy["mixed_same"], accuracy["mixed_rand"]
-        assert line[3:8] == [f"{value:.1f}" for value in (accuracy["original"], same, other, same - other, accuracy["only_fg"])]
+        assert line[3:8] == [
+            f"{value:.1f}" for value in (accuracy["original"], same, other, same - other, accuracy["only_fg"])
+        ]
     header = next(line.split() for line in done.stdout.splitlines() if line.startswith("selected by"))
-    assert header[4:9] == ["OR", "MS", "MR", "BG-gap", "only_fg"] and [header[i + 1] for i, word in enumerate(header) if word == "ΔERM"] == ["OR", "MR", "BG-gap"]
+    assert header[4:9] == ["OR", "MS", "MR", "BG-gap", "only_fg"] and [
+        header[i + 1] for i, word in enumerate(header) if word == "ΔERM"
+    ] == ["OR", "MR", "BG-gap"]
     assert "Trained on original. The published Res50 is of in9l" in done.stdout.splitlines()[-1]
     assert "PUBLISHED, not measured here: Background Challenge" in done.stdout and done.stdout.count("PUBLISHED") == 1
     next((tmp_path / "in9" / "only_fg" / "val").glob("*/*")).unlink()
@@ -37,7 +41,11 @@ def test_image_that_cannot_be_read_is_named(tmp_path):
     broken = tmp_path / "in9" / "mixed_rand" / "val" / "00_dog" / "fg_1.JPEG"
     broken.write_bytes(broken.read_bytes()[:300])
     done = reproduce("background_challenge", "--quick", "--data", "in9", "--algorithms", "ERM", cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("ERM, seed 0: error: image ") and f", {broken}, cannot be read (" in done.stderr
+    assert (
+        done.returncode == 1
+        and done.stderr.splitlines()[-1].startswith("ERM, seed 0: error: image ")
+        and f", {broken}, cannot be read (" in done.stderr
+    )
 
 
 def test_listing_has_every_image_once_and_holds_training_images_out(tmp_path):
@@ -50,11 +58,21 @@ def test_listing_has_every_image_once_and_holds_training_images_out(tmp_path):
     for name in IN9_CLASSES[1:]:
         write_noise(tmp_path / "only_bg_t" / "val" / name / "0.png", np.random.default_rng(0))
     listing = list_images(tmp_path, "original", None)
-    assert sorted(listing.paths) == sorted([*(tmp_path / "original" / "train").glob("*/*"), *tmp_path.glob("*/val/*/*.JPEG"), *tmp_path.glob("*/val/*/*.png")])
+    assert sorted(listing.paths) == sorted(
+        [
+            *(tmp_path / "original" / "train").glob("*/*"),
+            *tmp_path.glob("*/val/*/*.JPEG"),
+            *tmp_path.glob("*/val/*/*.png"),
+        ]
+    )
     assert listing.variant_names == ["original", "mixed_same", "mixed_rand", "only_bg_t", "only_fg"]
     for path, label, variant, split in zip(listing.paths, listing.labels, listing.variants, listing.splits):
         part, name = path.parts[-3:-1]
-        assert IN9_CLASSES[label] == name and listing.variant_names[variant] == path.parts[-4] and (split == 2) == (part == "val")
+        assert (
+            IN9_CLASSES[label] == name
+            and listing.variant_names[variant] == path.parts[-4]
+            and (split == 2) == (part == "val")
+        )
     held_out = [label for label, split in zip(listing.labels, listing.splits) if split == 1]
     assert held_out == [0, 1, 2]
 
@@ -67,7 +85,10 @@ def test_validation_images_of_a_training_archive_beside_the_test_are_warned_of(t
     assert not capsys.readouterr().err
     write_noise(tmp_path / "original" / "val" / IN9_CLASSES[0] / "uncleaned.JPEG", np.random.default_rng(0))
     list_images(tmp_path, "original", None)
-    assert "here are original 7, mixed_same 6, mixed_rand 6; val/ of a training archive is not the test" in capsys.readouterr().err
+    assert (
+        "here are original 7, mixed_same 6, mixed_rand 6; val/ of a training archive is not the test"
+        in capsys.readouterr().err
+    )
 
 
 def test_another_training_set_of_the_same_folder_has_a_cache_of_its_own(tmp_path, monkeypatch):
@@ -88,7 +109,9 @@ def test_another_training_set_of_the_same_folder_has_a_cache_of_its_own(tmp_path
     monkeypatch.setitem(RELEASES, "background_challenge", None)
     for training_set in ("original", "mixed_rand"):
         words = [*QUICK, "--cache", "true", "--target_resolution", "32", "--split_scheme", training_set]
-        (config,) = configurations("background_challenge", tmp_path / "in9", tmp_path / training_set, ["ERM"], [0], words)
+        (config,) = configurations(
+            "background_challenge", tmp_path / "in9", tmp_path / training_set, ["ERM"], [0], words
+        )
         listing = list_images(tmp_path / "in9", training_set, None)
         trainer = prepare(config, make_fabric(config), listing)
         with Image.open(tmp_path / "in9" / training_set / "train" / IN9_CLASSES[0] / "n000.JPEG") as image:

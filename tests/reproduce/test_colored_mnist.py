@@ -20,18 +20,30 @@ def test_both_tables_from_mnist_and_a_repeated_command_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "reproduction" / "quick" / "colored_mnist" / "colored_mnist"
     groups = read(folder, "ERM")["selection"]["average"]["splits"]["test"]["groups"]
-    assert {name: group["count"] for name, group in groups.items()} == {"variant:own": 20, "variant:other_class": 20, "variant:new": 20}
+    assert {name: group["count"] for name, group in groups.items()} == {
+        "variant:own": 20,
+        "variant:other_class": 20,
+        "variant:new": 20,
+    }
     line = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["average", "ERM"]).split()
     assert line[4:7] == [f"{100 * groups[f'variant:{name}']['accuracy']:.1f}" for name in ("own", "other_class", "new")]
     assert "ColoredMNIST, DomainBed" in done.stdout and "60.0 ± 0.0" in done.stdout  # env 1 of the stand-in
 
     before = (folder / "ERM-0" / "results.json").stat().st_mtime_ns
-    done = reproduce("colored_mnist", "--quick", "--n_trials", "0", "--algorithms", "ERM", "CIM", cwd=tmp_path, host=SMALL_SWEEP)
+    done = reproduce(
+        "colored_mnist", "--quick", "--n_trials", "0", "--algorithms", "ERM", "CIM", cwd=tmp_path, host=SMALL_SWEEP
+    )
     assert done.returncode == 0 and done.stderr == "run 1 of 1: CIM, seed 0\n"
-    assert (folder / "ERM-0" / "results.json").stat().st_mtime_ns == before and read(folder, "CIM")["status"] == "finished"
+    assert (folder / "ERM-0" / "results.json").stat().st_mtime_ns == before and read(folder, "CIM")[
+        "status"
+    ] == "finished"
 
     done = reproduce("colored_mnist", "--quick", "--lr", "0.5", "--algorithms", "ERM", cwd=tmp_path, host=SMALL_SWEEP)
-    assert done.returncode == 2 and f"{folder}/ERM-0 holds a run with lr 0.001, now it is 0.5; repeat its flags or choose another --output_dir" in done.stderr
+    assert (
+        done.returncode == 2
+        and f"{folder}/ERM-0 holds a run with lr 0.001, now it is 0.5; repeat its flags or choose another --output_dir"
+        in done.stderr
+    )
 
 
 def test_scikit_learns_digits_stand_in_and_the_table_says_so(tmp_path):
@@ -91,7 +103,9 @@ def test_torchvision_reads_the_digits_back(digits, tmp_path):
     write_raw(digits, tmp_path / "MNIST" / "raw")
     for split in ("train", "test"):
         found = MNIST(str(tmp_path), train=split == "train", download=False)
-        assert torch.equal(found.data, torch.from_numpy(written[split][0])) and torch.equal(found.targets, torch.from_numpy(written[split][1]).long())
+        assert torch.equal(found.data, torch.from_numpy(written[split][0])) and torch.equal(
+            found.targets, torch.from_numpy(written[split][1]).long()
+        )
 
 
 def test_run_that_stopped_after_an_epoch_ends_like_one_that_did_not(tmp_path, monkeypatch):
@@ -105,7 +119,9 @@ def test_run_that_stopped_after_an_epoch_ends_like_one_that_did_not(tmp_path, mo
     monkeypatch.setitem(defaults.DATASETS, "colored_mnist", DEFAULTS)
     weights = {}
     for name in ("whole", "stopped"):
-        (config,) = configurations("colored_mnist", tmp_path, tmp_path / name, ["CIM_VIB"], [3], ["--n_epochs", "2", "--batch_size", "25"])
+        (config,) = configurations(
+            "colored_mnist", tmp_path, tmp_path / name, ["CIM_VIB"], [3], ["--n_epochs", "2", "--batch_size", "25"]
+        )
         trainer = prepare(config, make_fabric(config), tmp_path, None)
         if name == "stopped":
             trainer._train_epoch()

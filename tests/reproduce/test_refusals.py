@@ -26,7 +26,9 @@ def test_vlcs_needs_domainbed(tmp_path):
 
 
 def test_vlcs_needs_its_images(tmp_path):
-    assert "VLCS is absent: get it with: cim-plugin data vlcs --from VLCS.tar.gz --root data" in refusal("vlcs", cwd=tmp_path, host=SMALL_SWEEP)
+    assert "VLCS is absent: get it with: cim-plugin data vlcs --from VLCS.tar.gz --root data" in refusal(
+        "vlcs", cwd=tmp_path, host=SMALL_SWEEP
+    )
     write_vlcs(tmp_path / "data", n_images=1)
     (tmp_path / "data" / "VLCS" / "SUN09" / "dog").rename(tmp_path / "data" / "VLCS" / "SUN09" / "puppy")
     line = refusal("vlcs", cwd=tmp_path, host=SMALL_SWEEP)
@@ -36,7 +38,10 @@ def test_vlcs_needs_its_images(tmp_path):
 def test_vlcs_needs_pretrained_weights(tmp_path):
     write_vlcs(tmp_path / "data", n_images=1)
     line = refusal("vlcs", "--quick", cwd=tmp_path, host=SMALL_SWEEP)
-    assert "the pretrained weights of resnet18, which could not be downloaded" in line and f"{tmp_path}/torch/hub/checkpoints" in line
+    assert (
+        "the pretrained weights of resnet18, which could not be downloaded" in line
+        and f"{tmp_path}/torch/hub/checkpoints" in line
+    )
     assert "the pretrained weights of resnet50," in refusal("vlcs", "--published-setup", cwd=tmp_path, host=SMALL_SWEEP)
 
 
@@ -50,7 +55,9 @@ def test_background_challenge_needs_its_variants(tmp_path):
     assert "mixed_same/val/01_bird holds no images" in refusal("background_challenge", "--data", "in9", cwd=tmp_path)
     (tmp_path / "in9" / "mixed_same" / "val" / "01_bird").rename(tmp_path / "in9" / "only_fg" / "val" / "03_cat")
     write_imagenet9(tmp_path / "in9", n_training=1, n_test=1)
-    assert "only_fg/val/03_cat is a class that the training set does not have" in refusal("background_challenge", "--data", "in9", cwd=tmp_path)
+    assert "only_fg/val/03_cat is a class that the training set does not have" in refusal(
+        "background_challenge", "--data", "in9", cwd=tmp_path
+    )
 
 
 def test_colored_mnist_needs_all_four_files(tmp_path):
@@ -81,4 +88,8 @@ def test_wrong_flag(experiment, words, said, tmp_path):
 
 def test_unknown_flag_of_a_training_is_said_in_one_line(tmp_path):
     done = reproduce("celebA", "--lerning_rate", "1", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr == "cim-plugin train: error: unrecognized arguments: --lerning_rate 1; see 'cim-plugin train --help'\n"
+    assert (
+        done.returncode == 2
+        and done.stderr
+        == "cim-plugin train: error: unrecognized arguments: --lerning_rate 1; see 'cim-plugin train --help'\n"
+    )

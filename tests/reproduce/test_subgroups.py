@@ -14,13 +14,20 @@ def test_table_of_all_rules_stands_beside_the_published_one(tmp_path):
     done = reproduce("waterbirds", "--quick", "--algorithms", "CIM_VIB", "--vib_beta", "0.01", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "reproduction" / "quick" / "waterbirds" / "CIM_VIB-0" / "results.json").read_text())
-    assert result["status"] == "finished" and result["config"]["hyperparameters"]["vib_beta"] == 0.01 and result["config"]["frac"] == 1
+    assert (
+        result["status"] == "finished"
+        and result["config"]["hyperparameters"]["vib_beta"] == 0.01
+        and result["config"]["frac"] == 1
+    )
     for rule in ("worst_group", "average", "worst_class", "last", "oracle"):
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"{rule} ") and "CIM_VIB" in line)
         test = result["selection"][rule]["splits"]["test"]
         for value in (test["accuracy"], test["metrics"]["acc_wg"], test["metrics"]["adj_acc_avg"]):
             assert f"{100 * value:.1f}" in line.split()
-    assert "worst group  adjusted average" in done.stdout and "Trained with WILDS' defaults" in done.stdout.splitlines()[-1]
+    assert (
+        "worst group  adjusted average" in done.stdout
+        and "Trained with WILDS' defaults" in done.stdout.splitlines()[-1]
+    )
     assert "waterbirds, cim-plugin train - SYNTHETIC data" in done.stdout
     assert "PUBLISHED, not measured here: Waterbirds" in done.stdout and done.stdout.count("PUBLISHED") == 1
 
@@ -38,15 +45,21 @@ def test_defaults_are_those_of_the_data_set_and_five_seeds_unless_flags_are_pass
     from trainings import configurations
 
     configs = configurations("celebA", tmp_path, tmp_path, ALGORITHMS, SEEDS, ["--n_epochs", "7"])
-    assert [(config["algorithm"], config["seed"]) for config in configs] == [(algorithm, seed) for seed in range(5) for algorithm in ALGORITHMS]
-    assert {(config["model"], config["lr"], config["batch_size"], config["n_epochs"], config["frac"]) for config in configs} == {("resnet50", 1e-3, 64, 7, 1.0)}
+    assert [(config["algorithm"], config["seed"]) for config in configs] == [
+        (algorithm, seed) for seed in range(5) for algorithm in ALGORITHMS
+    ]
+    assert {
+        (config["model"], config["lr"], config["batch_size"], config["n_epochs"], config["frac"]) for config in configs
+    } == {("resnet50", 1e-3, 64, 7, 1.0)}
 
 
 def test_published_setup_is_that_of_the_cited_rows_and_flags_come_after_it(tmp_path):
     write_celeba(tmp_path / "data")
     done = reproduce("celebA", "--quick", "--algorithms", "ERM", "--published-setup", "--n_epochs", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    config = json.loads((tmp_path / "reproduction" / "quick" / "celebA" / "ERM-0" / "results.json").read_text())["config"]
+    config = json.loads((tmp_path / "reproduction" / "quick" / "celebA" / "ERM-0" / "results.json").read_text())[
+        "config"
+    ]
     assert (config["weight_decay"], config["n_epochs"]) == (1e-4, 2)
     assert "as the published rows of ERM were" in done.stdout.splitlines()[-1]
 
@@ -54,7 +67,9 @@ def test_published_setup_is_that_of_the_cited_rows_and_flags_come_after_it(tmp_p
 def test_hyperparameter_goes_to_the_algorithms_that_have_it(tmp_path):
     from trainings import configurations
 
-    found = configurations("waterbirds", tmp_path, tmp_path, ["ERM", "VIB", "CIM_VIB"], [0], ["--vib_beta", "0.5", "--cim_lambda", "0"])
+    found = configurations(
+        "waterbirds", tmp_path, tmp_path, ["ERM", "VIB", "CIM_VIB"], [0], ["--vib_beta", "0.5", "--cim_lambda", "0"]
+    )
     assert [{name: config["hyperparameters"].get(name) for name in ("vib_beta", "cim_lambda")} for config in found] == [
         {"vib_beta": None, "cim_lambda": None},
         {"vib_beta": 0.5, "cim_lambda": None},

@@ -16,7 +16,10 @@ from stand_ins import SCRIPTS, reproduce, write_mnist
 
 def _trainer_of(command: int) -> int:
     """The process of the run: the fork server, a child of the command, has forked it."""
-    pairs = [tuple(map(int, line.split())) for line in subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout.splitlines()]
+    pairs = [
+        tuple(map(int, line.split()))
+        for line in subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout.splitlines()
+    ]
     children = {pid for pid, parent in pairs if parent == command}
     return next(pid for pid, parent in pairs if parent in children)
 
@@ -24,9 +27,28 @@ def _trainer_of(command: int) -> int:
 @pytest.mark.parametrize("killed", ["command", "run"])
 def test_killed_process_leaves_none_behind_and_a_state(killed, tmp_path):
     write_mnist(tmp_path / "mnist")
-    command = [sys.executable, str(SCRIPTS / "reproduction"), "colored_mnist", "--algorithms", "ERM", "--seeds", "0", "--n_trials", "0", "--n_epochs", "2000"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MNIST_HOME": str(tmp_path / "mnist"), "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        str(SCRIPTS / "reproduction"),
+        "colored_mnist",
+        "--algorithms",
+        "ERM",
+        "--seeds",
+        "0",
+        "--n_trials",
+        "0",
+        "--n_epochs",
+        "2000",
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MNIST_HOME": str(tmp_path / "mnist"),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     results = tmp_path / "reproduction" / "colored_mnist" / "colored_mnist" / "ERM-0" / "results.json"
     while not results.exists():
         assert process.poll() is None, process.stderr.read()
@@ -38,7 +60,9 @@ def test_killed_process_leaves_none_behind_and_a_state(killed, tmp_path):
         assert process.returncode == -signal.SIGKILL
     else:
         line = "ERM, seed 0: error: ended by SIGKILL, as where memory is short; the same command goes on"
-        assert process.returncode == 1 and line in said.splitlines()  # Python may add what a killed process could not tidy up
+        assert (
+            process.returncode == 1 and line in said.splitlines()
+        )  # Python may add what a killed process could not tidy up
 
 
 def test_failed_run_stops_no_other_and_one_that_another_command_trains_is_left_to_it(tmp_path):

@@ -36,25 +36,44 @@ def test_every_environment_and_pair_is_held_out_and_a_failed_job_is_done_again(t
     words = ["--published-setup", "--algorithms", "ERM", "CIM", "--n_hparams", "2", "--n_trials", "1", "--steps", "7"]
     done = reproduce("vlcs", *words, cwd=tmp_path, host=SMALL_SWEEP)
     assert done.returncode == 2 and f"{folder}/sweep.txt says why; the same command does them again" in done.stderr
-    assert any(line.startswith("training_domain ") and " ERM " in line for line in done.stdout.splitlines())  # of what did not fail
+    assert any(
+        line.startswith("training_domain ") and " ERM " in line for line in done.stdout.splitlines()
+    )  # of what did not fail
     done = reproduce("vlcs", *words, cwd=tmp_path, host=SMALL_SWEEP)
     assert done.returncode == 0, done.stderr
     other = reproduce("vlcs", *words[:-1], "8", cwd=tmp_path, host=SMALL_SWEEP)
-    assert other.returncode == 2 and f"{folder} holds jobs with steps 7, now it is 8; repeat the flags or choose another --output_dir" in other.stderr
+    assert (
+        other.returncode == 2
+        and f"{folder} holds jobs with steps 7, now it is 8; repeat the flags or choose another --output_dir"
+        in other.stderr
+    )
     with open(folder / "CIM.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         other = reproduce("vlcs", *words, cwd=tmp_path, host=SMALL_SWEEP)
-    assert other.returncode == 2 and f"{folder}/CIM.lock is locked: a sweep of that algorithm is running" in other.stderr
+    assert (
+        other.returncode == 2 and f"{folder}/CIM.lock is locked: a sweep of that algorithm is running" in other.stderr
+    )
     assert not list(folder.glob("*/model.pkl"))
     found = jobs(folder)
     assert len(found) == 2 * 10 * 2 and {len(job["test_envs"]) for job in found} == {1, 2}
-    assert {(job["dataset"], job["steps"], job["hparams"]) for job in found} == {("VLCS", 7, '{"resnet50_augmix": false, "freeze_bn": true}')}
+    assert {(job["dataset"], job["steps"], job["hparams"]) for job in found} == {
+        ("VLCS", 7, '{"resnet50_augmix": false, "freeze_bn": true}')
+    }
     for rule in ("training_domain", "leave_one_out", "oracle"):
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"{rule} ") and " CIM " in line)
         assert [word for word in line.split() if "." in word][:8:2] == ["50.0", "60.0", "70.0", "80.0"]
-    assert "PUBLISHED, not measured here: VLCS (Out" in done.stdout and "PUBLISHED, not measured here: VLCS in DomainBed" in done.stdout and done.stdout.count("PUBLISHED") == 2
-    assert done.stdout.splitlines()[-1] == "DomainBed's hyperparameters, but for {'resnet50_augmix': False, 'freeze_bn': True}."
-    assert "VLCS: data/VLCS: unlike the published release: " in done.stderr and "warning: torch sees no GPU" in done.stderr
+    assert (
+        "PUBLISHED, not measured here: VLCS (Out" in done.stdout
+        and "PUBLISHED, not measured here: VLCS in DomainBed" in done.stdout
+        and done.stdout.count("PUBLISHED") == 2
+    )
+    assert (
+        done.stdout.splitlines()[-1]
+        == "DomainBed's hyperparameters, but for {'resnet50_augmix': False, 'freeze_bn': True}."
+    )
+    assert (
+        "VLCS: data/VLCS: unlike the published release: " in done.stderr and "warning: torch sees no GPU" in done.stderr
+    )
 
 
 def test_quick_links_a_few_images_and_trains_two_algorithms_for_two_steps(tmp_path):
@@ -84,7 +103,10 @@ def test_the_real_sweep_makes_these_jobs_of_our_flags(domainbed, tmp_path):
     from vlcs import PUBLISHED_SETUP
 
     args = argparse.Namespace(algorithms=list(ALGORITHMS), n_hparams=1, n_trials=1, steps=None, quick=False)
-    words = [{"cim_local": "dummy"}.get(word, word) for word in flags("VLCS", tmp_path / "two words", tmp_path / "out", args, PUBLISHED_SETUP)]
+    words = [
+        {"cim_local": "dummy"}.get(word, word)
+        for word in flags("VLCS", tmp_path / "two words", tmp_path / "out", args, PUBLISHED_SETUP)
+    ]
     done = forked_host.run(domainbed, "-m", "domainbed.scripts.sweep", "launch", *words)
     assert done.returncode == 0, done.stderr
     commands = [line for line in done.stdout.splitlines() if "--algorithm" in line]

@@ -20,7 +20,10 @@ def test_there_are_five_commands():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_sets_up_and_passes_its_words_on_from_where_it_is_called(command, tmp_path):
     root = tmp_path / "a checkout"
-    for name, text in {"scripts/setup": "#!/bin/sh\necho set up\n", ".venv/bin/python": '#!/bin/sh\nprintf "%s|" "$PWD" "$@"\n'}.items():
+    for name, text in {
+        "scripts/setup": "#!/bin/sh\necho set up\n",
+        ".venv/bin/python": '#!/bin/sh\nprintf "%s|" "$PWD" "$@"\n',
+    }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
         (root / name).chmod(0o755)
@@ -35,5 +38,8 @@ def test_command_sets_up_and_passes_its_words_on_from_where_it_is_called(command
 
 def test_unknown_experiment_is_said_in_one_line():
     done = run_python(str(SCRIPTS / "reproduction"), "cifar")
-    said = "reproduction: error: 'cifar' is not an experiment; choose from vlcs, waterbirds, celebA, background_challenge, colored_mnist\n"
+    said = (
+        "reproduction: error: 'cifar' is not an experiment; choose from vlcs, waterbirds, celebA, "
+        "background_challenge, colored_mnist\n"
+    )
     assert done.returncode == 2 and done.stderr == said

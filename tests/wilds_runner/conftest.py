@@ -1,4 +1,6 @@
-"""A real WILDS checkout, a release of noise that the real WaterbirdsDataset reads, and configurations as the command makes them."""
+"""A real WILDS checkout, a release of noise that the real WaterbirdsDataset reads, and configurations as the command
+makes them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from cim_plugin.wilds_runner.datasets import open_dataset
 
 @pytest.fixture(scope="session")
 def wilds_checkout() -> Path:
-    """A real WILDS checkout, with the examples that the pip package lacks; skips with the reason where there is none."""
+    """A real WILDS checkout, with the examples that the pip package lacks; skips with the reason where there is
+    none.
+    """
     folder = Path(os.environ.get("WILDS_HOME", ""))
     if not (folder / "examples" / "run_expt.py").is_file():
         pytest.skip("no WILDS checkout: set WILDS_HOME")
@@ -27,17 +31,25 @@ def wilds_checkout() -> Path:
 
 @pytest.fixture
 def configure():
-    """A function (flag words) -> the configuration that 'cim-plugin train' makes of them; dataset, algorithm and root are set unless given."""
+    """A function (flag words) -> the configuration that 'cim-plugin train' makes of them; dataset, algorithm and root
+    are set unless given.
+    """
 
     def configuration(*words: str) -> dict:
         parser = argparse.ArgumentParser()
         add_arguments(parser)
-        return make_config(parser.parse_args(["--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", "data", *words]))
+        return make_config(
+            parser.parse_args(["--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", "data", *words])
+        )
 
     return configuration
 
 
-GROUP_SIZES = {"train": (12, 5, 3, 10), "val": (4, 3, 3, 2), "test": (2, 3, 2, 2)}  #: of (place, y) = (0, 0), (0, 1), (1, 0), (1, 1)
+GROUP_SIZES = {
+    "train": (12, 5, 3, 10),
+    "val": (4, 3, 3, 2),
+    "test": (2, 3, 2, 2),
+}  #: of (place, y) = (0, 0), (0, 1), (1, 0), (1, 1)
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +72,19 @@ def noise_release(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def noise_config(configure, noise_release):
-    """A function (flag words) -> a configuration for the release of noise, at 16 x 16 pixels without worker processes."""
-    words = ["--root_dir", str(noise_release), "--transform", "image_base", "--target_resolution", "16", "--loader_kwargs", "num_workers=0"]
+    """A function (flag words) -> a configuration for the release of noise, at 16 x 16 pixels without worker
+    processes.
+    """
+    words = [
+        "--root_dir",
+        str(noise_release),
+        "--transform",
+        "image_base",
+        "--target_resolution",
+        "16",
+        "--loader_kwargs",
+        "num_workers=0",
+    ]
     return lambda *more: configure(*words, *more)
 
 
@@ -81,7 +104,9 @@ def release(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(release, tmp_path_factory):
-    """A function (algorithm) -> the folder of its finished run of three epochs, made when it is first asked for. Not to be changed."""
+    """A function (algorithm) -> the folder of its finished run of three epochs, made when it is first asked for. Not to
+    be changed.
+    """
 
     @functools.cache
     def folder(algorithm: str) -> Path:

@@ -1,6 +1,8 @@
-"""Small runs of ``cim-plugin train``: a release of digits on photographs, the words of a command, and children that can be killed.
+"""Small runs of ``cim-plugin train``: a release of digits on photographs, the words of a command, and children that can
+be killed.
 
-A child is forked from a server that has only imported the packages, so that it is as good as a fresh process and starts at once.
+A child is forked from a server that has only imported the packages, so that it is as good as a fresh process and starts
+at once.
 """
 
 from __future__ import annotations
@@ -24,14 +26,23 @@ from cim_plugin.data.digits_on_photos import digits_on_photos
 COLUMNS = ["img_id", "img_filename", "y", "split", "place", "place_filename"]
 SIZES = {"train": 60, "val": 41, "test": 39}  #: images per split; the evaluated ones do not divide by two
 FLAGS = (
-    "--model small_cnn --transform image_base --target_resolution 28 --optimizer Adam --lr 1e-3 --weight_decay 0 --batch_size 20 "
+    "--model small_cnn --transform image_base --target_resolution 28 --optimizer Adam --lr 1e-3 --weight_decay 0 "
+    "--batch_size 20 "
     "--loader_kwargs num_workers=0 --cache false --progress_bar false --n_epochs 2 --log_every 1"
 ).split()
 ALGORITHMS = ["ERM", "groupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB"]
 RULES = ["best", "worst_group", "average", "worst_class", "last", "oracle"]
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["cim_plugin.wilds_runner.trainer", "lightning_fabric", "tqdm", "wilds.common.data_loaders", "wilds.common.metrics.all_metrics"])
+context.set_forkserver_preload(
+    [
+        "cim_plugin.wilds_runner.trainer",
+        "lightning_fabric",
+        "tqdm",
+        "wilds.common.data_loaders",
+        "wilds.common.metrics.all_metrics",
+    ]
+)
 
 
 def write_release(root: Path, first_line: str = "SYNTHETIC: digits on photographs") -> Path:
@@ -40,7 +51,9 @@ def write_release(root: Path, first_line: str = "SYNTHETIC: digits on photograph
     folder.mkdir(parents=True)
     (folder / "RELEASE_v1.0.txt").write_text(first_line + "\n")
     rows = []
-    for split, ((images, labels, places), size) in enumerate(zip(digits_on_photos((0.75, 0.5, 0.5), seed=0), SIZES.values())):
+    for split, ((images, labels, places), size) in enumerate(
+        zip(digits_on_photos((0.75, 0.5, 0.5), seed=0), SIZES.values())
+    ):
         for image, label, place in zip(images[:size], labels.tolist(), places.tolist()):
             name = f"{len(rows):03}.png"
             Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(folder / name)
@@ -50,16 +63,24 @@ def write_release(root: Path, first_line: str = "SYNTHETIC: digits on photograph
 
 
 def write_celeba(root: Path) -> Path:
-    """A CelebA release under ``root`` that the real CelebADataset reads, of the same images: blond is the label, male the photograph."""
+    """A CelebA release under ``root`` that the real CelebADataset reads, of the same images: blond is the label, male
+    the photograph.
+    """
     folder = root / "celebA_v1.0"
     (folder / "img_align_celeba").mkdir(parents=True)
     (folder / "RELEASE_v1.0.txt").write_text("SYNTHETIC: digits on photographs\n")
     attributes, partition = [], []
-    for split, ((images, labels, places), size) in enumerate(zip(digits_on_photos((0.75, 0.5, 0.5), seed=0), SIZES.values())):
+    for split, ((images, labels, places), size) in enumerate(
+        zip(digits_on_photos((0.75, 0.5, 0.5), seed=0), SIZES.values())
+    ):
         for image, label, place in zip(images[:size], labels.tolist(), places.tolist()):
             name = f"{len(partition) + 1:06}.jpg"
-            Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(folder / "img_align_celeba" / name)
-            attributes.append({"image_id": name, **dict.fromkeys(ATTRIBUTES, -1), "Blond_Hair": 2 * label - 1, "Male": 2 * place - 1})
+            Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(
+                folder / "img_align_celeba" / name
+            )
+            attributes.append(
+                {"image_id": name, **dict.fromkeys(ATTRIBUTES, -1), "Blond_Hair": 2 * label - 1, "Male": 2 * place - 1}
+            )
             partition.append({"image_id": name, "partition": split})
     _write_csv(folder / "list_attr_celeba.csv", attributes)
     _write_csv(folder / "list_eval_partition.csv", partition)
@@ -84,7 +105,19 @@ def _write_csv(path: Path, rows: list[dict]) -> None:
 
 def words(root: Path, log_dir: Path, *more: str, algorithm: str = "ERM", dataset: str = "waterbirds") -> list[str]:
     """The words after 'cim-plugin'; of a flag that stands twice the later one counts."""
-    return ["train", "-d", dataset, "--algorithm", algorithm, "--root_dir", str(root), "--log_dir", str(log_dir), *FLAGS, *more]
+    return [
+        "train",
+        "-d",
+        dataset,
+        "--algorithm",
+        algorithm,
+        "--root_dir",
+        str(root),
+        "--log_dir",
+        str(log_dir),
+        *FLAGS,
+        *more,
+    ]
 
 
 def train(root: Path, log_dir: Path, *more: str, **choice: str) -> int:
@@ -106,7 +139,10 @@ def rule_folder(log_dir: Path, rule: str) -> Path:
 
 
 def prediction_path(log_dir: Path, rule: str, split: str) -> Path:
-    return rule_folder(log_dir, rule) / f"waterbirds_split:{split}_seed:0_epoch:{'last' if rule == 'last' else 'best'}_pred.csv"
+    return (
+        rule_folder(log_dir, rule)
+        / f"waterbirds_split:{split}_seed:0_epoch:{'last' if rule == 'last' else 'best'}_pred.csv"
+    )
 
 
 def model_path(log_dir: Path, rule: str) -> Path:
@@ -122,7 +158,9 @@ def relative_files(folder: Path) -> set[str]:
 
 
 def start(argv: list[str], before: Callable[[], None] | None = None, output: Path | None = None, **environment: str):
-    """Run 'cim-plugin' with ``argv`` in a child, after ``before()``, with its output in a file; the process, whose exit code is the status."""
+    """Run 'cim-plugin' with ``argv`` in a child, after ``before()``, with its output in a file; the process, whose exit
+    code is the status.
+    """
     process = context.Process(target=_child, args=(argv, before, output, environment))
     process.start()
     return process

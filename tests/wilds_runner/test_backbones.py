@@ -1,4 +1,6 @@
-"""Encoders against the libraries' own models; weights from files of several origins; what cannot be had is said in one line."""
+"""Encoders against the libraries' own models; weights from files of several origins; what cannot be had is said in one
+line.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def torchvision_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor
     return caught[0]
 
 
-@pytest.mark.parametrize("name, n_features", [("resnet18", 512), ("mobilenet_v3_small", 1024), ("shufflenet_v2_x0_5", 1024)])
+@pytest.mark.parametrize(
+    "name, n_features", [("resnet18", 512), ("mobilenet_v3_small", 1024), ("shufflenet_v2_x0_5", 1024)]
+)
 def test_a_torchvision_encoder_gives_the_input_of_the_last_layer(name, n_features):
     torch.manual_seed(0)
     whole = torchvision.models.get_model(name, weights=None).eval()
@@ -46,7 +50,9 @@ def test_a_torchvision_encoder_gives_the_input_of_the_last_layer(name, n_feature
         torch.testing.assert_close(features, torchvision_features(whole, images))
 
 
-@pytest.mark.parametrize("name", ["timm/resnet18", "resnet10t", "timm/mobilenetv3_small_050", "test_vit", "timm/test_vit.r160_in1k"])
+@pytest.mark.parametrize(
+    "name", ["timm/resnet18", "resnet10t", "timm/mobilenetv3_small_050", "test_vit", "timm/test_vit.r160_in1k"]
+)
 def test_a_timm_encoder_gives_the_features_before_the_classifier(name):
     encoder, length = make_encoder(name, {}, None)
     plain = name.removeprefix("timm/")
@@ -69,7 +75,9 @@ def test_the_small_network_has_the_size_that_it_says_and_no_batch_statistics():
 
 def test_the_name_of_wilds_for_a_wide_resnet(monkeypatch):
     asked = []
-    monkeypatch.setattr(torchvision.models, "get_model", lambda name, **_: asked.append(name) or nn.Sequential(nn.Linear(3, 2)))
+    monkeypatch.setattr(
+        torchvision.models, "get_model", lambda name, **_: asked.append(name) or nn.Sequential(nn.Linear(3, 2))
+    )
     make_encoder("wideresnet50", {}, None)
     assert asked == ["wide_resnet50_2"]
 
@@ -84,16 +92,36 @@ def test_model_kwargs_reach_the_model():
     "name, model_kwargs, message",
     [
         ("resnet19", {}, "--model 'resnet19' is neither small_cnn nor a model of torchvision or timm; near: resnet18"),
-        ("timm/resnett50", {}, "--model 'timm/resnett50' is neither small_cnn nor a model of torchvision or timm; near: resnet"),
-        ("resnet18.bogus", {}, "--model 'resnet18.bogus' is neither small_cnn nor a model of torchvision or timm; near: resnet18"),
+        (
+            "timm/resnett50",
+            {},
+            "--model 'timm/resnett50' is neither small_cnn nor a model of torchvision or timm; near: resnet",
+        ),
+        (
+            "resnet18.bogus",
+            {},
+            "--model 'resnet18.bogus' is neither small_cnn nor a model of torchvision or timm; near: resnet18",
+        ),
         ("@@", {}, "--model '@@' is neither small_cnn nor a model of torchvision or timm"),
         ("", {}, "--model '' is neither small_cnn nor a model of torchvision or timm"),
-        ("squeezenet1_0", {}, "--model squeezenet1_0 has no last linear layer to leave out; choose a model that ends in one"),
+        (
+            "squeezenet1_0",
+            {},
+            "--model squeezenet1_0 has no last linear layer to leave out; choose a model that ends in one",
+        ),
         ("resnet18", {"deep": 1}, "--model resnet18 does not take --model_kwargs {'deep': 1}: "),
         ("timm/resnet10t", {"deep": 1}, "--model timm/resnet10t does not take --model_kwargs {'deep': 1}: "),
         ("small_cnn", {"deep": 1}, "--model small_cnn does not take --model_kwargs {'deep': 1}: "),
-        ("resnet18", {"pretrained": True}, "the pretrained weights of resnet18 cannot be had (no network in tests); without network put the file "),
-        ("timm/test_vit", {"pretrained": True}, "the pretrained weights of timm/test_vit cannot be had (no network in tests); without network put the file "),
+        (
+            "resnet18",
+            {"pretrained": True},
+            "the pretrained weights of resnet18 cannot be had (no network in tests); without network put the file ",
+        ),
+        (
+            "timm/test_vit",
+            {"pretrained": True},
+            "the pretrained weights of timm/test_vit cannot be had (no network in tests); without network put the file ",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_had_is_refused_in_one_line(name, model_kwargs, message):
@@ -121,13 +149,30 @@ def test_what_was_trained_from_pretrained_weights_is_the_same_network_without_th
 NAME = "shufflenet_v2_x0_5"
 FORMATS = {
     "torchvision": lambda whole, encoder: whole,
-    "group DRO of WILDS": lambda whole, encoder: {"algorithm": {f"model.{k}": v for k, v in whole.items()}, "epoch": 3, "best_val_metric": 0.5},
-    "WILDS on several GPUs": lambda whole, encoder: {"algorithm": {f"model.module.{k}": v for k, v in whole.items()}, "epoch": 3},
-    "WILDS with a featurizer": lambda whole, encoder: {
-        "algorithm": {**{f"featurizer.{k}": v for k, v in encoder.items()}, **{f"model.0.{k}": v for k, v in encoder.items()}, "head.bias": torch.zeros(2)}
+    "group DRO of WILDS": lambda whole, encoder: {
+        "algorithm": {f"model.{k}": v for k, v in whole.items()},
+        "epoch": 3,
+        "best_val_metric": 0.5,
     },
-    "ours": lambda whole, encoder: {"algorithm": {**{f"encoder.1.{k}": v for k, v in encoder.items()}, "head.weight": torch.zeros(2, 1024)}, "epoch": 3},
-    "ours, the state of a run": lambda whole, encoder: {"model": {**{f"encoder.1.{k}": v for k, v in encoder.items()}}, "config": {"lr": 1}},
+    "WILDS on several GPUs": lambda whole, encoder: {
+        "algorithm": {f"model.module.{k}": v for k, v in whole.items()},
+        "epoch": 3,
+    },
+    "WILDS with a featurizer": lambda whole, encoder: {
+        "algorithm": {
+            **{f"featurizer.{k}": v for k, v in encoder.items()},
+            **{f"model.0.{k}": v for k, v in encoder.items()},
+            "head.bias": torch.zeros(2),
+        }
+    },
+    "ours": lambda whole, encoder: {
+        "algorithm": {**{f"encoder.1.{k}": v for k, v in encoder.items()}, "head.weight": torch.zeros(2, 1024)},
+        "epoch": 3,
+    },
+    "ours, the state of a run": lambda whole, encoder: {
+        "model": {**{f"encoder.1.{k}": v for k, v in encoder.items()}},
+        "config": {"lr": 1},
+    },
     "data parallel": lambda whole, encoder: {"state_dict": {f"module.{k}": v for k, v in whole.items()}},
 }
 
@@ -160,8 +205,14 @@ def test_weights_of_timm_are_read(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda state: state | {"conv1.0.weight": torch.zeros(1, 3, 3, 3)}, "has weights of other shapes: it is not of this --model"),
-        (lambda state: {k: v for k, v in state.items() if k != "conv1.0.weight"}, "has no 'conv1.0.weight': it is not of this --model"),
+        (
+            lambda state: state | {"conv1.0.weight": torch.zeros(1, 3, 3, 3)},
+            "has weights of other shapes: it is not of this --model",
+        ),
+        (
+            lambda state: {k: v for k, v in state.items() if k != "conv1.0.weight"},
+            "has no 'conv1.0.weight': it is not of this --model",
+        ),
         (lambda state: {}, "has no 'conv1.0.weight': it is not of this --model"),
         (lambda state: state | {"conv1.0.weight": 3}, "has weights of other shapes: it is not of this --model"),
     ],
@@ -190,7 +241,9 @@ def test_nothing_in_a_file_of_weights_is_executed(tmp_path, source):
     torch.save({**source.state_dict(), "bomb": Bomb(tmp_path / "executed")}, path)
     with pytest.raises(InputError) as error:
         make_encoder(NAME, {}, str(path))
-    assert str(error.value).startswith(f"--pretrained_model_path: {path} is not a checkpoint of tensors and plain values, and nothing else is loaded (")
+    assert str(error.value).startswith(
+        f"--pretrained_model_path: {path} is not a checkpoint of tensors and plain values, and nothing else is loaded ("
+    )
     assert "\n" not in str(error.value) and not (tmp_path / "executed").exists()
     torch.load(path, weights_only=False)
     assert (tmp_path / "executed").exists()  # the bomb is a real one

@@ -1,4 +1,6 @@
-"""What users get wrong: one line that names the value and the fix, exit status 2, no traceback; a loss that is not finite: 1."""
+"""What users get wrong: one line that names the value and the fix, exit status 2, no traceback; a loss that is not
+finite: 1.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def own_release(release, tmp_path):
 
 @pytest.fixture
 def attempt(tmp_path, capsys):
-    """A function like ``train`` that returns the exit status and the lines on stderr, after checking that they hold no traceback."""
+    """A function like ``train`` that returns the exit status and the lines on stderr, after checking that they hold no
+    traceback.
+    """
 
     def run(root, *more: str, log_dir=tmp_path / "run", **choice):
         try:
@@ -61,13 +65,25 @@ FLAGS = {
     "an unknown transform": (["--transform", "bert"], ["'bert'", "image_base"]),
     "an unknown group field": (["--groupby_fields", "place", "y"], ["'place'", "background"]),
     "an unknown metric": (["--val_metric", "acc_avg"], ["'acc_avg'", "adj_acc_avg", "acc_wg"]),
-    "an unknown split": (["--evaluate_all_splits", "false", "--eval_splits", "id_test"], ["'id_test'", "train, val, test"]),
+    "an unknown split": (
+        ["--evaluate_all_splits", "false", "--eval_splits", "id_test"],
+        ["'id_test'", "train, val, test"],
+    ),
     "an unknown split scheme": (["--split_scheme", "mixed"], ["mixed"]),
     "images without a common size": (["--transform", "image_base", "--target_resolution", "0"], ["0"]),
     "half precision on a CPU": (["--precision", "16-mixed"], ["16-mixed", "bf16-mixed"]),
-    "images that processes cannot share": (["--batch_size", "21", "--devices", "2"], ["--batch_size 21", "a multiple of 2"]),
-    "an unknown metric of the schedule": (["--scheduler", "ReduceLROnPlateau", "--scheduler_metric_name", "acc"], ["'acc'", "adj_acc_avg"]),
-    "a model for larger images": (["--model", "densenet121", "--model_kwargs", "pretrained=false"], ["densenet121", "28x28", "--target_resolution"]),
+    "images that processes cannot share": (
+        ["--batch_size", "21", "--devices", "2"],
+        ["--batch_size 21", "a multiple of 2"],
+    ),
+    "an unknown metric of the schedule": (
+        ["--scheduler", "ReduceLROnPlateau", "--scheduler_metric_name", "acc"],
+        ["'acc'", "adj_acc_avg"],
+    ),
+    "a model for larger images": (
+        ["--model", "densenet121", "--model_kwargs", "pretrained=false"],
+        ["densenet121", "28x28", "--target_resolution"],
+    ),
     "a last batch of one image for batch normalisation": (
         ["--model", "resnet18", "--model_kwargs", "pretrained=false", "--batch_size", "59"],
         ["--batch_size 59", "one image to the last batch of 60", "resnet18"],
@@ -87,7 +103,10 @@ FLAGS = {
     "an empty fraction": (["--frac", "0.001"], ["train", "--frac 0.001"]),
     "both resume and eval_only": (["--resume", "--eval_only"], ["--resume", "--eval_only"]),
     "a model that was never saved": (["--eval_only"], ["--eval_only", "epoch:best_model.pth"]),
-    "weights that are not there": (["--pretrained_model_path", "nowhere.pth"], ["--pretrained_model_path", "nowhere.pth"]),
+    "weights that are not there": (
+        ["--pretrained_model_path", "nowhere.pth"],
+        ["--pretrained_model_path", "nowhere.pth"],
+    ),
     "a word that is not key=value": (["--loader_kwargs", "num_workers"], ["--loader_kwargs", "num_workers"]),
     "an argument that a loader has not": (["--loader_kwargs", "num_threads=2"], ["--loader_kwargs", "num_threads"]),
 }
@@ -147,7 +166,12 @@ def test_a_truncated_image_is_named_with_its_index(attempt, own_release, workers
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     image = own_release / "waterbirds_v1.0" / "017.png"
     image.write_bytes(image.read_bytes()[:200])
-    assert_refused(attempt(own_release, "--loader_kwargs", f"num_workers={workers}", "--cache", cache), "image 17", "017.png", "replace the file")
+    assert_refused(
+        attempt(own_release, "--loader_kwargs", f"num_workers={workers}", "--cache", cache),
+        "image 17",
+        "017.png",
+        "replace the file",
+    )
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
@@ -165,7 +189,10 @@ def test_a_group_that_training_lacks_is_a_warning_and_the_run_goes_on(attempt, o
         text = (tmp_path / algorithm / "log.txt").read_text()
         assert "y = waterbird, background =  land: n = 0\n        warning: the training split has no such image" in text
         outcome = results(tmp_path / algorithm)["selection"]["last"]["splits"]
-        assert "y:waterbird_background:land" in outcome["val"]["groups"] and "y:waterbird_background:land" not in outcome["train"]["groups"]
+        assert (
+            "y:waterbird_background:land" in outcome["val"]["groups"]
+            and "y:waterbird_background:land" not in outcome["train"]["groups"]
+        )
     assert read_model(tmp_path / "groupDRO")["group_weights.weights"][2] == 0
 
 
@@ -227,9 +254,15 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-@pytest.mark.parametrize("flag, name", [("--resume", "state.pth"), ("--eval_only", "waterbirds_seed:0_epoch:best_model.pth")])
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))], ids=["torch", "pickle"])
-def test_a_file_that_would_execute_code_is_refused_unexecuted(attempt, release, tmp_path, monkeypatch, flag, name, save):
+@pytest.mark.parametrize(
+    "flag, name", [("--resume", "state.pth"), ("--eval_only", "waterbirds_seed:0_epoch:best_model.pth")]
+)
+@pytest.mark.parametrize(
+    "save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))], ids=["torch", "pickle"]
+)
+def test_a_file_that_would_execute_code_is_refused_unexecuted(
+    attempt, release, tmp_path, monkeypatch, flag, name, save
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     save({"algorithm": Bomb(), "config": Bomb()}, tmp_path / "run" / name)
@@ -249,10 +282,19 @@ def test_eval_only_refuses_the_model_of_another_algorithm(attempt, release, tmp_
     assert_refused(attempt(release, "--eval_only", algorithm="CIM"), "not a model of CIM with --model small_cnn")
 
 
-@pytest.mark.parametrize("flags, name", [(["--cim_mask_stride", "2"], "cim_mask_stride"), (["--target_resolution", "32"], "target_resolution"), (["--frac", "0.5"], "frac")])
+@pytest.mark.parametrize(
+    "flags, name",
+    [
+        (["--cim_mask_stride", "2"], "cim_mask_stride"),
+        (["--target_resolution", "32"], "target_resolution"),
+        (["--frac", "0.5"], "frac"),
+    ],
+)
 def test_eval_only_refuses_what_the_weights_fit_and_was_not_trained(attempt, release, flags, name):
     assert attempt(release, algorithm="CIM")[0] == 0
-    assert_refused(attempt(release, "--eval_only", *flags, algorithm="CIM"), "results.json", f"has {name}", "repeat its flags")
+    assert_refused(
+        attempt(release, "--eval_only", *flags, algorithm="CIM"), "results.json", f"has {name}", "repeat its flags"
+    )
 
 
 def test_eval_only_takes_a_run_from_before_a_hyperparameter(attempt, release, tmp_path):
@@ -277,10 +319,16 @@ def _full(*_):
 
 def test_a_full_disk_says_so_and_keeps_what_was_saved(attempt, release, tmp_path, monkeypatch):
     assert attempt(release, "--n_epochs", "1", "--save_step", "1")[0] == 0
-    before = {name: (tmp_path / "run" / name).read_bytes() for name in relative_files(tmp_path / "run") if name.endswith((".pth", ".json"))}
+    before = {
+        name: (tmp_path / "run" / name).read_bytes()
+        for name in relative_files(tmp_path / "run")
+        if name.endswith((".pth", ".json"))
+    }
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.os, "fsync", _full)
-        assert_refused(attempt(release, "--n_epochs", "1", "--save_step", "1", "--resume"), "No space left on device", "--resume")
+        assert_refused(
+            attempt(release, "--n_epochs", "1", "--save_step", "1", "--resume"), "No space left on device", "--resume"
+        )
     assert all((tmp_path / "run" / name).read_bytes() == content for name, content in before.items())
     assert not [name for name in relative_files(tmp_path / "run") if name.endswith(".part")]
 
@@ -290,7 +338,11 @@ def small_disk(tmp_path):
     """A file system of 600 kB; skips where it cannot be mounted."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)], capture_output=True) if sys.platform == "linux" else None
+    mounted = (
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)], capture_output=True)
+        if sys.platform == "linux"
+        else None
+    )
     if mounted is None or mounted.returncode:
         pytest.skip("a file system of 600 kB cannot be mounted here")
     yield folder
@@ -298,7 +350,9 @@ def small_disk(tmp_path):
 
 
 def test_a_really_full_disk_says_so(attempt, release, small_disk):
-    assert_refused(attempt(release, "--algorithm", "CIM_VIB", log_dir=small_disk / "run"), "cannot write", "--log_dir", "--resume")
+    assert_refused(
+        attempt(release, "--algorithm", "CIM_VIB", log_dir=small_disk / "run"), "cannot write", "--log_dir", "--resume"
+    )
 
 
 # --- the loss ---------------------------------------------------------------------------------------------------------
@@ -327,7 +381,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(at
 
 @pytest.mark.parametrize("algorithm", ["ERM", "groupDRO", "CIM_VIB"])
 def test_an_absurd_learning_rate_is_met_in_the_first_epoch(attempt, release, tmp_path, algorithm):
-    assert_refused(attempt(release, "--lr", "1e30", "--optimizer", "SGD", algorithm=algorithm), "epoch 0, batch ", "--lr", status=1)
+    assert_refused(
+        attempt(release, "--lr", "1e30", "--optimizer", "SGD", algorithm=algorithm), "epoch 0, batch ", "--lr", status=1
+    )
     assert not model_path(tmp_path / "run", "last").exists()
 
 

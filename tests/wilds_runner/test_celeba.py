@@ -20,7 +20,11 @@ def run(request, celeba, tmp_path_factory):
 
 def _reference_groups(celeba, predictions: list[int], split: int) -> dict[str, tuple[float, int]]:
     """Accuracy and count of (blond, male) by the release's own tables."""
-    rows = [row for row, part in zip(read_csv(celeba / "list_attr_celeba.csv"), read_csv(celeba / "list_eval_partition.csv")) if part["partition"] == str(split)]
+    rows = [
+        row
+        for row, part in zip(read_csv(celeba / "list_attr_celeba.csv"), read_csv(celeba / "list_eval_partition.csv"))
+        if part["partition"] == str(split)
+    ]
     hits: dict[str, list[bool]] = {}
     for row, predicted in zip(rows, predictions, strict=True):
         blond = row["Blond_Hair"] == "1"
@@ -34,7 +38,9 @@ def test_groups_and_worst_group_accuracy_are_those_of_the_predictions(celeba, ru
     assert result["status"] == "finished" and result["dataset"] == "celebA" and result["synthetic"]
     assert result["config"]["groupby_fields"] == ["male", "y"] and result["config"]["val_metric"] == "acc_wg"
     for number, split in ((1, "val"), (2, "test")):
-        predictions = [int(line) for line in (run / f"celebA_split:{split}_seed:0_epoch:best_pred.csv").read_text().split()]
+        predictions = [
+            int(line) for line in (run / f"celebA_split:{split}_seed:0_epoch:best_pred.csv").read_text().split()
+        ]
         assert len(predictions) == SIZES[split]
         groups = _reference_groups(celeba, predictions, number)
         record = result["selection"]["best"]["splits"][split]

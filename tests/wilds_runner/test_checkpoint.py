@@ -39,7 +39,10 @@ def test_a_file_is_written_with_its_folders(tmp_path):
     assert files(path.parent) == {"file": b"abc"}
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("enforce fail: short write\nmore"), OSError("odd")])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("enforce fail: short write\nmore"), OSError("odd")],
+)
 def test_a_write_that_fails_half_way_leaves_the_old_file_alone(tmp_path, error):
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -192,10 +195,16 @@ def test_another_configuration_is_refused_and_its_difference_named(left, configu
     folder = left({"config": configure()})
     with pytest.raises(InputError) as error:
         checkpoint.load_state(folder, configure(*words.split()), MAY_DIFFER)
-    assert str(error.value) == f"--resume: the run in {folder} had {name} {before}, now it is {now}; repeat its flags or choose another --log_dir"
+    assert (
+        str(error.value)
+        == f"--resume: the run in {folder} had {name} {before}, now it is {now}; repeat its flags or choose another "
+        f"--log_dir"
+    )
 
 
-@pytest.mark.parametrize("words", ["--log_dir elsewhere", "--progress_bar", "--resume", "--cache false", "--root_dir other", "--tensorboard"])
+@pytest.mark.parametrize(
+    "words", ["--log_dir elsewhere", "--progress_bar", "--resume", "--cache false", "--root_dir other", "--tensorboard"]
+)
 def test_where_and_how_a_run_runs_may_differ(left, configure, words):
     assert checkpoint.load_state(left({"config": configure()}), configure(*words.split()), MAY_DIFFER) is not None
 
@@ -205,13 +214,19 @@ def test_what_is_younger_than_a_run_had_its_default_then(left, configure):
     del older["precision"], older["hyperparameters"]["cim_similarity"]
     assert checkpoint.load_state(left({"config": older}), configure("--algorithm", "CIM"), MAY_DIFFER) is not None
     for words in (("--precision", "bf16-mixed"), ("--cim_similarity", "colours")):
-        with pytest.raises(InputError, match=f"had {words[0].removeprefix('--')} '.*', now it is '{words[1]}'; repeat its flags"):
+        with pytest.raises(
+            InputError, match=f"had {words[0].removeprefix('--')} '.*', now it is '{words[1]}'; repeat its flags"
+        ):
             checkpoint.load_state(left({"config": older}), configure("--algorithm", "CIM", *words), MAY_DIFFER)
 
 
 @pytest.mark.parametrize(
     "state, message",
-    [({}, "is not the state of a run"), ({"config": 3}, "is not the state of a run"), ([1], "holds a list, not a state dict")],
+    [
+        ({}, "is not the state of a run"),
+        ({"config": 3}, "is not the state of a run"),
+        ([1], "holds a list, not a state dict"),
+    ],
 )
 def test_a_file_that_is_no_state_is_refused(left, configure, state, message):
     with pytest.raises(InputError, match=message):

@@ -17,7 +17,9 @@ from cim_plugin.wilds_runner import model, trainer
 
 
 def _classifier(algorithm: str):
-    encoder = nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    encoder = nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
     return catalog.build(
         algorithm,
         {name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()},
@@ -36,7 +38,9 @@ def _step(classifier, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch
     return loss.detach(), list(torch.autograd.grad(loss, list(classifier.parameters())))
 
 
-@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler on a CPU"
+)
 def test_compiled_losses_and_gradients_are_the_same():
     """To float32's rounding; dropout and the bottleneck's noise are drawn alike."""
     torch.manual_seed(0)

@@ -14,7 +14,15 @@ import pytest
 
 from cim_plugin import catalog
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner.config import FLAGS, MAY_DIFFER, OPTIMIZERS, TRANSFORMS, add_arguments, make_config, parse_bool
+from cim_plugin.wilds_runner.config import (
+    FLAGS,
+    MAY_DIFFER,
+    OPTIMIZERS,
+    TRANSFORMS,
+    add_arguments,
+    make_config,
+    parse_bool,
+)
 from cim_plugin.wilds_runner.defaults import SCHEDULERS
 
 REQUIRED = ["--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", "data"]
@@ -29,12 +37,18 @@ def our_parser() -> argparse.ArgumentParser:
 
 @pytest.fixture(scope="module")
 def wilds_parser(wilds_checkout) -> argparse.ArgumentParser:
-    """The parser of run_expt.py: its add_argument statements, run without the rest of the script, which needs much that is not here."""
+    """The parser of run_expt.py: its add_argument statements, run without the rest of the script, which needs much that
+    is not here.
+    """
     examples = wilds_checkout / "examples"
     wanted = {"ParseKwargs", "parse_bool"}
     helpers = [node for node in _parse(examples / "utils.py").body if getattr(node, "name", None) in wanted]
     (main,) = [node for node in _parse(examples / "run_expt.py").body if getattr(node, "name", None) == "main"]
-    calls = [node for node in main.body if isinstance(node, ast.Expr) and ast.unparse(node).startswith("parser.add_argument(")]
+    calls = [
+        node
+        for node in main.body
+        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("parser.add_argument(")
+    ]
     free = types.SimpleNamespace(supported_datasets=None, unlabeled_splits=None)
     parser = argparse.ArgumentParser()
     scope = {"argparse": argparse, "parser": parser, "wilds": free, "supported": _Anything()}
@@ -66,14 +80,16 @@ COMMANDS = [
     "--train_loader standard --uniform_over_groups TRUE",
     "--batch_size 16 --gradient_accumulation_steps 4",
     "--model resnet18 --pretrained_model_path a.pth",
-    "--transform image_base --target_resolution 96 96 --resize_scale 1.5 --randaugment_n 3 --additional_train_transform randaugment",
+    "--transform image_base --target_resolution 96 96 --resize_scale 1.5 --randaugment_n 3 "
+    "--additional_train_transform randaugment",
     "--target_resolution 224",
     "--groupby_fields background y --group_dro_step_size 0.05 --no_group_logging",
     "--val_metric acc_avg --val_metric_decreasing --n_epochs 7",
     "--optimizer Adam --lr 1e-3 --weight_decay 0 --max_grad_norm 1.5",
     "--scheduler ReduceLROnPlateau --scheduler_metric_split train --scheduler_metric_name acc_avg",
     "--evaluate_all_splits false --eval_splits val test --eval_only --eval_epoch 3",
-    "--device 0 1 --log_every 10 --save_step 5 --save_best false --save_last False --save_pred true --progress_bar --resume",
+    "--device 0 1 --log_every 10 --save_step 5 --save_best false --save_last False --save_pred true --progress_bar "
+    "--resume",
 ]
 
 
@@ -94,7 +110,9 @@ def _leaves(value) -> list:
 
 def test_the_commands_above_name_every_flag_that_both_have(wilds_parser):
     theirs = {action.dest for action in wilds_parser._actions} & {action.dest for action in our_parser()._actions}
-    named = {word[2:] for command in [*COMMANDS, " ".join(REQUIRED)] for word in command.split() if word.startswith("--")}
+    named = {
+        word[2:] for command in [*COMMANDS, " ".join(REQUIRED)] for word in command.split() if word.startswith("--")
+    }
     assert theirs - {"help"} <= named
 
 
@@ -107,7 +125,17 @@ def test_unset_flags_of_run_expt_mean_the_same(wilds_parser):
 
 @pytest.mark.parametrize(
     "text, value",
-    [("a=1", 1), ("a=-2", -2), ("a=1e-3", 1e-3), ("a=true", True), ("a=False", False), ("a=none", None), ("a=x=y", "x=y"), ("a=[1,2]", [1, 2]), ("a=", "")],
+    [
+        ("a=1", 1),
+        ("a=-2", -2),
+        ("a=1e-3", 1e-3),
+        ("a=true", True),
+        ("a=False", False),
+        ("a=none", None),
+        ("a=x=y", "x=y"),
+        ("a=[1,2]", [1, 2]),
+        ("a=", ""),
+    ],
 )
 def test_key_values_are_literals_or_strings(text, value):
     actual = our_parser().parse_args([*REQUIRED, "--model_kwargs", text]).model_kwargs["a"]
@@ -201,53 +229,87 @@ def test_the_size_that_a_transform_has_anyway_may_be_named(configure):
     "words, message",
     [
         ("--dataset amazon", f"dataset 'amazon' is text; morphing works on images with one label: {KNOWN_SETS}"),
-        ("--dataset poverty", f"dataset 'poverty' is regression on 8-channel satellite images; morphing works on images with one label: {KNOWN_SETS}"),
+        (
+            "--dataset poverty",
+            f"dataset 'poverty' is regression on 8-channel satellite images; morphing works on images with one label: "
+            f"{KNOWN_SETS}",
+        ),
         ("--dataset waterbird", f"dataset 'waterbird' is unknown; choose from {KNOWN_SETS}"),
-        ("--algorithm IRM", "algorithm 'IRM' is unknown; choose from ERM, groupDRO, CIM, CIM_VIB, VIB, SCL_E2E, CIM+groupDRO"),
-        ("--n_groups_per_batch 2", "--n_groups_per_batch 2 does nothing without --train_loader group; leave it out or give both"),
-        ("--train_loader standard --distinct_groups false", "--distinct_groups False does nothing without --train_loader group; leave it out or give both"),
+        (
+            "--algorithm IRM",
+            "algorithm 'IRM' is unknown; choose from ERM, groupDRO, CIM, CIM_VIB, VIB, SCL_E2E, CIM+groupDRO",
+        ),
+        (
+            "--n_groups_per_batch 2",
+            "--n_groups_per_batch 2 does nothing without --train_loader group; leave it out or give both",
+        ),
+        (
+            "--train_loader standard --distinct_groups false",
+            "--distinct_groups False does nothing without --train_loader group; leave it out or give both",
+        ),
         (
             "--dataset celebA --resize_scale 2",
-            "--resize_scale 2.0 does nothing without --transform image_resize or image_resize_and_center_crop; leave it out or give both",
+            "--resize_scale 2.0 does nothing without --transform image_resize or image_resize_and_center_crop; leave "
+            "it out or give both",
         ),
         ("--cross_fit_tiles 2", "--cross_fit_tiles 2 does nothing without --cross_fit; leave it out or give both"),
-        ("--randaugment_n 3", "--randaugment_n 3 does nothing without --additional_train_transform randaugment; leave it out or give both"),
+        (
+            "--randaugment_n 3",
+            "--randaugment_n 3 does nothing without --additional_train_transform randaugment; leave it out or give both",
+        ),
         (
             "--scheduler_kwargs step_size=3 gamma=0.5",
-            "--scheduler_kwargs step_size=3 gamma=0.5 does nothing without --scheduler linear_schedule_with_warmup or cosine_schedule_with_warmup or ReduceLROnPlateau "
+            "--scheduler_kwargs step_size=3 gamma=0.5 does nothing without --scheduler linear_schedule_with_warmup or "
+            "cosine_schedule_with_warmup or ReduceLROnPlateau "
             "or StepLR or MultiStepLR; leave it out or give both",
         ),
-        ("--scheduler StepLR --scheduler_metric_name acc_avg", "--scheduler_metric_name acc_avg does nothing without --scheduler ReduceLROnPlateau; leave it out or give both"),
+        (
+            "--scheduler StepLR --scheduler_metric_name acc_avg",
+            "--scheduler_metric_name acc_avg does nothing without --scheduler ReduceLROnPlateau; leave it out or give "
+            "both",
+        ),
         ("--eval_epoch 0", "--eval_epoch 0 does nothing without --eval_only; leave it out or give both"),
         (
             "--dataset rxrx1 --target_resolution 128",
-            "--target_resolution 128 does nothing with --transform rxrx1, which has its own size; leave it out or take another transform, e.g. image_base",
+            "--target_resolution 128 does nothing with --transform rxrx1, which has its own size; leave it out or take "
+            "another transform, e.g. image_base",
         ),
         (
             "--dataset celebA --transform image_resize --resize_scale 2 --target_resolution 64 96",
-            "--target_resolution 64 96 does nothing with --transform image_resize, which has its own size; leave it out or take another transform, e.g. image_base",
+            "--target_resolution 64 96 does nothing with --transform image_resize, which has its own size; leave it "
+            "out or take another transform, e.g. image_base",
         ),
         (
             "--model small_cnn --model_kwargs pretrained=true",
-            "--model_kwargs pretrained=true does nothing with --model small_cnn, of which there are no pretrained weights; leave it out or name another model, e.g. resnet18",
+            "--model_kwargs pretrained=true does nothing with --model small_cnn, of which there are no pretrained "
+            "weights; leave it out or name another model, e.g. resnet18",
         ),
         ("--target_resolution 1 2 3", "--target_resolution takes a side or height and width, 3 numbers were given"),
         ("--cim_lambda 1", "ERM has no hyperparameter 'cim_lambda' (given 1.0); it has none of its own"),
         ("--algorithm CIM --vib_beta 1", "CIM has no hyperparameter 'vib_beta' (given 1.0); known: cim_lambda, "),
-        ("--algorithm VIB --group_dro_step_size 1", "VIB has no hyperparameter 'group_dro_step_size' (given 1.0); known: vib_beta, vib_dimension"),
+        (
+            "--algorithm VIB --group_dro_step_size 1",
+            "VIB has no hyperparameter 'group_dro_step_size' (given 1.0); known: vib_beta, vib_dimension",
+        ),
         ("--algorithm CIM --cim_lambda nan", "cim_lambda=nan is not a finite number of at least 0 (default 1.0)"),
         ("--algorithm CIM --cim_lambda -1", "cim_lambda=-1.0 is not a finite number of at least 0 (default 1.0)"),
         ("--algorithm CIM --cim_pairs mined", "cim_pairs='mined' is not 'random' or 'cross_environment'"),
         ("--algorithm VIB --vib_dimension 0", "vib_dimension=0 is not a whole number of at least 1 (default 256)"),
         ("--algorithm SCL_E2E --scl_temperature 0", "scl_temperature=0.0 is not a finite number above 0 (default 0.1)"),
-        ("--algorithm groupDRO --group_dro_step_size inf", "group_dro_step_size=inf is not a finite number of at least 0 (default 0.01)"),
+        (
+            "--algorithm groupDRO --group_dro_step_size inf",
+            "group_dro_step_size=inf is not a finite number of at least 0 (default 0.01)",
+        ),
         (
             "--algorithm groupDRO --uniform_over_groups false",
             "groupDRO needs --uniform_over_groups true: its weights assume that the groups are sampled equally often",
         ),
         ("--scheduler ReduceLROnPlateau", "--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. acc_wg"),
         ("--dataset celebA --transform image_resize", "--transform image_resize needs --resize_scale"),
-        ("--dataset celebA --transform image_resize_and_center_crop", "--transform image_resize_and_center_crop needs --resize_scale"),
+        (
+            "--dataset celebA --transform image_resize_and_center_crop",
+            "--transform image_resize_and_center_crop needs --resize_scale",
+        ),
         ("--resume --eval_only", "--resume and --eval_only exclude each other"),
     ],
 )
@@ -257,7 +319,9 @@ def test_what_does_not_go_together_is_refused_in_one_line(words, message, config
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("words, expected", [("", None), ("--target_resolution 96", [96, 96]), ("--target_resolution 96 64", [96, 64])])
+@pytest.mark.parametrize(
+    "words, expected", [("", None), ("--target_resolution 96", [96, 96]), ("--target_resolution 96 64", [96, 64])]
+)
 def test_one_number_is_a_square(words, expected, configure):
     assert configure(*words.split())["target_resolution"] == (expected or [224, 224])
 
@@ -266,16 +330,23 @@ def test_one_number_is_a_square(words, expected, configure):
 def test_the_configuration_is_json_and_holds_the_algorithms_own_hyperparameters_only(algorithm, configure):
     config = configure("--algorithm", algorithm)
     assert json.loads(json.dumps(config, allow_nan=False)) == config
-    assert config["hyperparameters"] == {name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()}
+    assert config["hyperparameters"] == {
+        name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()
+    }
 
 
 def test_given_hyperparameters_replace_their_defaults(configure):
-    chosen = configure(*"--algorithm CIM_VIB --cim_lambda 0 --vib_dimension 32 --cim_targets morphed".split())["hyperparameters"]
+    chosen = configure(*"--algorithm CIM_VIB --cim_lambda 0 --vib_dimension 32 --cim_targets morphed".split())[
+        "hyperparameters"
+    ]
     assert (chosen["cim_lambda"], chosen["vib_dimension"], chosen["cim_targets"]) == (0.0, 32, "morphed")
     assert math.isclose(chosen["vib_beta"], 1e-3)
 
 
-@pytest.mark.parametrize("words, value", [("--cim_composites false", False), ("--cim_composites true", True), ("--cim_composites", True), ("", False)])
+@pytest.mark.parametrize(
+    "words, value",
+    [("--cim_composites false", False), ("--cim_composites true", True), ("--cim_composites", True), ("", False)],
+)
 def test_a_hyperparameter_that_is_true_or_false_is_said_in_words(words, value, configure):
     assert configure("--algorithm", "CIM", *words.split())["hyperparameters"]["cim_composites"] is value
 

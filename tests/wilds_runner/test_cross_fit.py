@@ -30,11 +30,15 @@ def _reference_step(model, images, labels, moments, number, lr) -> None:
 
 
 class Linear(nn.Module):
-    """Logits that are linear in the pixels where it is trained, and sharper where it predicts; it keeps the images that it is given."""
+    """Logits that are linear in the pixels where it is trained, and sharper where it predicts; it keeps the images that
+    it is given.
+    """
 
     def __init__(self, seed: int):
         super().__init__()
-        self.layer = nn.Linear(3 * 16 * 16, 6)  # with two classes, averaged logits would choose as averaged probabilities do
+        self.layer = nn.Linear(
+            3 * 16 * 16, 6
+        )  # with two classes, averaged logits would choose as averaged probabilities do
         with torch.no_grad():
             self.layer.weight.copy_(torch.randn(6, 3 * 16 * 16, generator=torch.Generator().manual_seed(seed)) / 5)
             self.layer.bias.zero_()
@@ -48,12 +52,27 @@ class Linear(nn.Module):
 
 @pytest.fixture
 def predict(noise_config, noise):
-    """A function (flag words) -> the pseudo-environments that :class:`Linear` gives, and the models as they were and as they are."""
+    """A function (flag words) -> the pseudo-environments that :class:`Linear` gives, and the models as they were and as
+    they are.
+    """
     from lightning_fabric import Fabric
 
     def predicted(*flags: str, **fabric):
-        settings = ["--batch_size", "8", "--optimizer", "SGD", "--optimizer_kwargs", "momentum=0.9", "--lr", "0.05", "--weight_decay", "0"]
-        config = noise_config("--cross_fit", "5", *settings, *([] if "--cross_fit_tiles" in flags else ["--cross_fit_tiles", "1"]), *flags)
+        settings = [
+            "--batch_size",
+            "8",
+            "--optimizer",
+            "SGD",
+            "--optimizer_kwargs",
+            "momentum=0.9",
+            "--lr",
+            "0.05",
+            "--weight_decay",
+            "0",
+        ]
+        config = noise_config(
+            "--cross_fit", "5", *settings, *([] if "--cross_fit_tiles" in flags else ["--cross_fit_tiles", "1"]), *flags
+        )
         transform = make_transform(config, noise.wilds.original_resolution)
         loaders = {key: make_loader(config, noise, key, transform, None, augment=False) for key in ("train", "val")}
         models = []
@@ -75,7 +94,15 @@ def images_of(noise, key: str) -> torch.Tensor:
     return torch.tensor(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
 
-@pytest.mark.parametrize("flags, lr", [(("--model_kwargs", "pretrained=false"), 1e-3), ((), 1e-4), (("--model", "small_cnn", "--pretrained_model_path", "weights.pth"), 1e-4)], ids=["from scratch", "pretrained", "from a file"])
+@pytest.mark.parametrize(
+    "flags, lr",
+    [
+        (("--model_kwargs", "pretrained=false"), 1e-3),
+        ((), 1e-4),
+        (("--model", "small_cnn", "--pretrained_model_path", "weights.pth"), 1e-4),
+    ],
+    ids=["from scratch", "pretrained", "from a file"],
+)
 def test_predictions_are_those_of_models_trained_by_hand(predict, noise, flags, lr):
     """Whatever the run's own optimizer is."""
     found, models = predict(*flags)
@@ -127,7 +154,9 @@ def test_models_see_the_tiles_of_every_image_in_an_order_of_its_own(predict, noi
         assert len({image.tobytes() for image in drawn}) == len(drawn)
 
 
-@pytest.mark.parametrize("shape, tiles", [((5, 3, 12, 8), 4), ((5, 1, 13, 11), 3), ((2, 3, 4, 4), 4), ((3, 2, 30, 29), 7)])
+@pytest.mark.parametrize(
+    "shape, tiles", [((5, 3, 12, 8), 4), ((5, 1, 13, 11), 3), ((2, 3, 4, 4), 4), ((3, 2, 30, 29), 7)]
+)
 def test_shuffled_tiles_are_whole_and_what_is_left_over_stays(shape, tiles):
     images = torch.arange(np.prod(shape)).reshape(shape)
     kept = images.clone()
@@ -150,7 +179,9 @@ def test_tiles_come_in_every_order_equally_often():
     torch.manual_seed(0)
     images = torch.arange(4.0).reshape(1, 1, 2, 2).expand(24_000, 1, 2, 2)
     counts = Counter(tuple(order) for order in cross_fit.shuffle_tiles(images, 2).flatten(1).tolist())
-    assert len(counts) == 24 and all(850 < count < 1150 for count in counts.values())  # within 4.7 standard deviations of 1000
+    assert len(counts) == 24 and all(
+        850 < count < 1150 for count in counts.values()
+    )  # within 4.7 standard deviations of 1000
 
 
 def test_pseudo_environments_follow_from_the_seed_alone(predict):
@@ -161,7 +192,9 @@ def test_pseudo_environments_follow_from_the_seed_alone(predict):
     other, models = predict("--cross_fit_tiles", "4", "--seed", "1")
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["train"], other["train"])
-    assert torch.equal(models[0][0].layer.weight, Linear(0).layer.weight)  # the initial weights are not what differs here
+    assert torch.equal(
+        models[0][0].layer.weight, Linear(0).layer.weight
+    )  # the initial weights are not what differs here
 
 
 def test_workers_change_nothing(predict):
@@ -177,7 +210,9 @@ def test_the_loss_scale_of_the_run_is_left_alone(predict):
 
     precision = MixedPrecision("16-mixed", "cpu")
     before = copy.deepcopy(precision.state_dict())
-    fabric = SimpleNamespace(device=torch.device("cpu"), strategy=SimpleNamespace(precision=precision), autocast=precision.forward_context)
+    fabric = SimpleNamespace(
+        device=torch.device("cpu"), strategy=SimpleNamespace(precision=precision), autocast=precision.forward_context
+    )
     found, models = predict(fabric=fabric)
     assert precision.state_dict() == before
     assert all(not torch.equal(fresh.layer.weight, trained.layer.weight) for fresh, trained in models)

@@ -1,4 +1,6 @@
-"""Runs with --cross_fit: out of fold, triplets and selection by the file, refusals, stopped and resumed, several processes."""
+"""Runs with --cross_fit: out of fold, triplets and selection by the file, refusals, stopped and resumed, several
+processes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import SIZES, finish, prediction_path, read_csv, read_metadata, read_model, relative_files, results, rule_folder, start, train, words
+from small_runs import (
+    SIZES,
+    finish,
+    prediction_path,
+    read_csv,
+    read_metadata,
+    read_model,
+    relative_files,
+    results,
+    rule_folder,
+    start,
+    train,
+    words,
+)
 from test_cross_fit import _reference_cells
 from test_distributed import RUN as SGD
 from test_distributed import assert_same_weights, two_processes
@@ -66,19 +81,29 @@ def signal_before(patch, name: str, call: int) -> None:
 def read_pseudo(folder) -> dict[str, list[tuple[int, int]]]:
     """Split -> (label, pseudo-environment) of its images in order, as the file has them."""
     rows = read_csv(folder / "cross_fit.csv")
-    assert [(row["split"], int(row["row"])) for row in rows] == [(split, row) for split in ("train", "val") for row in range(SIZES[split])]
-    return {split: [(int(row["label"]), int(row["pseudo_environment"])) for row in rows if row["split"] == split] for split in ("train", "val")}
+    assert [(row["split"], int(row["row"])) for row in rows] == [
+        (split, row) for split in ("train", "val") for row in range(SIZES[split])
+    ]
+    return {
+        split: [(int(row["label"]), int(row["pseudo_environment"])) for row in rows if row["split"] == split]
+        for split in ("train", "val")
+    }
 
 
 # --- the reference models ---------------------------------------------------------------------------------------------
 
 
 def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path, monkeypatch):
-    """Every image that a model sees is recognised by its bytes, with augmentation on: without tiles the models see plain images."""
+    """Every image that a model sees is recognised by its bytes, with augmentation on: without tiles the models see
+    plain images.
+    """
     folder, places = release / "waterbirds_v1.0", {}
     for row in read_metadata(folder):
         split = list(SIZES)[int(row["split"])]
-        places[np.asarray(Image.open(folder / row["img_filename"])).tobytes()] = (split, sum(place[0] == split for place in places.values()))
+        places[np.asarray(Image.open(folder / row["img_filename"])).tobytes()] = (
+            split,
+            sum(place[0] == split for place in places.values()),
+        )
     models, make = [], trainer.Trainer._reference_model
 
     def recording(self, number):
@@ -94,7 +119,20 @@ def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path, mo
         return model
 
     monkeypatch.setattr(trainer.Trainer, "_reference_model", recording)
-    assert train(release, tmp_path, *FLAGS, "--cross_fit_tiles", "1", "--n_epochs", "1", "--additional_train_transform", "weak") == 0
+    assert (
+        train(
+            release,
+            tmp_path,
+            *FLAGS,
+            "--cross_fit_tiles",
+            "1",
+            "--n_epochs",
+            "1",
+            "--additional_train_transform",
+            "weak",
+        )
+        == 0
+    )
     assert len(models) == 8
     predicted = []
     for seen in models:
@@ -124,7 +162,10 @@ def test_batches_and_triplets_of_a_run_go_by_the_file(release, tmp_path, monkeyp
     rows = [[row for row, _ in batch] for epoch in epochs for batch in epoch]
     assert len(rows) == len(drawn) == 36
     for batch, (labels, environments, name) in zip(rows, drawn):
-        assert list(zip(labels.tolist(), environments.tolist())) == [pairs[row] for row in batch] and name == "cross_environment"
+        assert (
+            list(zip(labels.tolist(), environments.tolist())) == [pairs[row] for row in batch]
+            and name == "cross_environment"
+        )
     cells = _reference_cells(pairs)
     counts, natural = Counter(cells[row] for batch in rows for row in batch), Counter(cells)
     assert len(natural) == 4 and max(natural.values()) > 2 * min(natural.values())
@@ -141,7 +182,10 @@ def _reference_score(folder, path) -> float:
 
 def test_the_rule_chooses_the_first_epoch_with_the_highest_worst_accuracy_over_pseudo_groups(release, tmp_path):
     assert train(release, tmp_path, *FLAGS, "--n_epochs", "24", "--save_step", "1") == 0
-    scores = [_reference_score(tmp_path, tmp_path / f"waterbirds_split:val_seed:0_epoch:{epoch}_pred.csv") for epoch in range(24)]
+    scores = [
+        _reference_score(tmp_path, tmp_path / f"waterbirds_split:val_seed:0_epoch:{epoch}_pred.csv")
+        for epoch in range(24)
+    ]
     assert len(set(scores)) > 1
     chosen = results(tmp_path)["selection"]["worst_pseudo_group"]
     assert (chosen["epoch"], chosen["score"]) == (scores.index(max(scores)), pytest.approx(max(scores)))
@@ -149,12 +193,17 @@ def test_the_rule_chooses_the_first_epoch_with_the_highest_worst_accuracy_over_p
     for split in ("val", "test"):
         expected = tmp_path / f"waterbirds_split:{split}_seed:0_epoch:{chosen['epoch']}_pred.csv"
         assert prediction_path(tmp_path, "worst_pseudo_group", split).read_bytes() == expected.read_bytes()
-    model = torch.load(tmp_path / f"waterbirds_seed:0_epoch:{chosen['epoch']}_model.pth", weights_only=True)["algorithm"]
+    model = torch.load(tmp_path / f"waterbirds_seed:0_epoch:{chosen['epoch']}_model.pth", weights_only=True)[
+        "algorithm"
+    ]
     assert_same_weights(model, read_model(tmp_path, "worst_pseudo_group"))
 
 
 def test_results_and_log_say_how_many_agree_and_what_it_took(run):
-    shares = {split: sum(label == environment for label, environment in pairs) / len(pairs) for split, pairs in read_pseudo(run).items()}
+    shares = {
+        split: sum(label == environment for label, environment in pairs) / len(pairs)
+        for split, pairs in read_pseudo(run).items()
+    }
     assert results(run)["agreeing_pseudo_environments"] == pytest.approx(shares)
     assert results(run)["seconds"]["cross_fit"] > 0 and results(run)["steps"] == 9
     text = (run / "log.txt").read_text()
@@ -165,12 +214,19 @@ def test_results_and_log_say_how_many_agree_and_what_it_took(run):
 def test_labels_in_the_file_are_those_of_the_data(run, release):
     rows = read_metadata(release / "waterbirds_v1.0")
     for number, split in enumerate(("train", "val")):
-        assert [label for label, _ in read_pseudo(run)[split]] == [int(row["y"]) for row in rows if row["split"] == str(number)]
+        assert [label for label, _ in read_pseudo(run)[split]] == [
+            int(row["y"]) for row in rows if row["split"] == str(number)
+        ]
 
 
 @pytest.mark.parametrize("algorithm", ["ERM", "VIB", "SCL_E2E", "CIM"])
 def test_every_algorithm_trains_with_it_from_the_same_pseudo_environments(release, tmp_path, run, algorithm):
-    assert train(release, tmp_path, *FLAGS, "--precision", "bf16-mixed" if algorithm == "VIB" else "32", algorithm=algorithm) == 0
+    assert (
+        train(
+            release, tmp_path, *FLAGS, "--precision", "bf16-mixed" if algorithm == "VIB" else "32", algorithm=algorithm
+        )
+        == 0
+    )
     assert rule_folder(tmp_path, "worst_pseudo_group").is_dir() and results(tmp_path)["status"] == "finished"
     if algorithm != "VIB":
         assert (tmp_path / "cross_fit.csv").read_bytes() == (run / "cross_fit.csv").read_bytes()
@@ -208,13 +264,24 @@ def test_no_steps_are_refused_and_the_default_is_off(configure, capsys):
         configure("--help")
     shown = " ".join(capsys.readouterr().out.split())
     assert "pairs go by them (default: off)" in shown and "1: whole images (default: 4 with cross_fit)" in shown
-    off, on, whole = configure(), configure("--uniform_over_groups", "false", "--cross_fit", "3"), configure("--cross_fit", "3", "--cross_fit_tiles", "1")
-    assert [(config["cross_fit"], config["cross_fit_tiles"]) for config in (off, on, whole)] == [(None, None), (3, 4), (3, 1)]
+    off, on, whole = (
+        configure(),
+        configure("--uniform_over_groups", "false", "--cross_fit", "3"),
+        configure("--cross_fit", "3", "--cross_fit_tiles", "1"),
+    )
+    assert [(config["cross_fit"], config["cross_fit_tiles"]) for config in (off, on, whole)] == [
+        (None, None),
+        (3, 4),
+        (3, 1),
+    ]
 
 
 def test_more_tiles_than_pixels_are_refused(release, tmp_path, capsys):
     assert train(release, tmp_path, "--cross_fit", "2", "--cross_fit_tiles", "1000", "--n_epochs", "1") == 2
-    assert "--cross_fit_tiles 1000 is more than a side of 28 pixels can be cut into; give a smaller number" in capsys.readouterr().err
+    assert (
+        "--cross_fit_tiles 1000 is more than a side of 28 pixels can be cut into; give a smaller number"
+        in capsys.readouterr().err
+    )
 
 
 def diverge() -> None:
@@ -225,7 +292,10 @@ def test_a_reference_model_that_diverges_ends_the_run_in_one_line(release, tmp_p
     monkeypatch.setattr(cross_fit, "LEARNING_RATES", {False: 1e30})
     assert train(release, tmp_path, "--cross_fit", "20") == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("cim-plugin train: error: the logits of a reference model of --cross_fit are not finite; try another --precision")
+    assert line.startswith(
+        "cim-plugin train: error: the logits of a reference model of --cross_fit are not finite; try another "
+        "--precision"
+    )
 
 
 @pytest.mark.parametrize("better", [False, True])
@@ -241,7 +311,10 @@ def test_references_that_are_no_better_than_the_largest_class_are_told(release, 
 
     monkeypatch.setattr(trainer.cross_fit, "predict_out_of_fold", predicted)
     assert train(release, tmp_path, "--cross_fit", "2", "--n_epochs", "1") == 0
-    warned = "the reference models have learnt too little for pseudo-environments; give --cross_fit more steps" in (tmp_path / "log.txt").read_text()
+    warned = (
+        "the reference models have learnt too little for pseudo-environments; give --cross_fit more steps"
+        in (tmp_path / "log.txt").read_text()
+    )
     assert warned != better
 
 
@@ -255,13 +328,19 @@ def no_references() -> None:
     trainer.Trainer._reference_model = fail
 
 
-def test_a_run_that_is_stopped_in_training_reads_the_file_and_ends_as_one_that_was_left_alone(release, tmp_path, run, stopped, monkeypatch):
+def test_a_run_that_is_stopped_in_training_reads_the_file_and_ends_as_one_that_was_left_alone(
+    release, tmp_path, run, stopped, monkeypatch
+):
     folder = shutil.copytree(stopped, tmp_path / "run")
-    monkeypatch.setattr(trainer.Trainer, "_reference_model", lambda *_: pytest.fail("the reference models were trained again"))
+    monkeypatch.setattr(
+        trainer.Trainer, "_reference_model", lambda *_: pytest.fail("the reference models were trained again")
+    )
     assert train(release, folder, *RUN, *PAIRS, "--resume", algorithm="CIM_VIB") == 0
     assert_same_run(folder, run)
     assert results(folder)["agreeing_pseudo_environments"] == results(run)["agreeing_pseudo_environments"]
-    assert results(folder)["seconds"]["cross_fit"] == round(torch.load(stopped / "state.pth", weights_only=True)["clock"]["cross_fit"], 3)
+    assert results(folder)["seconds"]["cross_fit"] == round(
+        torch.load(stopped / "state.pth", weights_only=True)["clock"]["cross_fit"], 3
+    )
 
 
 def test_ctrl_c_among_the_reference_models_loses_nothing_that_matters(release, tmp_path, run, capsys):
@@ -286,7 +365,9 @@ MOMENTS = {
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(release, tmp_path, run, moment):
     (owner, name, call, *path_end), before = moment
     argv = words(release, tmp_path, *RUN, *PAIRS, "--resume", algorithm="CIM_VIB")
-    assert finish(start(argv, functools.partial(stop_at, owner, name, call, signal.SIGKILL, *path_end))) == -signal.SIGKILL
+    assert (
+        finish(start(argv, functools.partial(stop_at, owner, name, call, signal.SIGKILL, *path_end))) == -signal.SIGKILL
+    )
     assert finish(start(argv, before)) == 0
     assert_same_run(tmp_path, run)
 
@@ -300,10 +381,22 @@ DAMAGES = {
     "of another header": (lambda lines: ["a,b", *lines[1:]], f", line 1: 'a,b' where '{HEADER}' belongs"),
     "of rows in another order": (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], ", line 2: 'train,1,"),
     "of other labels": (lambda lines: [*lines[:70], "val,9,7,0", *lines[71:]], ", line 71: 'val,9,7,0' where 'val,9,"),
-    "with a class that is not there": (lambda lines: [*lines[:1], f"{lines[1][:-1]}2", *lines[2:]], "and a class from 0 to 1 belong"),
-    "with a class below 0": (lambda lines: [*lines[:1], f"{lines[1][:-1]}-1", *lines[2:]], "and a class from 0 to 1 belong"),
-    "with half a class": (lambda lines: [*lines[:1], f"{lines[1][:-1]}0.5", *lines[2:]], "and a class from 0 to 1 belong"),
-    "with a column too many": (lambda lines: [*lines[:1], f"{lines[1]},0", *lines[2:]], "and a class from 0 to 1 belong"),
+    "with a class that is not there": (
+        lambda lines: [*lines[:1], f"{lines[1][:-1]}2", *lines[2:]],
+        "and a class from 0 to 1 belong",
+    ),
+    "with a class below 0": (
+        lambda lines: [*lines[:1], f"{lines[1][:-1]}-1", *lines[2:]],
+        "and a class from 0 to 1 belong",
+    ),
+    "with half a class": (
+        lambda lines: [*lines[:1], f"{lines[1][:-1]}0.5", *lines[2:]],
+        "and a class from 0 to 1 belong",
+    ),
+    "with a column too many": (
+        lambda lines: [*lines[:1], f"{lines[1]},0", *lines[2:]],
+        "and a class from 0 to 1 belong",
+    ),
 }
 
 
@@ -338,7 +431,14 @@ def test_eval_only_needs_no_file(release, tmp_path, run):
 
 
 def test_two_processes_give_the_pseudo_environments_and_the_weights_of_one(release, tmp_path):
-    flags = [*SGD, "--cim_learning_rate", "1e-5", "--cross_fit", "4", *PAIRS]  # Adam takes a rounding error of a gradient near 0 for a gradient
+    flags = [
+        *SGD,
+        "--cim_learning_rate",
+        "1e-5",
+        "--cross_fit",
+        "4",
+        *PAIRS,
+    ]  # Adam takes a rounding error of a gradient near 0 for a gradient
     assert train(release, tmp_path / "one", *flags, algorithm="CIM") == 0
     statuses = two_processes(words(release, tmp_path / "two", *flags, algorithm="CIM"), tmp_path / "output")
     assert statuses == [0, 0], (tmp_path / "output.0").read_text()[-2000:]
@@ -358,19 +458,44 @@ def test_two_processes_fail_together(release, tmp_path):
 
 
 def test_compare_shows_the_rule_of_runs_that_have_it_and_says_which_have_not(run, trained, capsys):
-    assert cli.main(["compare", str(run), str(trained("ERM")), "--rules", "worst_pseudo_group", "--format", "json"]) in (0, 1)
+    assert cli.main(
+        ["compare", str(run), str(trained("ERM")), "--rules", "worst_pseudo_group", "--format", "json"]
+    ) in (0, 1)
     shown = capsys.readouterr().out
     assert "worst accuracy over the pseudo-groups of --cross_fit" in shown
-    assert f"seed 0 has no pseudo-groups, it was trained without --cross_fit: {trained('ERM')}" in shown and "failed" not in shown
+    assert (
+        f"seed 0 has no pseudo-groups, it was trained without --cross_fit: {trained('ERM')}" in shown
+        and "failed" not in shown
+    )
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_show_draws_pairs_by_the_pseudo_environments_where_there_are_any(run, capsys, split):
-    assert cli.main(["show", str(run), "--rule", "worst_pseudo_group", "--split", split, "--json", "--images", "0", "1", "2", "3"]) == 0
+    assert (
+        cli.main(
+            [
+                "show",
+                str(run),
+                "--rule",
+                "worst_pseudo_group",
+                "--split",
+                split,
+                "--json",
+                "--images",
+                "0",
+                "1",
+                "2",
+                "3",
+            ]
+        )
+        == 0
+    )
     shown = json.loads(capsys.readouterr().out)["shown"]
     pairs = read_pseudo(run).get(split)
     drawn = [example for example in shown if example["positive"] and pairs is not None]
     assert split == "test" or drawn
     for example in drawn:
-        (label, environment), positive, negative = (pairs[number] for number in (example["image"], example["positive"]["image"], example["negative"]["image"]))
+        (label, environment), positive, negative = (
+            pairs[number] for number in (example["image"], example["positive"]["image"], example["negative"]["image"])
+        )
         assert positive[0] == label != negative[0] and positive[1] != environment == negative[1]

@@ -18,7 +18,9 @@ NAMES = [name for group in flags.FLAGS.values() for name in group]
 
 
 def _table(checkout: Path, name: str, table: str) -> dict:
-    spec = importlib.util.spec_from_file_location(f"wilds_configs_{name}", checkout / "examples" / "configs" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(
+        f"wilds_configs_{name}", checkout / "examples" / "configs" / f"{name}.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return getattr(module, table)
@@ -47,7 +49,10 @@ def _reference_fill(config: dict, tables: list[dict]) -> dict:
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_a_run_expt_command_means_the_same_here(dataset, algorithm, wilds_checkout, configure):
     """Every field that both know, filled from WILDS' own tables in WILDS' order."""
-    models, schedulers = _table(wilds_checkout, "model", "model_defaults"), _table(wilds_checkout, "scheduler", "scheduler_defaults")
+    models, schedulers = (
+        _table(wilds_checkout, "model", "model_defaults"),
+        _table(wilds_checkout, "scheduler", "scheduler_defaults"),
+    )
     of_dataset = _table(wilds_checkout, "datasets", "dataset_defaults")[dataset]
     tables = [
         of_dataset,
@@ -57,7 +62,11 @@ def test_a_run_expt_command_means_the_same_here(dataset, algorithm, wilds_checko
         schedulers.get(of_dataset["scheduler"], {}),
     ]
     actual = configure("--dataset", dataset, "--algorithm", algorithm)
-    open_fields = {name: copy.deepcopy(keywords.get("default")) for group in flags.FLAGS.values() for name, keywords in group.items()}
+    open_fields = {
+        name: copy.deepcopy(keywords.get("default"))
+        for group in flags.FLAGS.values()
+        for name, keywords in group.items()
+    }
     expected = _reference_fill(open_fields, tables)
     given = {"dataset": dataset, "algorithm": algorithm, "root_dir": "data"}
     if algorithm == "groupDRO":
@@ -83,8 +92,16 @@ def test_models_have_the_defaults_of_wilds(model, wilds_checkout, configure):
 @pytest.mark.parametrize("scheduler", list(defaults.SCHEDULERS))
 def test_schedulers_have_the_defaults_of_wilds(scheduler, wilds_checkout, configure):
     expected = _table(wilds_checkout, "scheduler", "scheduler_defaults")[scheduler]["scheduler_kwargs"]
-    actual = configure("--dataset", "celebA", "--scheduler", scheduler, *(["--scheduler_metric_name", "acc_avg"] if scheduler == "ReduceLROnPlateau" else []))
-    assert actual["scheduler_kwargs"] == (expected or {"mode": "max"})  # of ReduceLROnPlateau alone: our metrics are accuracies
+    actual = configure(
+        "--dataset",
+        "celebA",
+        "--scheduler",
+        scheduler,
+        *(["--scheduler_metric_name", "acc_avg"] if scheduler == "ReduceLROnPlateau" else []),
+    )
+    assert actual["scheduler_kwargs"] == (
+        expected or {"mode": "max"}
+    )  # of ReduceLROnPlateau alone: our metrics are accuracies
 
 
 def test_every_dataset_of_the_package_is_known_or_refused_with_a_reason():
@@ -96,7 +113,11 @@ def test_every_dataset_of_the_package_is_known_or_refused_with_a_reason():
 @pytest.mark.parametrize("algorithm", [name for name in catalog.TRAINABLE if "groupDRO" not in name])
 def test_only_group_dro_samples_groups_uniformly(algorithm, configure):
     config = configure("--algorithm", algorithm)
-    assert (config["train_loader"], config["uniform_over_groups"], config["distinct_groups"]) == ("standard", False, None)
+    assert (config["train_loader"], config["uniform_over_groups"], config["distinct_groups"]) == (
+        "standard",
+        False,
+        None,
+    )
 
 
 # --- filling, by hand ------------------------------------------------------------------------------------------------
@@ -107,12 +128,22 @@ def tables(monkeypatch):
     """Tables of which several say something of the same field."""
     replaced = Namespace(
         DATASETS={
-            "set": {"model": "net", "lr": 1, "optimizer": "SGD", "optimizer_kwargs": {"momentum": 0.9}, "scheduler": "warm", "scheduler_kwargs": {"a": 1}}
+            "set": {
+                "model": "net",
+                "lr": 1,
+                "optimizer": "SGD",
+                "optimizer_kwargs": {"momentum": 0.9},
+                "scheduler": "warm",
+                "scheduler_kwargs": {"a": 1},
+            }
         },
         ALGORITHMS={"own": {"lr": 2, "batch_size": 2}, None: {"batch_size": 9}},
         LOADER={"batch_size": 3, "loader_kwargs": {"workers": 4, "pin": True}},
         MODELS={"net": {"batch_size": 4, "n_epochs": 4, "model_kwargs": {"deep": True}}, None: {"n_epochs": 8}},
-        SCHEDULERS={"warm": {"n_epochs": 5, "scheduler_kwargs": {"a": 5, "b": 5}}, "cold": {"scheduler_kwargs": {"c": 6}}},
+        SCHEDULERS={
+            "warm": {"n_epochs": 5, "scheduler_kwargs": {"a": 5, "b": 5}},
+            "cold": {"scheduler_kwargs": {"c": 6}},
+        },
     )
     for name, table in vars(replaced).items():
         monkeypatch.setattr(defaults, name, table)
@@ -120,7 +151,9 @@ def tables(monkeypatch):
 
 
 OPEN = {
-    **dict.fromkeys(["model", "optimizer", "scheduler", "lr", "batch_size", "n_epochs", "groupby_fields", "no_group_logging"]),
+    **dict.fromkeys(
+        ["model", "optimizer", "scheduler", "lr", "batch_size", "n_epochs", "groupby_fields", "no_group_logging"]
+    ),
     **{f"{name}_kwargs": {} for name in ("optimizer", "scheduler", "loader", "model")},
 }
 
@@ -131,7 +164,15 @@ OPEN = {
         ({}, "own", {"lr": 1, "batch_size": 2, "n_epochs": 4}),
         ({}, "another", {"batch_size": 9}),
         ({"model": "unlisted"}, "own", {"n_epochs": 8, "model_kwargs": {}}),
-        ({}, "own", {"optimizer_kwargs": {"momentum": 0.9}, "scheduler_kwargs": {"a": 1, "b": 5}, "loader_kwargs": {"workers": 4, "pin": True}}),
+        (
+            {},
+            "own",
+            {
+                "optimizer_kwargs": {"momentum": 0.9},
+                "scheduler_kwargs": {"a": 1, "b": 5},
+                "loader_kwargs": {"workers": 4, "pin": True},
+            },
+        ),
         ({"lr": 0, "batch_size": 7}, "own", {"lr": 0, "batch_size": 7}),
         ({"optimizer_kwargs": {"nesterov": True}}, "own", {"optimizer_kwargs": {"momentum": 0.9, "nesterov": True}}),
         ({"optimizer_kwargs": {"momentum": 0}}, "own", {"optimizer_kwargs": {"momentum": 0}}),

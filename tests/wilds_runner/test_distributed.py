@@ -1,6 +1,8 @@
-"""Several processes compute what one would: gloo on the CPU, started as torchrun does it, by torchrun itself, and by ``--devices``.
+"""Several processes compute what one would: gloo on the CPU, started as torchrun does it, by torchrun itself, and by
+``--devices``.
 
-Tolerance: weights agree within 1e-5 after six steps of SGD at a learning rate of 0.05. What remains is the order of summation
+Tolerance: weights agree within 1e-5 after six steps of SGD at a learning rate of 0.05. What remains is the order of
+summation
 in float32: two sums of ten images, averaged by all-reduce, instead of one sum of twenty.
 """
 
@@ -23,21 +25,39 @@ from cim_plugin.wilds_runner import datasets, trainer
 from cim_plugin.wilds_runner.command import make_fabric
 from cim_plugin.wilds_runner.processes import by_first_process
 
-RUN = ("--optimizer", "SGD", "--optimizer_kwargs", "momentum=0.9", "--lr", "0.05")  # small_cnn normalises groups of channels, not batches
+RUN = (
+    "--optimizer",
+    "SGD",
+    "--optimizer_kwargs",
+    "momentum=0.9",
+    "--lr",
+    "0.05",
+)  # small_cnn normalises groups of channels, not batches
 
 
 def two_processes(argv, output, before=None):
     """Run ``argv`` in two children that find what torchrun puts into the environment."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+    }
     shared |= {"TORCHELASTIC_RUN_ID": "test", "ROLE_RANK": "0", "ROLE_WORLD_SIZE": "2"}
-    children = [start(argv, before, output.with_suffix(f".{rank}"), **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    children = [
+        start(argv, before, output.with_suffix(f".{rank}"), **shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(2)
+    ]
     return [finish(child) for child in children]
 
 
 def assert_same_weights(first: dict, second: dict) -> None:
     assert first.keys() == second.keys()
     for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            second[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.fixture(scope="module", params=ALGORITHMS)
@@ -68,7 +88,11 @@ def _refuse_rounded_pixels() -> None:
 
 def test_two_processes_in_mixed_precision_do_not_round_pixels(release, tmp_path):
     """What Fabric gives to a wrapped model it would round before; a child in which that is so fails."""
-    statuses = two_processes(words(release, tmp_path / "two", *RUN, "--precision", "bf16-mixed", algorithm="CIM"), tmp_path / "output", _refuse_rounded_pixels)
+    statuses = two_processes(
+        words(release, tmp_path / "two", *RUN, "--precision", "bf16-mixed", algorithm="CIM"),
+        tmp_path / "output",
+        _refuse_rounded_pixels,
+    )
     assert statuses == [0, 0], (tmp_path / "output.0").read_text()[-2000:]
 
 
@@ -107,7 +131,11 @@ def test_what_fails_in_the_first_process_ends_the_others(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words, said", [("--num_nodes 2", "--num_nodes 2 needs torchrun on each machine"), ("--device 0 1", "--device 0 1: torch sees no GPU here; leave it out")]
+    "words, said",
+    [
+        ("--num_nodes 2", "--num_nodes 2 needs torchrun on each machine"),
+        ("--device 0 1", "--device 0 1: torch sees no GPU here; leave it out"),
+    ],
 )
 def test_what_would_wait_for_ever_or_do_nothing_is_refused(configure, monkeypatch, words, said):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -141,7 +169,9 @@ def test_two_processes_log_the_losses_of_the_whole_batch_and_split(pair, split, 
     assert len(one) == len(two) == n_lines
     for ours, theirs in zip(one, two):
         assert ours.keys() == theirs.keys()
-        assert [float(value) for value in theirs.values()] == pytest.approx([float(value) for value in ours.values()], abs=1e-4, nan_ok=True)
+        assert [float(value) for value in theirs.values()] == pytest.approx(
+            [float(value) for value in ours.values()], abs=1e-4, nan_ok=True
+        )
 
 
 def test_two_processes_write_the_predictions_of_their_model(release, pair, tmp_path):
@@ -163,14 +193,30 @@ def test_files_are_whole_and_written_once(pair):
 
 @pytest.mark.parametrize(
     "launch",
-    [["-m", "cim_plugin.wilds_runner"], ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "PORT", "-m", "cim_plugin.wilds_runner"]],
+    [
+        ["-m", "cim_plugin.wilds_runner"],
+        [
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            "--master_port",
+            "PORT",
+            "-m",
+            "cim_plugin.wilds_runner",
+        ],
+    ],
     ids=["--devices", "torchrun"],
 )
 def test_both_ways_to_start_two_processes_give_the_weights_of_one(release, tmp_path, launch):
     assert train(release, tmp_path / "one", *RUN, algorithm="CIM") == 0
     devices = [] if "torch.distributed.run" in launch else ["--devices", "2"]
-    argv = [free_port() if word == "PORT" else word for word in launch] + words(release, tmp_path / "two", *RUN, *devices, algorithm="CIM")[1:]
-    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    argv = [free_port() if word == "PORT" else word for word in launch] + words(
+        release, tmp_path / "two", *RUN, *devices, algorithm="CIM"
+    )[1:]
+    done = subprocess.run(
+        [sys.executable, *argv], capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert results(tmp_path / "two")["n_processes"] == 2
     assert_same_weights(read_model(tmp_path / "one"), read_model(tmp_path / "two"))
@@ -180,7 +226,11 @@ def test_machines_that_torchrun_has_and_the_command_does_not_name_are_refused(re
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("WORLD_SIZE", "6")
     assert train(release, tmp_path / "run", "--num_nodes", "2") == 2
-    assert capsys.readouterr().err.strip().endswith("--num_nodes 2 does not go with torchrun's 6 processes, 2 on this machine; give --num_nodes 3")
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith("--num_nodes 2 does not go with torchrun's 6 processes, 2 on this machine; give --num_nodes 3")
+    )
 
 
 def test_a_run_of_two_processes_is_resumed_by_two(release, tmp_path):

@@ -11,7 +11,9 @@ from cim_plugin.wilds_runner.datasets import open_dataset
 from cim_plugin.wilds_runner.evaluation import Outcome, as_record, evaluate
 
 
-def _reference_accuracy(predictions: list[int], labels: list[int], kinds: list[int], n_kinds: int) -> list[float | None]:
+def _reference_accuracy(
+    predictions: list[int], labels: list[int], kinds: list[int], n_kinds: int
+) -> list[float | None]:
     cells = [[p == y for p, y, kind in zip(predictions, labels, kinds) if kind == k] for k in range(n_kinds)]
     return [sum(cell) / len(cell) if cell else None for cell in cells]
 
@@ -38,7 +40,11 @@ def test_groups_are_those_of_the_metadata(data):
     split = data.splits["train"]
     fields = [data.wilds.metadata_fields.index(field) for field in data.grouper.groupby_fields]
     cells = [tuple(row) for row in split.metadata[:, fields].tolist()]
-    assert len({(cell, group) for cell, group in zip(cells, split.groups.tolist())}) == len(set(cells)) == data.grouper.n_groups
+    assert (
+        len({(cell, group) for cell, group in zip(cells, split.groups.tolist())})
+        == len(set(cells))
+        == data.grouper.n_groups
+    )
 
 
 def test_metrics_are_the_evaluators_and_its_worst_group_is_named(noise):

@@ -13,14 +13,21 @@ import torch
 from cim_plugin.wilds_runner import groupwise
 from cim_plugin.wilds_runner.groupwise import avg_over_groups, install
 
-MODULES = ["wilds.common.utils", "wilds.common.metrics.metric", "wilds.common.metrics.all_metrics", "wilds.common.metrics.loss"]
+MODULES = [
+    "wilds.common.utils",
+    "wilds.common.metrics.metric",
+    "wilds.common.metrics.all_metrics",
+    "wilds.common.metrics.loss",
+]
 
 
 def _reference_average(values: list, groups: list[int], n_groups: int) -> tuple[list, list[int]]:
     """torch_scatter's mean: 0 for an empty group; whole numbers are divided rounding down."""
     members = [[value for value, group in zip(values, groups) if group == g] for g in range(n_groups)]
     whole = all(isinstance(value, int) for value in values)
-    return [(sum(own) // len(own) if whole else sum(own) / len(own)) if own else 0 for own in members], [len(own) for own in members]
+    return [(sum(own) // len(own) if whole else sum(own) / len(own)) if own else 0 for own in members], [
+        len(own) for own in members
+    ]
 
 
 CASES = [([0], 1), ([2, 2, 2], 4), ([0, 1, 2, 3] * 5, 4), ([3, 0, 3, 0, 0], 6), ([1, 0, 1, 1, 2, 5, 5, 1], 7)]
@@ -50,7 +57,9 @@ def test_a_negative_whole_number_is_rounded_down_and_not_towards_zero():
 
 
 def test_averages_equal_torch_scatter():
-    torch_scatter = pytest.importorskip("torch_scatter", reason="torch_scatter is not installed, which is the usual case")
+    torch_scatter = pytest.importorskip(
+        "torch_scatter", reason="torch_scatter is not installed, which is the usual case"
+    )
     for dtype in (torch.float32, torch.int64):
         values, groups = (10 * torch.randn(100)).to(dtype), torch.randint(0, 7, (100,))
         expected = torch_scatter.scatter(src=values, index=groups, dim_size=9, reduce="mean")
@@ -82,8 +91,12 @@ def test_ours_is_used_where_torch_scatter_is_missing(host_functions, monkeypatch
     assert functions() == {groupwise.avg_over_groups}
 
 
-@pytest.mark.parametrize("content, is_replaced", [("", False), ("raise OSError('undefined symbol: of another torch')", True)])
-def test_the_hosts_own_stays_where_torch_scatter_can_be_imported(host_functions, monkeypatch, tmp_path, content, is_replaced):
+@pytest.mark.parametrize(
+    "content, is_replaced", [("", False), ("raise OSError('undefined symbol: of another torch')", True)]
+)
+def test_the_hosts_own_stays_where_torch_scatter_can_be_imported(
+    host_functions, monkeypatch, tmp_path, content, is_replaced
+):
     functions, its_own = host_functions
     (tmp_path / "torch_scatter.py").write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
@@ -98,7 +111,10 @@ def test_every_use_in_the_package_of_wilds_is_covered():
     import wilds
 
     (root,) = map(Path, wilds.__path__)
-    texts = {".".join(("wilds", *path.relative_to(root).with_suffix("").parts)): path.read_text() for path in root.rglob("*.py")}
+    texts = {
+        ".".join(("wilds", *path.relative_to(root).with_suffix("").parts)): path.read_text()
+        for path in root.rglob("*.py")
+    }
     assert {name for name, text in texts.items() if "avg_over_groups" in text} == set(MODULES)
     assert {name for name, text in texts.items() if "torch_scatter" in text} == {"wilds.common.utils"}
 
@@ -109,10 +125,14 @@ def test_the_waterbirds_evaluator_gives_the_numbers_of_a_loop(noise):
     metrics, _ = noise.wilds.eval(predictions, split.labels, split.metadata)
     places, labels = {"land": 0, "water": 1}, {"landbird": 0, "waterbird": 1}
     cells = {f"y:{label}_background:{place}": (places[place], labels[label]) for label in labels for place in places}
-    frequencies = dict(zip(cells, (3498, 184, 56, 1057)))  # of the groups in Waterbirds' training set (Sagawa et al., 2020)
+    frequencies = dict(
+        zip(cells, (3498, 184, 56, 1057))
+    )  # of the groups in Waterbirds' training set (Sagawa et al., 2020)
     accuracies = {}
     for name, (place, label) in cells.items():
-        rows = [i for i, (background, y) in enumerate(split.metadata[:, :2].tolist()) if (background, y) == (place, label)]
+        rows = [
+            i for i, (background, y) in enumerate(split.metadata[:, :2].tolist()) if (background, y) == (place, label)
+        ]
         accuracies[name] = sum(predictions[i].item() == label for i in rows) / len(rows)
         assert metrics[f"acc_{name}"] == pytest.approx(accuracies[name])
         assert metrics[f"count_{name}"] == len(rows)

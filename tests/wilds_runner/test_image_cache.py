@@ -40,7 +40,18 @@ def opened(noise_config):
         config = noise_config(*words.split()) | changes
         data = open_dataset(config)
         transform = make_transform(config, data.wilds.original_resolution)
-        return open_cache(config, data, transform, Fabric(rank, rank, lambda: None, lambda value: value if agreed is None else agreed.pop(0)), show=False), config, data, transform
+        return (
+            open_cache(
+                config,
+                data,
+                transform,
+                Fabric(rank, rank, lambda: None, lambda value: value if agreed is None else agreed.pop(0)),
+                show=False,
+            ),
+            config,
+            data,
+            transform,
+        )
 
     return run
 
@@ -65,7 +76,9 @@ def test_batches_are_the_same_with_and_without_a_cache(opened, key, words):
     cache, config, data, transform = opened(f"--cache {words}")
     batches = [[(row, 7 * row) for row, _ in batch] for batch in evaluation_order(len(data.splits[key].indices), 4)]
     plain, cached = (list(make_loader(config, data, key, transform, images)(batches)) for images in (None, cache))
-    assert all(torch.equal(a.images, b.images) and torch.equal(a.rows, b.rows) for a, b in zip(plain, cached, strict=True))
+    assert all(
+        torch.equal(a.images, b.images) and torch.equal(a.rows, b.rows) for a, b in zip(plain, cached, strict=True)
+    )
 
 
 def test_the_cache_holds_every_image_and_is_read_only(opened, folder):
@@ -86,12 +99,19 @@ def test_worker_processes_build_the_same_cache(opened, folder):
 def test_runs_of_other_seeds_and_algorithms_share_a_cache(opened, folder, monkeypatch):
     opened()
     monkeypatch.setattr(image_cache, "_build", None)  # nothing builds from here on
-    for words in ("--cache --seed 5 --batch_size 3", "--cache auto --algorithm CIM", "--cache auto --frac 0.8", "--cache --additional_train_transform weak"):
+    for words in (
+        "--cache --seed 5 --batch_size 3",
+        "--cache auto --algorithm CIM",
+        "--cache auto --frac 0.8",
+        "--cache --additional_train_transform weak",
+    ):
         assert opened(words)[0] is not None
     assert len(saved(folder)) == 1
 
 
-@pytest.mark.parametrize("words", ["--cache --target_resolution 12", "--cache --transform image_resize_and_center_crop"])
+@pytest.mark.parametrize(
+    "words", ["--cache --target_resolution 12", "--cache --transform image_resize_and_center_crop"]
+)
 def test_another_resizing_has_its_own_file(opened, folder, words):
     opened()
     opened(words)
@@ -171,7 +191,9 @@ def test_a_cache_that_was_asked_for_says_when_the_disk_is_too_small(opened, fold
     with pytest.raises(InputError) as error:
         opened("--cache true")
     assert str(error.value).startswith(f"the image cache {folder}{os.sep}waterbirds-16x16-")
-    assert str(error.value).endswith("cannot be written (No space left on device); make room, set XDG_CACHE_HOME, or pass --cache false")
+    assert str(error.value).endswith(
+        "cannot be written (No space left on device); make room, set XDG_CACHE_HOME, or pass --cache false"
+    )
     assert saved(folder) == []
 
 
@@ -186,7 +208,9 @@ def test_a_folder_that_cannot_be_made_is_refused(opened, folder):
 
 
 @pytest.mark.parametrize("a_host_wants_truncated_images", [False, True])
-def test_an_unreadable_image_ends_the_build_and_leaves_nothing(opened, copied, folder, monkeypatch, a_host_wants_truncated_images):
+def test_an_unreadable_image_ends_the_build_and_leaves_nothing(
+    opened, copied, folder, monkeypatch, a_host_wants_truncated_images
+):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", a_host_wants_truncated_images)
     image = copied / "waterbirds_v1.0" / "30.png"
     image.write_bytes(image.read_bytes()[:100])

@@ -1,4 +1,6 @@
-"""Which rows, in which order, read by whom: reproducible, complete, the same for any number of workers and processes."""
+"""Which rows, in which order, read by whom: reproducible, complete, the same for any number of workers and
+processes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ from PIL import Image
 
 from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner.datasets import open_dataset
-from cim_plugin.wilds_runner.loading import Images, Loader, TrainingOrder, evaluation_order, make_loader, seed_of, seeded, to_pixels
+from cim_plugin.wilds_runner.loading import (
+    Images,
+    Loader,
+    TrainingOrder,
+    evaluation_order,
+    make_loader,
+    seed_of,
+    seeded,
+    to_pixels,
+)
 from cim_plugin.wilds_runner.transforms import make_transform
 
 N_TRAIN = 30
@@ -23,7 +34,9 @@ GROUP = "--train_loader group --n_groups_per_batch 2 --distinct_groups"
 @pytest.fixture
 def order(noise_config, noise):
     """A function (flag words) -> the training order."""
-    return lambda words="--batch_size 8": TrainingOrder(noise_config(*words.split()), noise.splits["train"], noise.grouper)
+    return lambda words="--batch_size 8": TrainingOrder(
+        noise_config(*words.split()), noise.splits["train"], noise.grouper
+    )
 
 
 def rows_of(batches) -> list[int]:
@@ -82,9 +95,18 @@ def test_group_batches_hold_so_many_groups_in_equal_parts(order, noise):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (f"--batch_size 7 {GROUP}", "--train_loader group: batch_size (7) must be evenly divisible by n_groups_per_batch (2)."),
-        (f"--batch_size 32 {GROUP}", "--train_loader group: The dataset has only 30 examples but the batch size is 32."),
-        ("--batch_size 10 --train_loader group --n_groups_per_batch 5", "--train_loader group: n_groups_per_batch was set to 5 but there are only 4 groups"),
+        (
+            f"--batch_size 7 {GROUP}",
+            "--train_loader group: batch_size (7) must be evenly divisible by n_groups_per_batch (2).",
+        ),
+        (
+            f"--batch_size 32 {GROUP}",
+            "--train_loader group: The dataset has only 30 examples but the batch size is 32.",
+        ),
+        (
+            "--batch_size 10 --train_loader group --n_groups_per_batch 5",
+            "--train_loader group: n_groups_per_batch was set to 5 but there are only 4 groups",
+        ),
     ],
 )
 def test_group_batches_that_cannot_be_are_refused(order, words, message):
@@ -97,8 +119,16 @@ def test_distinct_groups_need_as_many_groups_in_the_training_split(noise_config,
     present = noise.splits["train"]
     lacking = present._replace(groups=torch.where(present.groups == 3, 0, present.groups))
     with pytest.raises(InputError) as error:
-        TrainingOrder(noise_config(*"--batch_size 8 --train_loader group --n_groups_per_batch 4 --distinct_groups".split()), lacking, noise.grouper)
-    assert str(error.value) == "--n_groups_per_batch 4 is more than the 3 groups that the training split holds; give fewer, or --distinct_groups false"
+        TrainingOrder(
+            noise_config(*"--batch_size 8 --train_loader group --n_groups_per_batch 4 --distinct_groups".split()),
+            lacking,
+            noise.grouper,
+        )
+    assert (
+        str(error.value)
+        == "--n_groups_per_batch 4 is more than the 3 groups that the training split holds; give fewer, or "
+        "--distinct_groups false"
+    )
 
 
 @pytest.mark.parametrize("n_processes", [2, 3, 4])
@@ -178,7 +208,11 @@ WORKERS = "--loader_kwargs num_workers=2"
 
 
 def _reference_image(noise, row: int) -> torch.Tensor:
-    image = Image.open(f"{noise.wilds.data_dir}/{noise.wilds._input_array[row]}").convert("RGB").resize((16, 16), Image.Resampling.BILINEAR)
+    image = (
+        Image.open(f"{noise.wilds.data_dir}/{noise.wilds._input_array[row]}")
+        .convert("RGB")
+        .resize((16, 16), Image.Resampling.BILINEAR)
+    )
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
@@ -197,8 +231,13 @@ def test_batches_hold_the_images_of_their_rows_in_order(load, noise, key, words)
 def test_augmentation_is_the_same_for_any_number_of_workers_and_differs_between_epochs(load, order, words):
     training = order()
     first, again = load(training.epoch(0), words), load(training.epoch(0), f"{words} {WORKERS}")
-    assert all(torch.equal(a.images, b.images) and torch.equal(a.rows, b.rows) for a, b in zip(first, again, strict=True))
-    by_row = [{row.item(): image for batch in load(training.epoch(e), words) for row, image in zip(batch.rows, batch.images)} for e in (0, 1)]
+    assert all(
+        torch.equal(a.images, b.images) and torch.equal(a.rows, b.rows) for a, b in zip(first, again, strict=True)
+    )
+    by_row = [
+        {row.item(): image for batch in load(training.epoch(e), words) for row, image in zip(batch.rows, batch.images)}
+        for e in (0, 1)
+    ]
     assert sum(not torch.equal(by_row[0][row], by_row[1][row]) for row in range(N_TRAIN)) > N_TRAIN / 4
 
 
@@ -268,8 +307,17 @@ def test_rows_that_are_kept_hold_no_memory_of_a_worker(load):
 
 def test_a_worker_that_is_not_forked_gets_a_caches_name_not_its_bytes(noise_config, noise, tmp_path):
     transform = make_transform(noise_config(), noise.wilds.original_resolution)
-    np.save(tmp_path / "cache.npy", np.random.default_rng(0).integers(0, 256, (len(noise.wilds.y_array), 16, 16, 3), dtype=np.uint8))
-    images = Images(noise.wilds, noise.splits["train"].indices, transform, augment=False, cache=np.load(tmp_path / "cache.npy", mmap_mode="r"))
+    np.save(
+        tmp_path / "cache.npy",
+        np.random.default_rng(0).integers(0, 256, (len(noise.wilds.y_array), 16, 16, 3), dtype=np.uint8),
+    )
+    images = Images(
+        noise.wilds,
+        noise.splits["train"].indices,
+        transform,
+        augment=False,
+        cache=np.load(tmp_path / "cache.npy", mmap_mode="r"),
+    )
     without = Images(noise.wilds, noise.splits["train"].indices, transform, augment=False)
     pickled = pickle.dumps(images)
     assert len(pickled) - len(pickle.dumps(without)) < 1000
@@ -295,7 +343,10 @@ def test_a_pass_that_is_left_early_does_not_disturb_the_next(noise_config, noise
     assert [batch.rows.tolist() for batch in loader(order)] == [[row, row + 1] for row in range(0, N_TRAIN, 2)]
 
 
-@pytest.mark.parametrize("loader_kwargs", [{"bogus": 1}, {"num_workers": -1}, {"num_workers": "two"}, {"batch_size": 4}, {"prefetch_factor": 2}])
+@pytest.mark.parametrize(
+    "loader_kwargs",
+    [{"bogus": 1}, {"num_workers": -1}, {"num_workers": "two"}, {"batch_size": 4}, {"prefetch_factor": 2}],
+)
 def test_arguments_that_the_data_loader_refuses_are_shown(loader_kwargs, noise, noise_config):
     images = Images(noise.wilds, np.arange(3), make_transform(noise_config(), (224, 224)), augment=False)
     with pytest.raises(InputError, match="--loader_kwargs .* cannot be used: "):

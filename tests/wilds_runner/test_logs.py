@@ -127,12 +127,22 @@ def test_averages_equal_a_loop_and_have_the_columns_in_order(n_groups):
 
 
 def test_columns_are_those_of_wilds_then_ours():
-    names = [f"loss_group:{g}" for g in range(N_GROUPS)] + ["loss_avg"] + [f"acc_group:{g}" for g in range(N_GROUPS)] + ["acc_avg", "objective"]
-    assert list(averages(samples()).line()) == names + [f"count_group:{g}" for g in range(N_GROUPS)] + ["count", "L_con"]
+    names = (
+        [f"loss_group:{g}" for g in range(N_GROUPS)]
+        + ["loss_avg"]
+        + [f"acc_group:{g}" for g in range(N_GROUPS)]
+        + ["acc_avg", "objective"]
+    )
+    assert list(averages(samples()).line()) == names + [f"count_group:{g}" for g in range(N_GROUPS)] + [
+        "count",
+        "L_con",
+    ]
 
 
 def test_group_weights_are_averaged_over_the_images_of_their_group():
-    """As run_expt's running average does, which counts a batch by its images of the group; a group without images has no value."""
+    """As run_expt's running average does, which counts a batch by its images of the group; a group without images has
+    no value.
+    """
     weights = torch.rand(len(BATCHES), N_GROUPS, generator=torch.Generator().manual_seed(1))
     total = Averages(N_GROUPS, "cpu")
     for batch, weight in zip(samples(), weights):
@@ -144,7 +154,9 @@ def test_group_weights_are_averaged_over_the_images_of_their_group():
         assert line[f"weight_group:{group}"] == pytest.approx(sum(seen) / len(seen))
     assert math.isnan(line["weight_group:2"])
     names = list(line)
-    assert names[names.index("objective") + 1 : names.index("count_group:0")] == [f"weight_group:{group}" for group in range(N_GROUPS)]
+    assert names[names.index("objective") + 1 : names.index("count_group:0")] == [
+        f"weight_group:{group}" for group in range(N_GROUPS)
+    ]
 
 
 def test_after_a_reset_only_what_follows_counts():
@@ -167,7 +179,10 @@ def test_sums_that_are_saved_and_loaded_go_on(tmp_path):
 
 def test_sums_of_processes_add_up():
     """Two processes with equally many samples each; a reduction adds the other's tensors."""
-    first, second = averages(samples()[:1]), averages([{name: values.flip(0) for name, values in samples()[0].items()} | {"loss": torch.rand(4)}])
+    first, second = (
+        averages(samples()[:1]),
+        averages([{name: values.flip(0) for name, values in samples()[0].items()} | {"loss": torch.rand(4)}]),
+    )
     expected = {name: first.sums[name] + second.sums[name] for name in first.sums}
     others = iter(second.sums.values())
     fabric = type("Fabric", (), {"world_size": 2, "all_reduce": lambda self, value, reduce_op: value + next(others)})()

@@ -38,7 +38,10 @@ def rates(optimizer, scheduler, n: int, *metric: float) -> list[float]:
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 5, 19])
-@pytest.mark.parametrize("name, reference", [("linear_schedule_with_warmup", _reference_linear), ("cosine_schedule_with_warmup", _reference_cosine)])
+@pytest.mark.parametrize(
+    "name, reference",
+    [("linear_schedule_with_warmup", _reference_linear), ("cosine_schedule_with_warmup", _reference_cosine)],
+)
 def test_a_schedule_with_warm_up_equals_its_formula(name, reference, warmup, configure):
     optimizer, scheduler = scheduled(configure, "--scheduler", name, "--scheduler_kwargs", f"num_warmup_steps={warmup}")
     expected = [LR * reference(step, warmup) for step in range(N_STEPS)]
@@ -53,12 +56,16 @@ def test_the_rate_stays_at_zero_after_the_last_step(name, configure):
 
 @pytest.mark.parametrize("warmup", [N_STEPS, 10 * N_STEPS])
 def test_a_run_shorter_than_its_warm_up_only_warms_up(warmup, configure):
-    optimizer, scheduler = scheduled(configure, "--scheduler", "cosine_schedule_with_warmup", "--scheduler_kwargs", f"num_warmup_steps={warmup}")
+    optimizer, scheduler = scheduled(
+        configure, "--scheduler", "cosine_schedule_with_warmup", "--scheduler_kwargs", f"num_warmup_steps={warmup}"
+    )
     assert rates(optimizer, scheduler, N_STEPS) == pytest.approx([LR * step / warmup for step in range(N_STEPS)])
 
 
 def test_schedules_of_torch_get_their_arguments(configure):
-    optimizer, scheduler = scheduled(configure, "--scheduler", "StepLR", "--scheduler_kwargs", "step_size=2", "gamma=0.1")
+    optimizer, scheduler = scheduled(
+        configure, "--scheduler", "StepLR", "--scheduler_kwargs", "step_size=2", "gamma=0.1"
+    )
     assert rates(optimizer, scheduler, 5) == pytest.approx([LR, LR, LR / 10, LR / 10, LR / 100])
     optimizer, scheduler = scheduled(configure, "--scheduler", "MultiStepLR", "--scheduler_kwargs", "milestones=[1,3]")
     assert rates(optimizer, scheduler, 5) == pytest.approx([LR, LR / 10, LR / 10, LR / 100, LR / 100])
@@ -75,8 +82,16 @@ def test_no_schedule_is_none(configure):
     "words, kind, expected",
     [
         ("--optimizer SGD", torch.optim.SGD, {"lr": 1e-5, "weight_decay": 1.0, "momentum": 0.9, "nesterov": False}),
-        ("--optimizer SGD --optimizer_kwargs nesterov=true momentum=0.5", torch.optim.SGD, {"momentum": 0.5, "nesterov": True}),
-        ("--optimizer Adam --lr 0.1 --weight_decay 0", torch.optim.Adam, {"lr": 0.1, "weight_decay": 0, "betas": (0.9, 0.999)}),
+        (
+            "--optimizer SGD --optimizer_kwargs nesterov=true momentum=0.5",
+            torch.optim.SGD,
+            {"momentum": 0.5, "nesterov": True},
+        ),
+        (
+            "--optimizer Adam --lr 0.1 --weight_decay 0",
+            torch.optim.Adam,
+            {"lr": 0.1, "weight_decay": 0, "betas": (0.9, 0.999)},
+        ),
         ("--optimizer AdamW --optimizer_kwargs betas=(0.5,0.6)", torch.optim.AdamW, {"betas": (0.5, 0.6)}),
     ],
 )
@@ -103,11 +118,26 @@ def test_optimizers_are_fused_where_that_pays(words, device, fused, configure):
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("--optimizer_kwargs momentun=0.9", "--optimizer SGD cannot be made with --optimizer_kwargs {'momentum': 0.9, 'momentun': 0.9}: "),
-        ("--optimizer_kwargs momentum=-1", "--optimizer SGD cannot be made with --optimizer_kwargs {'momentum': -1}: Invalid momentum value: -1"),
-        ("--optimizer Adam --optimizer_kwargs momentum=0.9", "--optimizer Adam cannot be made with --optimizer_kwargs {'momentum': 0.9}: "),
-        ("--optimizer_kwargs lr=1", "--optimizer SGD cannot be made with --optimizer_kwargs {'momentum': 0.9, 'lr': 1}: "),
-        ("--scheduler StepLR --scheduler_kwargs stepsize=3", "--scheduler StepLR cannot be made with --scheduler_kwargs {'step_size': 1, 'stepsize': 3}: "),
+        (
+            "--optimizer_kwargs momentun=0.9",
+            "--optimizer SGD cannot be made with --optimizer_kwargs {'momentum': 0.9, 'momentun': 0.9}: ",
+        ),
+        (
+            "--optimizer_kwargs momentum=-1",
+            "--optimizer SGD cannot be made with --optimizer_kwargs {'momentum': -1}: Invalid momentum value: -1",
+        ),
+        (
+            "--optimizer Adam --optimizer_kwargs momentum=0.9",
+            "--optimizer Adam cannot be made with --optimizer_kwargs {'momentum': 0.9}: ",
+        ),
+        (
+            "--optimizer_kwargs lr=1",
+            "--optimizer SGD cannot be made with --optimizer_kwargs {'momentum': 0.9, 'lr': 1}: ",
+        ),
+        (
+            "--scheduler StepLR --scheduler_kwargs stepsize=3",
+            "--scheduler StepLR cannot be made with --scheduler_kwargs {'step_size': 1, 'stepsize': 3}: ",
+        ),
         ("--scheduler MultiStepLR", "--scheduler MultiStepLR cannot be made with --scheduler_kwargs {'gamma': 0.1}: "),
         (
             "--scheduler linear_schedule_with_warmup --scheduler_kwargs warmup=3",

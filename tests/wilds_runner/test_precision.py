@@ -1,4 +1,6 @@
-"""Mixed precision is that of the training step and of the evaluation, and rounds neither pixels nor losses; of several processes: test_distributed.py."""
+"""Mixed precision is that of the training step and of the evaluation, and rounds neither pixels nor losses; of several
+processes: test_distributed.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from cim_plugin.algorithms.classifier import RobustClassifier
 
 
 @pytest.mark.parametrize("algorithm", ["CIM_VIB", "SCL_E2E"])
-def test_mixed_precision_is_that_of_training_and_evaluation_and_leaves_pixels_and_losses_whole(release, tmp_path, monkeypatch, algorithm):
+def test_mixed_precision_is_that_of_training_and_evaluation_and_leaves_pixels_and_losses_whole(
+    release, tmp_path, monkeypatch, algorithm
+):
     """One process: Fabric's wrapper leaves a method that is not forward to itself."""
     seen = {"training": set(), "evaluation": set()}
     loss_terms, forward = RobustClassifier.loss_terms, RobustClassifier.forward
@@ -29,4 +33,7 @@ def test_mixed_precision_is_that_of_training_and_evaluation_and_leaves_pixels_an
     monkeypatch.setattr(RobustClassifier, "loss_terms", spy_loss_terms)
     monkeypatch.setattr(RobustClassifier, "forward", spy_forward)
     assert train(release, tmp_path, "--precision", "bf16-mixed", algorithm=algorithm) == 0
-    assert seen == {"training": {(torch.float32, torch.bfloat16, torch.float32)}, "evaluation": {(torch.float32, torch.bfloat16)}}
+    assert seen == {
+        "training": {(torch.float32, torch.bfloat16, torch.float32)},
+        "evaluation": {(torch.float32, torch.bfloat16)},
+    }

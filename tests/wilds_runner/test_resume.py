@@ -16,8 +16,22 @@ from small_runs import finish, read_model, relative_files, results, start, train
 from cim_plugin.wilds_runner import checkpoint, trainer
 from cim_plugin.wilds_runner import results as results_module
 
-#: a line of train_algo.csv per epoch, so that a stop falls into its averages; with SGD the transformation network has an Adam of its own
-RUN = ("--optimizer", "SGD", "--lr", "0.05", "--n_epochs", "3", "--scheduler", "cosine_schedule_with_warmup", "--save_step", "2", "--log_every", "50")
+#: a line of train_algo.csv per epoch, so that a stop falls into its averages; with SGD the transformation network has
+#: an Adam of its own
+RUN = (
+    "--optimizer",
+    "SGD",
+    "--lr",
+    "0.05",
+    "--n_epochs",
+    "3",
+    "--scheduler",
+    "cosine_schedule_with_warmup",
+    "--save_step",
+    "2",
+    "--log_every",
+    "50",
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +59,9 @@ def assert_same_run(folder, expected):
 
 
 def stop_at(owner: str, name: str, call: int, number: int, path_end: str | None = None) -> None:
-    """Let the process get a signal right before the call, counted from 1, of a function; only of those whose last word ends so."""
+    """Let the process get a signal right before the call, counted from 1, of a function; only of those whose last word
+    ends so.
+    """
     module = {"trainer": trainer.Trainer, "checkpoint": checkpoint, "results": results_module, "os": os}[owner]
     original, seen = getattr(module, name), []
 
@@ -85,19 +101,27 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(release, tmp_path, unin
 def test_a_run_that_is_killed_again_and_again_arrives(release, tmp_path, uninterrupted):
     argv = words(release, tmp_path, *RUN, "--resume", algorithm="CIM_VIB")
     for call in (1, 2, 3):  # each time a little further: every child finds what the one before has published
-        assert finish(start(argv, functools.partial(stop_at, "results", "publish", 2, signal.SIGKILL))) == (-signal.SIGKILL if call < 3 else 0)
+        assert finish(start(argv, functools.partial(stop_at, "results", "publish", 2, signal.SIGKILL))) == (
+            -signal.SIGKILL if call < 3 else 0
+        )
     assert finish(start(argv)) == 0
     assert_same_run(tmp_path, uninterrupted)
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("where", [("trainer", "_step", 5), ("trainer", "evaluate_split", 4)], ids=["training", "evaluating"])
+@pytest.mark.parametrize(
+    "where", [("trainer", "_step", 5), ("trainer", "evaluate_split", 4)], ids=["training", "evaluating"]
+)
 def test_a_stopped_run_saves_and_says_how_to_go_on(release, tmp_path, uninterrupted, number, status, where):
     log_dir = tmp_path / "a log"
     argv = words(release, log_dir, *RUN, algorithm="CIM_VIB")
     assert finish(start(argv, functools.partial(stop_at, *where, number), tmp_path / "output")) == status
     last = (tmp_path / "output").read_text().splitlines()[-1]
-    assert last.startswith("cim-plugin train: stopped at epoch 1, batch ") and f"--log_dir '{log_dir}'" in last and last.endswith("--resume")
+    assert (
+        last.startswith("cim-plugin train: stopped at epoch 1, batch ")
+        and f"--log_dir '{log_dir}'" in last
+        and last.endswith("--resume")
+    )
     state = torch.load(log_dir / "state.pth", weights_only=True)
     assert (state["epoch"], state["batch"]) == (1, 2 if where[1] == "_step" else 3)
     assert finish(start([*argv, "--resume"])) == 0
@@ -108,7 +132,9 @@ def test_a_run_that_accumulates_gradients_stops_where_it_has_made_a_step(release
     accumulating = (*RUN, "--gradient_accumulation_steps", "2")
     assert train(release, tmp_path / "whole", *accumulating, algorithm="CIM") == 0
     argv = words(release, tmp_path / "stopped", *accumulating, algorithm="CIM")
-    assert finish(start(argv, functools.partial(stop_at, "trainer", "_step", 4, signal.SIGINT))) == 130  # before the first of two batches
+    assert (
+        finish(start(argv, functools.partial(stop_at, "trainer", "_step", 4, signal.SIGINT))) == 130
+    )  # before the first of two batches
     state = torch.load(tmp_path / "stopped" / "state.pth", weights_only=True)
     assert (state["epoch"], state["batch"]) == (1, 2)
     assert finish(start([*argv, "--resume"])) == 0
@@ -123,7 +149,10 @@ def test_what_a_run_cost_is_not_what_resuming_it_costs(release, tmp_path, monkey
     monkeypatch.setattr(results_module, "peak_memory", lambda: {"resident": 9})
     monkeypatch.setattr(results_module, "versions", lambda: {"torch": "another"})
     assert train(release, tmp_path, "--n_epochs", "1", "--resume") == 0
-    assert {**results(tmp_path), "config": before["config"]} == before and before["peak_memory_bytes"] == {"resident": 7, "gpu": 5}
+    assert {**results(tmp_path), "config": before["config"]} == before and before["peak_memory_bytes"] == {
+        "resident": 7,
+        "gpu": 5,
+    }
 
 
 def test_the_most_memory_of_all_sessions_counts(release, tmp_path, monkeypatch):
@@ -179,7 +208,9 @@ def test_a_real_process_is_killed_from_outside(release, tmp_path, uninterrupted)
     """No server, no hook: a fresh interpreter, and a SIGKILL as soon as it has saved something."""
     argv = words(release, tmp_path, *RUN, "--resume", algorithm="CIM_VIB")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "cim_plugin.wilds_runner", *argv[1:]], stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cim_plugin.wilds_runner", *argv[1:]], stdout=subprocess.DEVNULL, env=environment
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "state.pth").exists() and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -188,5 +219,3 @@ def test_a_real_process_is_killed_from_outside(release, tmp_path, uninterrupted)
     assert (tmp_path / "state.pth").exists()
     assert finish(start(argv)) == 0
     assert_same_run(tmp_path, uninterrupted)
-
-

@@ -13,7 +13,13 @@ from cim_plugin.wilds_runner.selection import Chosen, choose, rules
 NAN = math.nan
 
 
-def outcome(worst_group: float | None = 0.5, accuracy: float = 0.7, classes: tuple = (0.6, 0.8), name: str = "acc_wg", **more: float) -> Outcome:
+def outcome(
+    worst_group: float | None = 0.5,
+    accuracy: float = 0.7,
+    classes: tuple = (0.6, 0.8),
+    name: str = "acc_wg",
+    **more: float,
+) -> Outcome:
     metrics = {**more, **({} if worst_group is None else {name: worst_group})}
     return Outcome(metrics, "", accuracy, list(classes), [], [])
 
@@ -70,7 +76,11 @@ def test_rules_that_do_not_apply_are_absent():
     without_groups = {"val": outcome(None, acc_avg=0.7)}
     assert set(chosen_epochs([without_groups], "acc_avg")) == {"best", "average", "worst_class", "last"}
     table = rules("acc_avg", False)
-    assert [name for name, rule in table.items() if not rule.applies(without_groups)] == ["worst_group", "worst_pseudo_group", "oracle"]
+    assert [name for name, rule in table.items() if not rule.applies(without_groups)] == [
+        "worst_group",
+        "worst_pseudo_group",
+        "oracle",
+    ]
 
 
 def test_the_worst_region_of_fmow_is_its_worst_group():

@@ -12,7 +12,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from small_runs import ALGORITHMS, RULES, SIZES, model_path, prediction_path, read_csv, read_metadata, read_model, relative_files, results, train
+from small_runs import (
+    ALGORITHMS,
+    RULES,
+    SIZES,
+    model_path,
+    prediction_path,
+    read_csv,
+    read_metadata,
+    read_model,
+    relative_files,
+    results,
+    train,
+)
 
 from cim_plugin.algorithms import contrastive
 from cim_plugin.algorithms.morphing import TransformationNetwork
@@ -24,10 +36,25 @@ from cim_plugin.wilds_runner.optimization import make_scheduler
 GROUPS = [f"y:{y}_background:{place}" for y in ("landbird", "waterbird") for place in ("land", "water")]
 EVAL_HEADER = ["epoch", *(f"{what}_{group}" for group in GROUPS for what in ("acc", "count")), "acc_wg", "adj_acc_avg"]
 ALGO_HEADER = [
-    *("epoch", "batch", *(f"loss_group:{g}" for g in range(4)), "loss_avg", *(f"acc_group:{g}" for g in range(4)), "acc_avg", "objective"),
+    *(
+        "epoch",
+        "batch",
+        *(f"loss_group:{g}" for g in range(4)),
+        "loss_avg",
+        *(f"acc_group:{g}" for g in range(4)),
+        "acc_avg",
+        "objective",
+    ),
     *(*(f"count_group:{g}" for g in range(4)), "count"),
 ]
-TERMS = {"ERM": [], "groupDRO": [], "VIB": ["KL"], "SCL_E2E": ["L_scl"], "CIM": ["L_con", "no_triplet", "mask_mean"], "CIM_VIB": ["L_con", "KL", "no_triplet", "mask_mean"]}
+TERMS = {
+    "ERM": [],
+    "groupDRO": [],
+    "VIB": ["KL"],
+    "SCL_E2E": ["L_scl"],
+    "CIM": ["L_con", "no_triplet", "mask_mean"],
+    "CIM_VIB": ["L_con", "KL", "no_triplet", "mask_mean"],
+}
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -36,8 +63,17 @@ TERMS = {"ERM": [], "groupDRO": [], "VIB": ["KL"], "SCL_E2E": ["L_scl"], "CIM": 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_run_leaves_the_files_that_run_expt_names_and_those_of_every_rule(trained, algorithm):
     folder = trained(algorithm)
-    logs = {"log.txt", "results.json", "state.pth", *(f"{split}_{kind}.csv" for split in ("train", "val", "test") for kind in ("algo", "eval"))}
-    of_rules = {path for rule in RULES for path in (model_path(folder, rule), *(prediction_path(folder, rule, split) for split in ("val", "test")))}
+    logs = {
+        "log.txt",
+        "results.json",
+        "state.pth",
+        *(f"{split}_{kind}.csv" for split in ("train", "val", "test") for kind in ("algo", "eval")),
+    }
+    of_rules = {
+        path
+        for rule in RULES
+        for path in (model_path(folder, rule), *(prediction_path(folder, rule, split) for split in ("val", "test")))
+    }
     assert relative_files(folder) == logs | {str(path.relative_to(folder)) for path in of_rules}
 
 
@@ -51,15 +87,22 @@ def test_csv_files_have_the_columns_of_wilds_and_a_row_per_epoch_or_step(trained
     rows = read_csv(folder / "train_algo.csv")
     header = ALGO_HEADER[:13] + [f"weight_group:{g}" for g in range(4)] * (algorithm == "groupDRO") + ALGO_HEADER[13:]
     assert set(rows[0]) == {*header, *TERMS[algorithm]} and list(rows[0])[: len(header)] == header
-    assert [(row["epoch"], row["batch"]) for row in rows] == [(str(epoch), str(batch)) for epoch in range(3) for batch in (1, 2, 3)]
+    assert [(row["epoch"], row["batch"]) for row in rows] == [
+        (str(epoch), str(batch)) for epoch in range(3) for batch in (1, 2, 3)
+    ]
     for split in ("val", "test"):
         rows = read_csv(folder / f"{split}_algo.csv")
         assert list(rows[0]) == header
-        assert [(row["epoch"], row["batch"], row["count"]) for row in rows] == [(str(epoch), str(math.ceil(SIZES[split] / 20)), str(SIZES[split])) for epoch in range(3)]
+        assert [(row["epoch"], row["batch"], row["count"]) for row in rows] == [
+            (str(epoch), str(math.ceil(SIZES[split] / 20)), str(SIZES[split])) for epoch in range(3)
+        ]
 
 
 def test_a_model_every_save_step_and_none_that_was_not_wanted(release, tmp_path):
-    assert train(release, tmp_path, "--save_step", "2", "--save_best", "false", "--save_pred", "false", "--n_epochs", "3") == 0
+    assert (
+        train(release, tmp_path, "--save_step", "2", "--save_best", "false", "--save_pred", "false", "--n_epochs", "3")
+        == 0
+    )
     models = {path for path in relative_files(tmp_path) if path.endswith(("model.pth", "pred.csv"))}
     assert models == {"waterbirds_seed:0_epoch:1_model.pth", "waterbirds_seed:0_epoch:last_model.pth"}
 
@@ -69,19 +112,38 @@ def test_the_log_begins_with_the_configuration_and_the_groups_of_every_split(tra
     assert text.startswith("Dataset: waterbirds\n") and "Lr: 0.001\n" in text and "SYNTHETIC" in text
     rows = [row for row in read_metadata(release / "waterbirds_v1.0") if row["split"] == "1"]
     waterbirds_on_land = sum(row["y"] == "1" and row["place"] == "0" for row in rows)
-    assert f"y = waterbird, background =  land: n = {waterbirds_on_land}\n" in text.split("Validation data...\n")[1].split("data...")[0]
+    assert (
+        f"y = waterbird, background =  land: n = {waterbirds_on_land}\n"
+        in text.split("Validation data...\n")[1].split("data...")[0]
+    )
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_another(release, tmp_path, trained):
     assert train(release, tmp_path / "again", "--n_epochs", "3", algorithm="CIM_VIB") == 0
     assert train(release, tmp_path / "other", "--n_epochs", "3", "--seed", "1", algorithm="CIM_VIB") == 0
-    first, again, other = ((folder / "train_algo.csv").read_bytes() for folder in (trained("CIM_VIB"), tmp_path / "again", tmp_path / "other"))
+    first, again, other = (
+        (folder / "train_algo.csv").read_bytes()
+        for folder in (trained("CIM_VIB"), tmp_path / "again", tmp_path / "other")
+    )
     assert first == again != other
 
 
 def test_worker_processes_and_the_image_cache_change_nothing(release, tmp_path, trained, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert train(release, tmp_path / "run", "--n_epochs", "3", "--loader_kwargs", "num_workers=2", "--cache", "true", algorithm="CIM") == 0
+    assert (
+        train(
+            release,
+            tmp_path / "run",
+            "--n_epochs",
+            "3",
+            "--loader_kwargs",
+            "num_workers=2",
+            "--cache",
+            "true",
+            algorithm="CIM",
+        )
+        == 0
+    )
     assert list((tmp_path / "cache").rglob("*.npy"))
     assert (tmp_path / "run" / "train_algo.csv").read_bytes() == (trained("CIM") / "train_algo.csv").read_bytes()
 
@@ -92,17 +154,29 @@ def test_worker_processes_and_the_image_cache_change_nothing(release, tmp_path, 
 def pixels(release, split: str) -> torch.Tensor:
     """(N, 3, 28, 28) float in [0, 1], the images of a split, read by Pillow alone."""
     folder = release / "waterbirds_v1.0"
-    names = [row["img_filename"] for row in read_metadata(folder) if row["split"] == str(["train", "val", "test"].index(split))]
+    names = [
+        row["img_filename"]
+        for row in read_metadata(folder)
+        if row["split"] == str(["train", "val", "test"].index(split))
+    ]
     return torch.tensor(np.stack([np.asarray(Image.open(folder / name)) for name in names])).permute(0, 3, 1, 2) / 255
 
 
 def labels_and_groups(release, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = [row for row in read_metadata(release / "waterbirds_v1.0") if row["split"] == str(["train", "val", "test"].index(split))]
-    return torch.tensor([int(row["y"]) for row in rows]), torch.tensor([2 * int(row["y"]) + int(row["place"]) for row in rows])
+    rows = [
+        row
+        for row in read_metadata(release / "waterbirds_v1.0")
+        if row["split"] == str(["train", "val", "test"].index(split))
+    ]
+    return torch.tensor([int(row["y"]) for row in rows]), torch.tensor(
+        [2 * int(row["y"]) + int(row["place"]) for row in rows]
+    )
 
 
 class ReferenceModel(torch.nn.Module):
-    """The classifiers of all algorithms, written out: an optional mask, ImageNet's normalisation, features, an optional mean code, logits."""
+    """The classifiers of all algorithms, written out: an optional mask, ImageNet's normalisation, features, an optional
+    mean code, logits.
+    """
 
     def __init__(self, weights: dict[str, torch.Tensor]):
         super().__init__()
@@ -115,7 +189,9 @@ class ReferenceModel(torch.nn.Module):
             self.mean = torch.nn.Linear(64, 256)
             parts["mean"] = "bottleneck.mean."
         for name, prefix in parts.items():
-            getattr(self, name).load_state_dict({key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)})
+            getattr(self, name).load_state_dict(
+                {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+            )
 
     def forward(self, images):
         if hasattr(self, "network"):
@@ -128,7 +204,10 @@ class ReferenceModel(torch.nn.Module):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_model_of_every_rule_gives_that_rules_predictions(trained, release, algorithm, rule):
-    assert torch.load(model_path(trained(algorithm), rule), weights_only=True)["epoch"] == results(trained(algorithm))["selection"][rule]["epoch"]
+    assert (
+        torch.load(model_path(trained(algorithm), rule), weights_only=True)["epoch"]
+        == results(trained(algorithm))["selection"][rule]["epoch"]
+    )
     model = ReferenceModel(read_model(trained(algorithm), rule))
     for split in ("val", "test"):
         with torch.no_grad():
@@ -166,7 +245,9 @@ def test_eval_only_in_the_folder_of_a_run_changes_no_file_of_training(release, t
 
 @pytest.fixture
 def recorded_run(release, tmp_path, monkeypatch):
-    """A function (algorithm, flags) -> its first weights, the rows of its batches, its lines of train_algo.csv and its last weights."""
+    """A function (algorithm, flags) -> its first weights, the rows of its batches, its lines of train_algo.csv and its
+    last weights.
+    """
     from cim_plugin.wilds_runner import trainer
 
     def run(algorithm: str, *more: str):
@@ -206,7 +287,9 @@ def _reference_run(model, images, labels, batches, objective, lr=1e-3) -> list[f
 
 
 def agree(model: ReferenceModel, last: dict[str, torch.Tensor]) -> None:
-    """The same weights after six steps; Adam's division by small second moments lifts rounding to 1e-4 where a gradient is nearly 0."""
+    """The same weights after six steps; Adam's division by small second moments lifts rounding to 1e-4 where a gradient
+    is nearly 0.
+    """
     expected = ReferenceModel(last)
     for (name, ours), theirs in zip(expected.named_parameters(), model.parameters()):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
@@ -217,14 +300,22 @@ def test_erm_is_the_mean_cross_entropy_on_every_image_once_an_epoch(recorded_run
     assert [sorted(sum(batches[start : start + 3], [])) for start in (0, 3)] == [list(range(60))] * 2
     assert batches[:3] != batches[3:]
     model = ReferenceModel(first)
-    expected = _reference_run(model, pixels(release, "train"), labels_and_groups(release, "train")[0], batches, lambda losses, rows: losses.mean())
+    expected = _reference_run(
+        model,
+        pixels(release, "train"),
+        labels_and_groups(release, "train")[0],
+        batches,
+        lambda losses, rows: losses.mean(),
+    )
     assert [float(line["objective"]) for line in lines] == pytest.approx(expected, abs=1e-5)
     assert [float(line["loss_avg"]) for line in lines] == pytest.approx(expected, abs=1e-5)
     agree(model, last)
 
 
 def test_gradient_accumulation_sums_batches_and_steps_at_the_end_of_an_epoch(recorded_run, release):
-    first, batches, _, last = recorded_run("ERM", "--gradient_accumulation_steps", "2", "--optimizer", "SGD", "--lr", "0.1")
+    first, batches, _, last = recorded_run(
+        "ERM", "--gradient_accumulation_steps", "2", "--optimizer", "SGD", "--lr", "0.1"
+    )
     model, images, (labels, _) = ReferenceModel(first), pixels(release, "train"), labels_and_groups(release, "train")
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)  # WILDS' momentum for Waterbirds
     for together in (batches[0:2], batches[2:3], batches[3:5], batches[5:6]):
@@ -241,7 +332,9 @@ def test_group_dro_follows_algorithm_1(recorded_run, release):
     q = [0.25] * 4
 
     def objective(losses, rows):
-        """Sagawa et al. (2020), Algorithm 1: q_g grows by exp(step · loss_g), is normalised, then weighs the losses of the groups."""
+        """Sagawa et al. (2020), Algorithm 1: q_g grows by exp(step · loss_g), is normalised, then weighs the losses of
+        the groups.
+        """
         means = {g: losses[groups[rows] == g].mean() for g in range(4) if (groups[rows] == g).any()}
         for g, mean in means.items():
             q[g] *= np.exp(step_size * mean.item())
@@ -265,7 +358,13 @@ def test_group_dro_draws_the_groups_equally_often(recorded_run, release):
 def test_lambda_0_is_the_transformation_network_without_its_loss(recorded_run, release):
     first, batches, lines, last = recorded_run("CIM", "--cim_lambda", "0")
     model = ReferenceModel(first)
-    expected = _reference_run(model, pixels(release, "train"), labels_and_groups(release, "train")[0], batches, lambda losses, rows: losses.mean())
+    expected = _reference_run(
+        model,
+        pixels(release, "train"),
+        labels_and_groups(release, "train")[0],
+        batches,
+        lambda losses, rows: losses.mean(),
+    )
     assert [float(line["objective"]) for line in lines] == pytest.approx(expected, abs=1e-5)
     assert not torch.equal(first["morphing.network.features.0.weight"], last["morphing.network.features.0.weight"])
     agree(model, last)
@@ -273,7 +372,9 @@ def test_lambda_0_is_the_transformation_network_without_its_loss(recorded_run, r
 
 def test_under_wilds_sgd_for_waterbirds_adam_trains_the_network(recorded_run):
     first, _, _, last = recorded_run("CIM", "--optimizer", "SGD", "--lr", "1e-5", "--weight_decay", "1")
-    moved = {name: (last[name] - value).abs().max().item() for name, value in first.items() if value.is_floating_point()}
+    moved = {
+        name: (last[name] - value).abs().max().item() for name, value in first.items() if value.is_floating_point()
+    }
     network = [distance for name, distance in moved.items() if name.startswith("morphing.network")]
     others = [distance for name, distance in moved.items() if not name.startswith("morphing")]
     assert max(network) == pytest.approx(6e-3, rel=0.3)  # six steps of at most about 0.001
@@ -282,7 +383,12 @@ def test_under_wilds_sgd_for_waterbirds_adam_trains_the_network(recorded_run):
 
 @pytest.mark.parametrize(
     "algorithm, weights",
-    [("CIM", {"L_con": 1.0}), ("VIB", {"KL": 1e-3}), ("SCL_E2E", {"L_scl": 1.0}), ("CIM_VIB", {"L_con": 1.0, "KL": 1e-3})],
+    [
+        ("CIM", {"L_con": 1.0}),
+        ("VIB", {"KL": 1e-3}),
+        ("SCL_E2E", {"L_scl": 1.0}),
+        ("CIM_VIB", {"L_con": 1.0, "KL": 1e-3}),
+    ],
 )
 def test_the_objective_is_the_weighted_sum_of_the_logged_terms(trained, algorithm, weights):
     for line in read_csv(trained(algorithm) / "train_algo.csv"):
@@ -344,12 +450,17 @@ def test_a_full_gpu_is_said_in_one_line(release, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(trainer.Trainer, "_step", full)
     assert train(release, tmp_path) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "cim-plugin train: error: the GPU's memory is full (CUDA out of memory. Tried to allocate 1 GiB.); give a smaller --batch_size, with another folder"
+        "cim-plugin train: error: the GPU's memory is full (CUDA out of memory. Tried to allocate 1 GiB.); give a "
+        "smaller --batch_size, with another folder"
     )
 
 
 def test_a_schedule_by_a_metric_waits_for_it_to_rise(configure):
-    scheduler = make_scheduler(configure("--scheduler", "ReduceLROnPlateau", "--scheduler_metric_name", "acc_wg"), torch.optim.SGD([torch.zeros(1)], 1.0), 1)
+    scheduler = make_scheduler(
+        configure("--scheduler", "ReduceLROnPlateau", "--scheduler_metric_name", "acc_wg"),
+        torch.optim.SGD([torch.zeros(1)], 1.0),
+        1,
+    )
     for epoch in range(30):
         scheduler.step(0.5 + 0.01 * epoch)
     assert scheduler.get_last_lr() == [1.0]
@@ -361,15 +472,23 @@ def test_images_without_a_triplet_are_logged(release, tmp_path, monkeypatch):
     assert "warning: no image had" not in (tmp_path / "pairs" / "log.txt").read_text()
     monkeypatch.setattr(contrastive, "draw_triplets", lambda labels, *words: (labels * 0, labels * 0, labels < 0))
     assert train(release, tmp_path / "none", algorithm="CIM") == 0
-    assert all(float(row["no_triplet"]) == 1 and float(row["L_con"]) == 0 for row in read_csv(tmp_path / "none" / "train_algo.csv"))
-    assert "warning: no image had a positive and a negative up to epoch 0, batch 0: L_con was 0" in (tmp_path / "none" / "log.txt").read_text()
+    assert all(
+        float(row["no_triplet"]) == 1 and float(row["L_con"]) == 0
+        for row in read_csv(tmp_path / "none" / "train_algo.csv")
+    )
+    assert (
+        "warning: no image had a positive and a negative up to epoch 0, batch 0: L_con was 0"
+        in (tmp_path / "none" / "log.txt").read_text()
+    )
 
 
 def test_a_mask_that_lets_everything_through_is_said(release, tmp_path, monkeypatch):
     network = TransformationNetwork.forward
     monkeypatch.setattr(TransformationNetwork, "forward", lambda *args: 1 - 1e-6 * network(*args))
     assert train(release, tmp_path, algorithm="CIM") == 0
-    assert "warning: m is 1 everywhere, so the encoder sees the images as they are" in (tmp_path / "log.txt").read_text()
+    assert (
+        "warning: m is 1 everywhere, so the encoder sees the images as they are" in (tmp_path / "log.txt").read_text()
+    )
 
 
 def test_a_mask_that_lets_nothing_through_is_said(release, tmp_path, monkeypatch):
@@ -377,13 +496,27 @@ def test_a_mask_that_lets_nothing_through_is_said(release, tmp_path, monkeypatch
     monkeypatch.setattr(TransformationNetwork, "forward", lambda *args: 1e-6 * network(*args))
     assert train(release, tmp_path, algorithm="CIM") == 0
     assert all(0 < float(row["mask_mean"]) < 1e-6 for row in read_csv(tmp_path / "train_algo.csv"))
-    assert re.search(r"warning: m has a mean below 0.0001, so the encoder sees next to nothing of the images; .* \(epoch 0, batch 0\)", (tmp_path / "log.txt").read_text())
+    assert re.search(
+        r"warning: m has a mean below 0.0001, so the encoder sees next to nothing of the images; .* \(epoch 0, batch 0\)",
+        (tmp_path / "log.txt").read_text(),
+    )
 
 
 def test_the_metric_that_is_named_names_the_best_epoch(release, tmp_path):
-    assert train(release, tmp_path, "--val_metric", "adj_acc_avg", "--val_metric_decreasing", "--n_epochs", "4", "--lr", "1e-2") == 0
+    assert (
+        train(
+            release,
+            tmp_path,
+            "--val_metric",
+            "adj_acc_avg",
+            "--val_metric_decreasing",
+            "--n_epochs",
+            "4",
+            "--lr",
+            "1e-2",
+        )
+        == 0
+    )
     values = [float(row["adj_acc_avg"]) for row in read_csv(tmp_path / "val_eval.csv")]
     best = results(tmp_path)["selection"]["best"]
     assert len(set(values)) > 1 and best["epoch"] == values.index(min(values))
-
-

@@ -23,7 +23,8 @@ def _reference_standardise(x: Tensor) -> Tensor:
     return TF.normalize(x, mean, std)
 
 
-#: name, --target_resolution, --resize_scale, the dataset's resolution, image (width, height), WILDS' steps, resulting (height, width)
+#: name, --target_resolution, --resize_scale, the dataset's resolution, image (width, height), WILDS' steps, resulting
+#: (height, width)
 CASES = [
     ("image_base", None, None, (40, 40), (40, 40), [], (40, 40)),
     ("image_base", [24, 24], None, (40, 40), (40, 40), [T.Resize((24, 24))], (24, 24)),
@@ -33,8 +34,24 @@ CASES = [
     ("image_base", None, None, (36, 44), (36, 44), [T.CenterCrop(36)], (36, 36)),
     ("image_resize", [24, 24], 1.5, (20, 20), (33, 47), [T.Resize((30, 30))], (30, 30)),
     ("image_resize", None, 8 / 7, (21, 21), (21, 21), [T.Resize((24, 24))], (24, 24)),
-    ("image_resize_and_center_crop", [24, 24], 256 / 224, (28, 28), (50, 31), [T.Resize((32, 32)), T.CenterCrop((24, 24))], (24, 24)),
-    ("image_resize_and_center_crop", None, 1.25, (20, 20), (50, 31), [T.Resize((25, 25)), T.CenterCrop((20, 20))], (20, 20)),
+    (
+        "image_resize_and_center_crop",
+        [24, 24],
+        256 / 224,
+        (28, 28),
+        (50, 31),
+        [T.Resize((32, 32)), T.CenterCrop((24, 24))],
+        (24, 24),
+    ),
+    (
+        "image_resize_and_center_crop",
+        None,
+        1.25,
+        (20, 20),
+        (50, 31),
+        [T.Resize((25, 25)), T.CenterCrop((20, 20))],
+        (20, 20),
+    ),
     ("rxrx1", [99, 99], None, (32, 32), (32, 32), [], (32, 32)),
 ]
 
@@ -44,7 +61,12 @@ def transform(configure):
     """A function (name, target, scale, original, augmentation) -> the transform of that configuration."""
 
     def made(name, target=None, scale=None, original=None, augmentation=None) -> Transform:
-        config = configure() | {"transform": name, "target_resolution": target, "resize_scale": scale, "additional_train_transform": augmentation}
+        config = configure() | {
+            "transform": name,
+            "target_resolution": target,
+            "resize_scale": scale,
+            "additional_train_transform": augmentation,
+        }
         return make_transform(config, original)
 
     return made
@@ -66,12 +88,18 @@ def test_evaluation_images_equal_the_pipeline_of_wilds(transform, name, target, 
     torch.testing.assert_close(made.standardise(resized[None].float() / 255)[0], expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name, target, scale, original, size, steps, result", [case for case in CASES if case[0] != "rxrx1"])
-def test_weak_augmentation_is_a_flip_and_a_crop_to_the_target(transform, name, target, scale, original, size, steps, result):
+@pytest.mark.parametrize(
+    "name, target, scale, original, size, steps, result", [case for case in CASES if case[0] != "rxrx1"]
+)
+def test_weak_augmentation_is_a_flip_and_a_crop_to_the_target(
+    transform, name, target, scale, original, size, steps, result
+):
     given = target
     if original is None or target is None and len(set(original)) > 1:  # WILDS cannot crop to that either
         target = target or list(result)
-        given = None if name == "image_base" and original is not None else target  # a square cut from the middle is as large as the crop
+        given = (
+            None if name == "image_base" and original is not None else target
+        )  # a square cut from the middle is as large as the crop
     made, image = transform(name, given, scale, original, "weak"), noise(*size)
     reference = T.Compose([*steps, T.RandomHorizontalFlip(), T.RandomCrop(target or original)])
     outcomes = set()
@@ -87,7 +115,10 @@ def test_weak_augmentation_is_a_flip_and_a_crop_to_the_target(transform, name, t
 def test_strong_augmentation_adds_the_configured_number_of_operations(transform, configure):
     image = noise(24, 24)
     for count in (1, 4):
-        words = f"--transform image_base --target_resolution 24 --additional_train_transform randaugment --randaugment_n {count}"
+        words = (
+            f"--transform image_base --target_resolution 24 --additional_train_transform randaugment --randaugment_n "
+            f"{count}"
+        )
         config = configure(*words.split())
         reference = T.Compose([T.RandomHorizontalFlip(), T.RandomCrop((24, 24)), T.RandAugment(num_ops=count)])
         for seed in range(4):
@@ -112,7 +143,12 @@ def test_rxrx1_turns_and_flips(transform):
     """All eight of the square's symmetries, and nothing else."""
     made, image = transform("rxrx1", original=(16, 16)), noise(16, 16)
     array = np.asarray(image)
-    symmetries = {flipped.tobytes() for turns in range(4) for turned in [np.rot90(array, turns)] for flipped in (turned, turned[:, ::-1])}
+    symmetries = {
+        flipped.tobytes()
+        for turns in range(4)
+        for turned in [np.rot90(array, turns)]
+        for flipped in (turned, turned[:, ::-1])
+    }
     torch.manual_seed(0)
     drawn = {np.asarray(made.augment(image)).tobytes() for _ in range(200)}
     assert len(symmetries) == 8 and drawn == symmetries
@@ -137,11 +173,17 @@ def test_images_are_standardised_one_by_one(transform):
 
 @pytest.mark.parametrize("name, target, scale", [("image_resize", None, 0.5), ("image_resize", [40, 20], 1.0)])
 def test_a_crop_larger_than_the_image_is_refused(transform, name, target, scale):
-    with pytest.raises(InputError, match="--additional_train_transform weak cuts .* out of images of .*; give a smaller --target_resolution"):
+    with pytest.raises(
+        InputError,
+        match="--additional_train_transform weak cuts .* out of images of .*; give a smaller --target_resolution",
+    ):
         transform(name, target, scale, (32, 32), "weak")
 
 
 def test_a_size_that_stays_open_is_refused(transform):
     with pytest.raises(InputError) as error:
         transform("image_base")
-    assert str(error.value) == "--transform image_base leaves the images of waterbirds as they are, of unknown size; give --target_resolution"
+    assert (
+        str(error.value) == "--transform image_base leaves the images of waterbirds as they are, of unknown size; give "
+        "--target_resolution"
+    )

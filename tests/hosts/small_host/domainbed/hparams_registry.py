@@ -9,7 +9,12 @@ def _hparams(algorithm, dataset, random_seed):
     small = dataset == "Debug28"
     batch = int(2 ** np.random.RandomState(misc.seed_hash(random_seed, "batch_size")).uniform(3, 9))
     lr = 1e-3 if small else 5e-5
-    return {"nonlinear_classifier": (False, False), "lr": (lr, lr), "weight_decay": (0.0, 0.0), "batch_size": (8, batch)}
+    return {
+        "nonlinear_classifier": (False, False),
+        "lr": (lr, lr),
+        "weight_decay": (0.0, 0.0),
+        "batch_size": (8, batch),
+    }
 
 
 def default_hparams(algorithm, dataset):

@@ -7,7 +7,12 @@ class _Pooled(torch.nn.Sequential):
     n_outputs = 8
 
     def __init__(self, channels):
-        super().__init__(torch.nn.Conv2d(channels, 8, 3, stride=2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        super().__init__(
+            torch.nn.Conv2d(channels, 8, 3, stride=2),
+            torch.nn.ReLU(),
+            torch.nn.AdaptiveAvgPool2d(1),
+            torch.nn.Flatten(),
+        )
 
 
 def Featurizer(input_shape, hparams):

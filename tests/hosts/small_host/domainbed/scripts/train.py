@@ -28,8 +28,14 @@ if __name__ == "__main__":
     if args.dataset not in vars(datasets):
         raise NotImplementedError
     dataset = vars(datasets)[args.dataset](args.data_dir, args.test_envs, hparams)
-    loaders = [InfiniteDataLoader(env, None, hparams["batch_size"], 0) for number, env in enumerate(dataset) if number not in args.test_envs]
-    algorithm = algorithms.get_algorithm_class(args.algorithm)(dataset.input_shape, dataset.num_classes, len(dataset) - len(args.test_envs), hparams)
+    loaders = [
+        InfiniteDataLoader(env, None, hparams["batch_size"], 0)
+        for number, env in enumerate(dataset)
+        if number not in args.test_envs
+    ]
+    algorithm = algorithms.get_algorithm_class(args.algorithm)(
+        dataset.input_shape, dataset.num_classes, len(dataset) - len(args.test_envs), hparams
+    )
     batches = zip(*loaders)
     for step in range(args.steps):
         print(json.dumps(algorithm.update(next(batches))))
