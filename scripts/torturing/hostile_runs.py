@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .judging import ended, refused
+from .kills import difference
 from .running import Room
 from .sections import Case
 
@@ -114,7 +115,10 @@ def _try_state(material, change: Callable[[dict, Room], None], room: Room) -> li
     state = torch.load(run / "state.pth", weights_only=True)
     change(state, room)
     torch.save(state, run / "state.pth")
-    return refused(room.run(*material.words("CIM_VIB", run, "--resume")), "state.pth")
+    outcome = room.run(*material.words("CIM_VIB", run, "--resume"))
+    if outcome.status == 0:  # what is not needed, or is put right, may be missing
+        return difference(run, material.finished("CIM_VIB"))
+    return ended(outcome, "state.pth")
 
 
 def _log_size(name: str, size: Any, state: dict, room: Room) -> None:
@@ -135,13 +139,11 @@ def _states(material) -> list[Case]:
         "log_sizes to a folder": functools.partial(_log_size, ".", 0),
         "log_sizes to NUL": functools.partial(_log_size, "a\0b", 0),
         **{f"without {key}": lambda state, room, key=key: state.pop(key) and None for key in keys},
-        **{
-            f"{key} is {word}": functools.partial(_set, key, value)
-            for key in keys
-            for word, value in VALUES.items()
-        },
+        **{f"{key} is {word}": functools.partial(_set, key, value) for key in keys for word, value in VALUES.items()},
     }
-    return [Case(f"state.pth, {name}", functools.partial(_try_state, material, change)) for name, change in changes.items()]
+    return [
+        Case(f"state.pth, {name}", functools.partial(_try_state, material, change)) for name, change in changes.items()
+    ]
 
 
 # --- results.json -----------------------------------------------------------------------------------------------------
@@ -170,9 +172,10 @@ def _clean_table(room: Room) -> list[str]:
     cells = [cell for line in csv.reader(io.StringIO(table.read_text())) for cell in line]
     formulas = [cell for cell in cells if cell[:1] in ("=", "+", "@", "-", "\t", "\r") and not _is_number(cell)]
     strange = [cell for cell in cells if not cell.isprintable()]
-    return [f"out.csv holds a FORMULA: {formulas[0]!r}"] * bool(formulas) + [
-        f"out.csv holds control characters: {strange[0]!r}"
-    ] * bool(strange)
+    return [
+        *(f"out.csv holds a FORMULA: {cell!r}" for cell in formulas[:1]),
+        *(f"out.csv holds control characters: {cell!r}" for cell in strange[:1]),
+    ]
 
 
 def _is_number(text: str) -> bool:
@@ -257,14 +260,26 @@ def _results(material) -> list[Case]:
         "resolution of a million": {"target_resolution": [1_000_000, 1_000_000]},
     }
     for name, argv in readers.items():
-        found += [Case(f"{name}, results.json, {word}", functools.partial(_try_text, text, argv, material)) for word, text in texts.items()]
         found += [
-            Case(f"{name}, results.json, {word}", functools.partial(_try_results, material, argv, functools.partial(_into_config, values)))
+            Case(f"{name}, results.json, {word}", functools.partial(_try_text, text, argv, material))
+            for word, text in texts.items()
+        ]
+        found += [
+            Case(
+                f"{name}, results.json, {word}",
+                functools.partial(_try_results, material, argv, functools.partial(_into_config, values)),
+            )
             for word, values in configs.items()
         ]
-    names = {f"formula {word!r}": word for word in FORMULAS} | {"control characters": CONTROL, "100,000 letters": "x" * 100_000}
+    names = {f"formula {word!r}": word for word in FORMULAS} | {
+        "control characters": CONTROL,
+        "100,000 letters": "x" * 100_000,
+    }
     found += [
-        Case(f"{name}, results.json, {key} is {word}", functools.partial(_try_results, material, argv, functools.partial(_rename, key, value)))
+        Case(
+            f"{name}, results.json, {key} is {word}",
+            functools.partial(_try_results, material, argv, functools.partial(_rename, key, value)),
+        )
         for name, argv in readers.items()
         for word, value in names.items()
         for key in ("algorithm", "dataset", "group", "flag")
@@ -301,8 +316,13 @@ def _links(material) -> list[Case]:
     def train(*more: str):
         return lambda run: material.words("CIM_VIB", run, *more)
 
-    names = sorted(str(path.relative_to(material.finished("CIM_VIB"))) for path in material.finished("CIM_VIB").iterdir())
-    names += [f"{name}.part" for name in ("state.pth", "results.json", "waterbirds_seed:0_epoch:last_model.pth")] + [".probe", ".lock"]
+    names = sorted(
+        str(path.relative_to(material.finished("CIM_VIB"))) for path in material.finished("CIM_VIB").iterdir()
+    )
+    names += [f"{name}.part" for name in ("state.pth", "results.json", "waterbirds_seed:0_epoch:last_model.pth")] + [
+        ".probe",
+        ".lock",
+    ]
     return [
         Case(f"{word}, {name} is a link to {target}", functools.partial(_try_link, material, name, target, argv, state))
         for word, argv, state in (
