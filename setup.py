@@ -1,7 +1,13 @@
-"""Only what setup.cfg cannot say: editable installs ship the autoload file too."""
+"""Only what setup.cfg cannot say: no build without the method, and editable installs ship the autoload's files too."""
+
+import os
+import sys
 
 from setuptools import setup
 from setuptools.dist import Distribution
+
+#: the method, and what makes setuptools list it as a package of cim_plugin
+METHOD = [os.path.join(*folders, "algorithms", "__init__.py") for folders in ((), ("cim_plugin",))]
 
 
 class WithDataFiles(Distribution):
@@ -11,4 +17,7 @@ class WithDataFiles(Distribution):
         return self.has_data_files()
 
 
+missing = [file for file in METHOD if not os.path.isfile(file)]
+if missing:
+    sys.exit(f"cim_plugin: error: {missing[0]} is missing, so the method would be; build from a whole checkout")
 setup(distclass=WithDataFiles)
