@@ -42,6 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     nobody reads on.
     """
     argv = sys.argv[1:] if argv is None else argv
+    return exit_status(" ".join(["cim-plugin", *argv[:1]]), lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> int:
     parser = _Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
     parser.add_argument("--version", action="version", version=f"cim-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -54,8 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-    module = COMMANDS[args.command][0]
-    return exit_status(f"cim-plugin {args.command}", lambda: importlib.import_module(module).run(args))
+    return importlib.import_module(COMMANDS[args.command][0]).run(args)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ import os
 import sys
 from typing import Callable
 
+#: the fix where a part of the plugin itself is missing
+WHOLE = "cim_plugin is not whole here: pip install it again, with --force-reinstall, from a whole checkout"
+
 
 class InputError(ValueError):
     """Something that the user gave is wrong. The message is one line that names the value and the fix.
@@ -19,7 +22,8 @@ class NotFinite(Exception):
 
 
 def exit_status(name: str, command: Callable[[], int], stopped: str = "stopped") -> int:
-    """Run a command: its own exit status; 2 for a wrong input, in one line; 130 on Ctrl-C; 141 where nobody reads on.
+    """Run a command: its own exit status; 2 for a wrong input or a part of ours that is missing, in one line; 130 on
+    Ctrl-C; 141 where nobody reads on.
 
     Args:
         name: of the command, before what is said.
@@ -31,6 +35,11 @@ def exit_status(name: str, command: Callable[[], int], stopped: str = "stopped")
         return status
     except InputError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != __package__:
+            raise
+        print(f"{name}: error: the module {error.name} is missing; {WHOLE}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{name}: {stopped}", file=sys.stderr)

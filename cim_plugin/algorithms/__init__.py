@@ -6,11 +6,10 @@ file.
 
 import os
 
+from ..errors import WHOLE
+
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))), "algorithms")
 if not os.path.isfile(os.path.join(_FOLDER, "__init__.py")):
-    raise ModuleNotFoundError(
-        f"the folder {_FOLDER} is missing: this copy of cim_plugin is not whole, get the whole checkout or pip install it",
-        name=__name__,
-    )
+    raise ModuleNotFoundError(f"there is no folder {_FOLDER}; {WHOLE}", name=__name__)
 __path__ = [_FOLDER]
-del os
+del os, WHOLE

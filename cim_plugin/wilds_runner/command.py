@@ -13,6 +13,7 @@ from typing import Any, Callable
 
 from ..errors import InputError, NotFinite
 from .config import MAY_DIFFER, add_arguments, make_config
+from .system import check_system
 
 __all__ = ["add_arguments", "run"]
 
@@ -25,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, resume or evaluate. Exit status 0, 1 where the loss is not finite, 128 + the signal's number where
     stopped.
     """
+    check_system()
     _check_installed()
     config = make_config(args)
     fabric = make_fabric(config)

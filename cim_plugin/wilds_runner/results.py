@@ -7,7 +7,6 @@ import functools
 import importlib.metadata
 import os
 import platform
-import resource
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -161,6 +160,8 @@ def cost(trainer: Trainer) -> dict[str, Any]:
 
 def peak_memory() -> dict[str, int]:
     """The most memory that this process has held, in bytes: resident, and on the GPU where there is one."""
+    import resource  # Windows, where a finished run may be looked at, has none
+
     unit = 1 if platform.system() == "Darwin" else 1024
     memory = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if torch.cuda.is_available():

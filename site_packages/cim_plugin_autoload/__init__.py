@@ -2,7 +2,7 @@
 (PEP 829), by ``cim_plugin_autoload.pth`` before.
 
 It lies beside both, outside the package: under an editable install the package may be gone, and Python then starts in
-silence.
+silence. A folder, because uv leaves the byte code of single modules behind.
 """
 
 import os
