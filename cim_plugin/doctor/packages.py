@@ -12,7 +12,7 @@ from typing import Iterator
 from .. import __file__ as init_file
 from .. import __version__
 from ..errors import WHOLE
-from ..wilds_runner.system import NO_WINDOWS
+from ..wilds_runner import system
 from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings
 
 OLDEST_PYTHON = (3, 10)
@@ -39,8 +39,8 @@ def python(surroundings: Surroundings) -> Iterator[Finding]:
         )
     else:
         yield Finding(OK, f"Python {version} on {platform.system()} {platform.machine()}")
-    if os.name == "nt":
-        yield Finding(WARNING, *NO_WINDOWS)
+    if system.is_windows():
+        yield Finding(WARNING, system.NO_WINDOWS, system.INSTEAD)
 
 
 def plugin(surroundings: Surroundings) -> Iterator[Finding]:

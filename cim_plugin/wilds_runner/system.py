@@ -4,16 +4,18 @@ import os
 
 from ..errors import InputError
 
-#: what is so, and the fix
-NO_WINDOWS = (
-    "'cim-plugin train' does not run on Windows: names of WILDS' files hold ':', which Windows does not allow",
-    "run it on Linux, macOS or in WSL",
-)
+SYSTEM = os.name
+NO_WINDOWS = "'cim-plugin train' does not run on Windows: names of WILDS' files hold ':', which Windows does not allow"
+INSTEAD = "run it on Linux, macOS or in WSL"
+
+
+def is_windows() -> bool:
+    return SYSTEM == "nt"
 
 
 def check_system() -> None:
     """Raises:
     InputError: training does not run on this system.
     """
-    if os.name == "nt":
-        raise InputError("; ".join(NO_WINDOWS))
+    if is_windows():
+        raise InputError(f"{NO_WINDOWS}; {INSTEAD}")
