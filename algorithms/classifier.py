@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from .bottleneck import GaussianBottleneck
 from .contrastive import TripletContrast, supervised_contrastive_loss
+from .distributed import WHOLE, Shard
 from .group_dro import GroupWeights
 from .morphing import InputMorphing
-from .shard import WHOLE, Shard
 
 #: The weight of "sparsity" rises over so many steps: until the classifier needs anything of an image, m = 0 is the
 #: cheapest, and there it stays.

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .colours import colour_embedding, cosine_triplet
-from .fused_triplet import fused_triplet
+from .distributed import WHOLE, Shard
 from .morphing import Morphed
-from .shard import WHOLE, Shard
-from .similarity import check_library, library_triplet
+from .similarity.colours import colour_embedding, cosine_triplet
+from .similarity.fused import fused_triplet
+from .similarity.ms_ssim import check_library, library_triplet
 from .triplets import draw_triplets
 
 #: The sign of L_con = sign · (s_pos - s_neg). The poster minimises MS(psi(x), x+) - MS(psi(x), x-). Read as the
@@ -47,7 +47,7 @@ class TripletContrast:
     """L_con of a batch: draws the triplets, compares the images, and reads the result.
 
     Args:
-        scales: MS-SSIM scales, from :func:`~.similarity.choose_scales`; any number with "colours".
+        scales: MS-SSIM scales, from :func:`~.similarity.ms_ssim.choose_scales`; any number with "colours".
         pairs: a key of ``triplets.CANDIDATES``.
         targets: one of ``TARGETS``.
         similarity: a key of ``TRIPLETS``.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from .algorithms.classifier import RobustClassifier
     from .algorithms.contrastive import TripletContrast
+    from .algorithms.mask_optimizer import WithOwnAdam
     from .algorithms.morphing import InputMorphing, PixelSpace
-    from .algorithms.own_adam import WithOwnAdam
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def optimizer(host: Optimizer, classifier: RobustClassifier, values: Mapping[str
     """What to step for a classifier of :func:`build`: the host's optimizer of all its weights, or that and the
     transformation network's own Adam.
     """
-    from .algorithms.own_adam import with_own_adam
+    from .algorithms.mask_optimizer import with_own_adam
 
     return with_own_adam(host, classifier.morphing, values.get("cim_learning_rate", 0.0))
 
@@ -348,7 +348,7 @@ def build_contrast(
         InputError: a hyperparameter does not go with this image size or host.
     """
     from .algorithms.contrastive import TripletContrast
-    from .algorithms.similarity import choose_scales
+    from .algorithms.similarity.ms_ssim import choose_scales
 
     if values["cim_pairs"] == "cross_environment" and (n_environments or 0) < 2:
         raise InputError(

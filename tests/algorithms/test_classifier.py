@@ -13,7 +13,7 @@ from cim_plugin.algorithms.bottleneck import GaussianBottleneck
 from cim_plugin.algorithms.classifier import SPARSITY_WARM_UP, RobustClassifier
 from cim_plugin.algorithms.contrastive import TripletContrast
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
-from cim_plugin.algorithms.similarity import ms_ssim
+from cim_plugin.algorithms.similarity.ms_ssim import ms_ssim
 
 WEIGHTS = {"supervised": 1.0, "contrastive": 0.7, "sparsity": 0.4, "kl": 0.01, "supervised_contrastive": 0.3}
 TERMS = {

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from cim_plugin.algorithms.colours import colour_embedding
 from cim_plugin.algorithms.contrastive import TripletContrast, contrastive_loss, supervised_contrastive_loss
 from cim_plugin.algorithms.morphing import InputMorphing, Morphed, PixelSpace
+from cim_plugin.algorithms.similarity.colours import colour_embedding
 
 TARGETS = ["input", "morphed"]
 SIMILARITIES = ["ms_ssim", "colours"]

@@ -12,9 +12,9 @@ import torch
 from images import adversarial_pairs, related, smooth_masks
 from torch import Tensor
 
-from cim_plugin.algorithms import fused_triplet as module
-from cim_plugin.algorithms.fused_triplet import fused_triplet
-from cim_plugin.algorithms.similarity import FLOORS, choose_scales, library_triplet, triplet
+from cim_plugin.algorithms.similarity import fused as module
+from cim_plugin.algorithms.similarity.fused import fused_triplet
+from cim_plugin.algorithms.similarity.ms_ssim import FLOORS, choose_scales, library_triplet, triplet
 
 TARGETS = ["input", "morphed"]
 #: N, C, H, W: one plane, odd and unequal sides, every number of scales, several blocks of planes, strips of lines

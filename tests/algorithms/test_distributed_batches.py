@@ -11,9 +11,9 @@ from torch import Tensor
 from cim_plugin.algorithms.bottleneck import GaussianBottleneck
 from cim_plugin.algorithms.classifier import _composites
 from cim_plugin.algorithms.contrastive import TripletContrast, supervised_contrastive_loss
+from cim_plugin.algorithms.distributed import WHOLE, Shard
 from cim_plugin.algorithms.group_dro import GroupWeights
 from cim_plugin.algorithms.morphing import Morphed
-from cim_plugin.algorithms.shard import WHOLE, Shard
 
 N_PROCESSES = [2, 3]
 LABELS = torch.tensor([0, 1, 1, 0, 2, 1, 0, 2, 2, 0, 1, 0])

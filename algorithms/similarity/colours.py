@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .similarity import full_precision, without_autocast
+from .ms_ssim import full_precision, without_autocast
 
 FEATURES = 64  #: cosines; their noise is about 1/8 of the kernel
 WIDTH = 0.05  #: standard deviation of the kernel, for colours in [0, 1]

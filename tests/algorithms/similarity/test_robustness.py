@@ -10,7 +10,7 @@ import torch
 from images import adversarial_pairs, reference_library, smooth_masks
 
 from cim_plugin.algorithms.contrastive import TRIPLETS
-from cim_plugin.algorithms.similarity import (
+from cim_plugin.algorithms.similarity.ms_ssim import (
     FLOORS,
     check_library,
     choose_scales,

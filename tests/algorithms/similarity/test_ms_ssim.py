@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from images import reference_library, related, smooth_masks
 from torch import Tensor
 
-from cim_plugin.algorithms.similarity import (
+from cim_plugin.algorithms.similarity.ms_ssim import (
     FLOORS,
     choose_scales,
     exact_floor,
