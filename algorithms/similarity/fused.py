@@ -33,8 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .gaussian_filter import HALO, gaussian_filter, gaussian_filter_transpose, gaussian_taps
-from .ms_ssim import C1, C2, combine, full_precision, triplet, without_autocast
+from ..morphing import Morphed
+from .base import Similarity
+from .gaussian_filter import HALO, WINDOW, gaussian_filter, gaussian_filter_transpose, gaussian_taps
+from .ms_ssim import C1, C2, FLOORS, choose_scales, combine, full_precision, triplet, without_autocast
 
 _LANES = 16  #: planes that a vector instruction takes at once
 _TILE = 250_000  #: pixels of a map that is worked on at once, about: some twenty of them should fit the cache
@@ -47,6 +49,40 @@ class _Arithmetic(NamedTuple):
     compare: Callable  #: (psi, others, rows, coarsest, sides) -> sums (2, P) and slopes [(2, P, h, w)]
     add_rows: Callable  #: (total, rows, weights, slopes): adds weight · slope to the rows (2, P) of total (Q, h, w)
     tile: int  #: pixels of a map that is worked on at once, about
+
+
+class MSSSIM(Similarity):
+    """MS-SSIM of psi(x) with its positive and its negative (Wang et al., 2003): the poster's MS(·,·).
+
+    Args:
+        image_size: height and width in pixels; as many scales are taken as fit, see :func:`~.ms_ssim.choose_scales`.
+        floor: a key of ``FLOORS``.
+        scales: fewer than fit.
+
+    Raises:
+        ValueError: an image of this size allows no scale, or not so many.
+    """
+
+    measure = "MS-SSIM"
+    smallest_side = WINDOW
+
+    def __init__(self, image_size: tuple[int, int], floor: str = "smooth", scales: int | None = None):
+        if floor not in FLOORS:
+            raise ValueError(f"the floor is one of {', '.join(FLOORS)}, {floor!r} was given")
+        self.scales, self.floor = choose_scales(*image_size, scales), floor
+
+    @property
+    def how(self) -> str:
+        """With the number of scales."""
+        return f"{self.measure} with {self.scales} scales"
+
+    def embed(self, morphed: Morphed) -> Tensor:
+        """psi(x) itself, (N, C, H, W) in [0, 1]."""
+        return morphed.psi
+
+    def compare(self, own: Tensor, reference: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Similarity.compare`."""
+        return fused_triplet(own, reference, positive, negative, self.scales, self.floor)
 
 
 def fused_triplet(
