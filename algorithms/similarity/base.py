@@ -27,7 +27,11 @@ class Similarity(ABC):
     smallest_side: int = 1  #: of an image, in pixels
 
     def __init__(self, image_size: tuple[int, int]):
-        pass
+        if min(image_size) < self.smallest_side:
+            raise ValueError(
+                f"{self.measure} compares images of at least {self.smallest_side} pixels a side, "
+                f"{image_size[0]}x{image_size[1]} were given"
+            )
 
     @property
     def how(self) -> str:
@@ -45,6 +49,6 @@ class Similarity(ABC):
         Args:
             own: the anchors' embeddings, (N, ...).
             reference: the embeddings that positives and negatives are rows of, (M, ...); ``own`` itself (the same
-                object) where the gradient is to go through both sides, else it gets none.
+                object) where the gradient is to go through both sides, else without gradient.
             positive, negative: (N,) int64, rows of ``reference``.
         """
