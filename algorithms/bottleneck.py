@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .shard import WHOLE, Shard
+from .distributed import WHOLE, Shard
 
 #: At the start the code is nearly its mean: sigma = exp(-5/2) = 0.08. Alemi et al. start at softplus(-5) = 0.007.
 INITIAL_LOG_VARIANCE = -5.0

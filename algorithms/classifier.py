@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import Mapping, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .bottleneck import GaussianBottleneck
 from .contrastive import TripletContrast, supervised_contrastive_loss
+from .distributed import WHOLE, Shard
 from .group_dro import GroupWeights
 from .morphing import InputMorphing
-from .shard import WHOLE, Shard
-
-#: The weight of "sparsity" rises over so many steps: until the classifier needs anything of an image, m = 0 is the
-#: cheapest, and there it stays.
-SPARSITY_WARM_UP = 300
 
 COLLAPSED = 1e-4  #: a mean of m so close to 0, or to 1, is that of a network that tells no pixels apart any more
 
@@ -24,7 +19,6 @@ COLLAPSED = 1e-4  #: a mean of m so close to 0, or to 1, is that of a network th
 LOG_NAMES = {
     "supervised": "L_sup",
     "contrastive": "L_con",
-    "sparsity": "mask_mean",
     "kl": "KL",
     "supervised_contrastive": "L_scl",
 }
@@ -46,12 +40,9 @@ class RobustClassifier(nn.Module):
         encoder: images (N, C, H, W) -> features (N, F).
         head: features, or the bottleneck's code -> logits (N, K).
         weights: the weight of each loss term: "supervised", with ``contrast`` also "contrastive" (λ), with
-            ``bottleneck`` "kl" (β), "sparsity" where the mean of m is to be small, and "supervised_contrastive" where
-            that loss is wanted.
+            ``bottleneck`` "kl" (β), and "supervised_contrastive" where that loss is wanted.
         morphing: psi, before the encoder.
         contrast: L_con on psi; needs ``morphing``.
-        composites: the supervised loss is the mean of that of psi(x) and that of the composite m∘x + (1 - m)∘x' with
-            another image x' of the batch behind x; needs ``morphing``.
         bottleneck: between encoder and head.
         temperature: of the supervised contrastive loss.
         group_weights: group DRO's weights of the supervised loss.
@@ -68,7 +59,6 @@ class RobustClassifier(nn.Module):
         weights: Mapping[str, float],
         morphing: InputMorphing | None = None,
         contrast: TripletContrast | None = None,
-        composites: bool = False,
         bottleneck: GaussianBottleneck | None = None,
         temperature: float | None = None,
         group_weights: GroupWeights | None = None,
@@ -79,12 +69,13 @@ class RobustClassifier(nn.Module):
         self.weights = dict(weights)
         self.morphing = morphing
         self.contrast = contrast
-        self.composites = composites
         self.bottleneck = bottleneck
         self.temperature = temperature
         self.group_weights = group_weights
-        if "sparsity" in weights:
-            self.register_buffer("sparsity_step", torch.zeros((), dtype=torch.int64))
+
+    def _load_from_state_dict(self, state_dict, prefix, *others) -> None:
+        state_dict.pop(f"{prefix}sparsity_step", None)  # a counter of version 0.1
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) -> logits (N, K), without any noise: a bottleneck's code is its mean."""
@@ -108,46 +99,32 @@ class RobustClassifier(nn.Module):
         """
         losses: dict[str, Tensor] = {}
         without_triplet = mask_mean = None
-        n = len(labels)
-        seen = [images]  # by the encoder: one forward, whatever it is
         if self.morphing is not None:
             morphed = self.morphing(images)
-            seen = [morphed.images]
+            images = morphed.images
             if self.contrast is not None:
                 losses["contrastive"], valid = self.contrast(morphed, labels, environments, self.shard)
                 without_triplet = (~valid).sum()
-            mask_mean = morphed.mask.to(images.dtype).mean((1, 2, 3))
-            if "sparsity" in self.weights:
-                losses["sparsity"] = mask_mean
-            mask_mean = mask_mean.detach()
-            if self.composites:
-                seen.append(_composites(images, morphed.mask, self.shard))
-        features = self.encoder(torch.cat(seen) if len(seen) > 1 else seen[0])
+            mask_mean = morphed.mask.detach().to(images.dtype).mean((1, 2, 3))
+        features = self.encoder(images)
         if "supervised_contrastive" in self.weights:
             losses["supervised_contrastive"] = supervised_contrastive_loss(
-                features[:n], labels, self.temperature, self.shard
+                features, labels, self.temperature, self.shard
             )
         if self.bottleneck is not None:
-            codes, kl = zip(*(self.bottleneck(part, self.shard) for part in features.chunk(len(seen))))
-            features, losses["kl"] = torch.cat(codes), kl[0]
+            features, losses["kl"] = self.bottleneck(features, self.shard)
         logits = self.head(features)
         _check_labels(labels, logits.shape[1])
-        losses["supervised"] = (
-            F.cross_entropy(logits, labels.repeat(len(seen)), reduction="none").view(len(seen), n).mean(0)
-        )
-        return LossTerms(losses, logits[:n], without_triplet, mask_mean)
+        losses["supervised"] = F.cross_entropy(logits, labels, reduction="none")
+        return LossTerms(losses, logits, without_triplet, mask_mean)
 
     def total(self, losses: Mapping[str, Tensor], groups: Tensor | None = None) -> Tensor:
         """The training loss, (): the one place that reduces and weighs the terms.
 
         Args:
             losses: from :meth:`loss_terms`.
-            groups: (N,) int64, needed with ``group_weights``, whose weights move here in training, as the weight of
-                "sparsity" does.
+            groups: (N,) int64, needed with ``group_weights``, whose weights move here in training.
         """
-        if "sparsity" in losses:
-            self.sparsity_step += 1
-            losses = {**losses, "sparsity": losses["sparsity"] * (self.sparsity_step / SPARSITY_WARM_UP).clamp(max=1)}
         if self.group_weights is not None:
             losses = {**losses, "supervised": self.group_weights(losses["supervised"], groups, self.shard)}
         return sum(self.weights[name] * values.mean() for name, values in losses.items())
@@ -158,7 +135,7 @@ def collapse_in_words(mask_mean: float) -> str | None:
     if mask_mean < COLLAPSED:
         return (
             f"m has a mean below {COLLAPSED:g}, so the encoder sees next to nothing of the images; a smaller "
-            f"cim_learning_rate (of the network alone), learning rate or cim_sparsity keeps it up"
+            f"cim_learning_rate (of the network alone) or learning rate keeps it up"
         )
     if mask_mean > 1 - COLLAPSED:
         return (
@@ -166,15 +143,6 @@ def collapse_in_words(mask_mean: float) -> str | None:
             "cim_learning_rate (of the network alone) or learning rate keeps it from that"
         )
     return None
-
-
-def _composites(images: Tensor, mask: Tensor, shard: Shard) -> Tensor:
-    """m∘x + (1 - m)∘x', (N, C, H, W), with x' drawn from the whole batch; m and 1 - m add up to 1, so any normalisation
-    of x will do.
-    """
-    behind = shard.gather(images)
-    behind = behind[shard.local(torch.randperm(len(behind), device=images.device))]
-    return torch.lerp(behind, images, mask.to(images.dtype))
 
 
 def _check_labels(labels: Tensor, n_classes: int) -> None:

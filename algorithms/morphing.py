@@ -100,21 +100,23 @@ class Morphed(NamedTuple):
     psi: Tensor  #: m∘x, (N, C, H, W) in [0, 1]
     images: Tensor  #: psi as the encoder takes it, (N, C, H, W)
 
+    def unmasked(self) -> Morphed:
+        """The same images with m = 1, but for ``images``."""
+        return self._replace(mask=torch.ones_like(self.mask), psi=self.pixels)
+
 
 class InputMorphing(nn.Module):
-    """psi(x) = m∘x with m = TransformationNetwork(x), whatever normalisation the host applies.
+    """psi(x) = m∘x with m = network(x), whatever normalisation the host applies.
 
     Args:
         pixel_space: the host's normalisation.
-        per_channel: one mask per channel instead of one for all.
-        stride: of the mask, see :class:`TransformationNetwork`.
+        network: pixels (N, C, H, W) in [0, 1] -> m (N, 1 or C, H, W); a :class:`TransformationNetwork` unless given.
     """
 
-    def __init__(self, pixel_space: PixelSpace, per_channel: bool = False, stride: int = 4):
+    def __init__(self, pixel_space: PixelSpace, network: nn.Module | None = None):
         super().__init__()
         self.pixel_space = pixel_space
-        channels = pixel_space.channels
-        self.network = TransformationNetwork(channels, channels if per_channel else 1, stride)
+        self.network = TransformationNetwork(pixel_space.channels) if network is None else network
 
     def forward(self, images: Tensor) -> Morphed:
         """Images (N, C, H, W) as the encoder takes them -> :class:`Morphed`."""

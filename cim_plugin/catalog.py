@@ -8,10 +8,12 @@ Torch is imported only by :func:`build`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import math
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from .errors import InputError
 
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
     from .algorithms.classifier import RobustClassifier
     from .algorithms.contrastive import TripletContrast
+    from .algorithms.mask_optimizer import WithOwnAdam
     from .algorithms.morphing import InputMorphing, PixelSpace
-    from .algorithms.own_adam import WithOwnAdam
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,6 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
         "cim_reading": _choice(
             "distance", ("similarity",), "how the poster's MS(·,·) is read; 'similarity' reverses the sign of L_con"
         ),
-        "cim_mask": _choice("shared", ("per_channel",), "one mask for all channels, or one per channel"),
         "cim_mask_stride": Hyperparameter(
             4,
             lambda r: 4,
@@ -106,22 +107,6 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             lambda value: value in (2, 4) and isinstance(value, int),
             "2 or 4",
             "pixels per value of m, before it is interpolated; 2 for small images and fine masks",
-        ),
-        "cim_composites": Hyperparameter(
-            False,
-            lambda r: False,
-            "fixed",
-            lambda value: isinstance(value, bool),
-            "true or false",
-            "half of the cross-entropy is that of m∘x + (1 - m)∘x': x cut out by m before another image of the batch",
-        ),
-        "cim_sparsity": Hyperparameter(
-            0.0,
-            lambda r: 0.0,
-            "fixed",
-            lambda value: _is_number(value) and value >= 0,
-            "a finite number of at least 0",
-            "weight of the mean of m in the loss, reached after 300 steps",
         ),
         "cim_learning_rate": Hyperparameter(
             0.0,
@@ -132,14 +117,8 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             "learning rate of an Adam of the transformation network's own; 0: the host's optimizer trains it, but for "
             "SGD, beside which it is 0.001",
         ),
-        "cim_floor": _choice(
-            "smooth", ("exact",), "MS-SSIM where a term is negative: bounded gradient, or the exact rule without one"
-        ),
         "cim_similarity": _choice(
-            "ms_ssim",
-            ("pytorch_msssim", "colours"),
-            "our MS-SSIM, or the reference library's (images above 160 pixels, exact floor); or how alike the colours "
-            "are that m leaves, wherever they stand",
+            "ms_ssim", ("colours",), "MS-SSIM, or how alike the colours are that m leaves, wherever they stand"
         ),
     },
     "bottleneck": {
@@ -167,6 +146,52 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
     "group_dro": {
         "group_dro_step_size": _weight(0.01, -3, -1, "step size of the group weights"),
     },
+}
+
+#: what version 0.1 had -> (the value at which it did nothing, what to do instead). Runs of then are compared and shown.
+RETIRED: dict[str, tuple[Any, str]] = {
+    "cim_composites": (False, "our study found little or no gain in it; leave it out"),
+    "cim_sparsity": (0.0, "our study found little or no gain in it; leave it out"),
+    "cim_mask": ("shared", "leave it out, or give InputMorphing a network of your own"),
+    "cim_floor": ("smooth", "leave it out, or give MSSSIM a floor"),
+    "cim_similarity=pytorch_msssim": (None, "take ms_ssim, which gives the library's numbers at any size"),
+}
+
+_retired_allowed: ContextVar[bool] = ContextVar("retired_allowed", default=False)
+
+
+@contextlib.contextmanager
+def retired_allowed() -> Iterator[None]:
+    """For what builds the model of an old run: :data:`RETIRED` hyperparameters mean in here what they meant then."""
+    token = _retired_allowed.set(True)
+    try:
+        yield
+    finally:
+        _retired_allowed.reset(token)
+
+
+def retired(values: Mapping[str, Any]) -> str | None:
+    """The first of these hyperparameters that is :data:`RETIRED` and did something, in words; None without one."""
+    for name, value in values.items():
+        for key in (name, f"{name}={value}"):
+            harmless, instead = RETIRED.get(key, (value, ""))
+            if value != harmless:
+                return f"{name}={value!r} is no more, since version 0.2: {instead}"
+    return None
+
+
+class RetiredFlag(argparse.Action):
+    """A flag that is answered by one line."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.error(f"{option_string} is no more, since version 0.2: {RETIRED[self.dest][1]}")
+
+
+#: argparse's keywords of the flags of :data:`RETIRED`, by name
+RETIRED_FLAGS = {
+    name: {"action": RetiredFlag, "nargs": "?", "help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+    for name in RETIRED
+    if name.isidentifier()
 }
 
 #: name -> (parts, what it is). The order is that of result tables. These are added to every host.
@@ -242,8 +267,11 @@ def check(algorithm: str, values: Mapping[str, Any]) -> None:
     """
     known = hyperparameters(algorithm)
     prefixes = {name.split("_")[0] + "_" for part in PARTS.values() for name in part}
+    allowed = _retired_allowed.get()
+    if not allowed and (gone := retired(values)):
+        raise InputError(f"{algorithm}: {gone}")
     for name in values:
-        if name not in known and name.startswith(tuple(prefixes)):
+        if name not in known and name not in RETIRED and name.startswith(tuple(prefixes)):
             near = difflib.get_close_matches(name, known, n=1)
             hint = (
                 f"did you mean {near[0]!r}?"
@@ -256,7 +284,8 @@ def check(algorithm: str, values: Mapping[str, Any]) -> None:
     for name, entry in known.items():
         if name not in values:
             raise InputError(f"{algorithm} needs the hyperparameter {name!r} (default {entry.default!r})")
-        entry.check(name, values[name])
+        if not (allowed and f"{name}={values[name]}" in RETIRED):
+            entry.check(name, values[name])
 
 
 def build(
@@ -308,9 +337,6 @@ def build(
         modules["group_weights"] = GroupWeights(groups_in_training, values["group_dro_step_size"])
     if "morphing" in parts:
         weights["contrastive"] = values["cim_lambda"]
-        if values["cim_sparsity"]:
-            weights["sparsity"] = values["cim_sparsity"]
-        modules["composites"] = values["cim_composites"]
         modules["morphing"] = build_psi(algorithm, values, pixel_space)
         modules["contrast"] = build_contrast(algorithm, values, image_size, n_environments)
     return RobustClassifier(encoder, head, weights, **modules)
@@ -320,7 +346,7 @@ def optimizer(host: Optimizer, classifier: RobustClassifier, values: Mapping[str
     """What to step for a classifier of :func:`build`: the host's optimizer of all its weights, or that and the
     transformation network's own Adam.
     """
-    from .algorithms.own_adam import with_own_adam
+    from .algorithms.mask_optimizer import with_own_adam
 
     return with_own_adam(host, classifier.morphing, values.get("cim_learning_rate", 0.0))
 
@@ -331,10 +357,12 @@ def build_psi(algorithm: str, values: Mapping[str, Any], pixel_space: PixelSpace
     Raises:
         InputError: images with this number of channels cannot be morphed.
     """
-    from .algorithms.morphing import InputMorphing
+    from .algorithms.morphing import InputMorphing, TransformationNetwork
 
+    channels = pixel_space.channels
+    mask_channels = channels if values.get("cim_mask") == "per_channel" else 1  # of an old run
     try:
-        return InputMorphing(pixel_space, values["cim_mask"] == "per_channel", values["cim_mask_stride"])
+        return InputMorphing(pixel_space, TransformationNetwork(channels, mask_channels, values["cim_mask_stride"]))
     except ValueError as error:  # algorithms/ says what is wrong with numbers; here it is the user's choice
         raise InputError(f"{algorithm}: {error}") from error
 
@@ -348,22 +376,19 @@ def build_contrast(
         InputError: a hyperparameter does not go with this image size or host.
     """
     from .algorithms.contrastive import TripletContrast
-    from .algorithms.similarity import choose_scales
+    from .algorithms.similarity import SIMILARITIES
 
     if values["cim_pairs"] == "cross_environment" and (n_environments or 0) < 2:
         raise InputError(
             f"cim_pairs='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; "
             f"use 'random'"
         )
+    name, options = values["cim_similarity"], {}
+    if name == "pytorch_msssim" or values.get("cim_floor") == "exact":  # of an old run
+        name, options = "ms_ssim", {"floor": "exact"}
     try:
-        return TripletContrast(
-            choose_scales(*image_size) if values["cim_similarity"] != "colours" else 0,
-            pairs=values["cim_pairs"],
-            targets=values["cim_targets"],
-            similarity=values["cim_similarity"],
-            floor=values["cim_floor"],
-            reading=values["cim_reading"],
-        )
+        similarity = SIMILARITIES[name](image_size, **options)
+        return TripletContrast(similarity, values["cim_pairs"], values["cim_targets"], values["cim_reading"])
     except ValueError as error:
         raise InputError(f"{algorithm}: {error}") from error
 

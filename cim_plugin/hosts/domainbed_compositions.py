@@ -102,11 +102,6 @@ class _Composition:
         domainbed_faults.check_test_environments(num_domains)
         image_size, pixel_space = pixels(self.name, input_shape)
         catalog.check("CIM", hparams)
-        if hparams["cim_composites"] or hparams["cim_sparsity"]:
-            raise InputError(
-                f"{self.name}: cim_composites and cim_sparsity belong to the classifier's loss, which is {self.base}'s "
-                f"here; use them with CIM or CIM_VIB"
-            )
         if hparams["cim_learning_rate"]:
             raise InputError(
                 f"{self.name}: cim_learning_rate={hparams['cim_learning_rate']!r}, but the optimizer that moves psi is "

@@ -47,7 +47,7 @@ def pixels(name: str, input_shape) -> tuple[tuple[int, int], PixelSpace]:
 def say_similarity(name: str, contrast, image_size: tuple[int, int], pixel_space: PixelSpace) -> None:
     height, width = image_size
     pixels = "ImageNet-normalised images" if pixel_space.normalised else "pixels in [0, 1]"
-    print(f"{name}: {contrast.how} for {height}x{width}; inputs are {pixels}")
+    print(f"{name}: {contrast.similarity.how} for {height}x{width}; inputs are {pixels}")
 
 
 def featurizer(make, name: str, input_shape, hparams):

@@ -117,6 +117,8 @@ def _add_flags_when_parsing() -> None:
         for name, entry in catalog.all_hyperparameters().items():
             if f"--{name}" not in self._option_string_actions:
                 group.add_argument(f"--{name}", default=argparse.SUPPRESS, **entry.flag)
+        for name, keywords in catalog.RETIRED_FLAGS.items():
+            group.add_argument(f"--{name}", **keywords)
         config = inner(self, args, namespace)
         with _in_one_line():
             _check_hyperparameters(config)

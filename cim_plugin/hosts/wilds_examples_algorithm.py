@@ -87,7 +87,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
         weights = ["group_weight"] if classifier.group_weights is not None else []  # groupDRO's own field
         self._environments, self._fields = environments, (*self.logged_fields, *weights)
         if classifier.contrast is not None:
-            print(f"{config.algorithm}: {classifier.contrast.how} for {image.shape[1]}x{image.shape[2]}")
+            print(f"{config.algorithm}: {classifier.contrast.similarity.how} for {image.shape[1]}x{image.shape[2]}")
 
     @property
     def classifier(self) -> RobustClassifier:
@@ -102,9 +102,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
         terms = [LOG_NAMES[name] for name in self.classifier.weights] if mode else []
         of_groups = [f"{self.group_prefix}{term}" for term in terms] if self.grouper.n_groups > 1 else []
         counted = ["no_triplet", "mask_mean"] if mode and self.classifier.morphing is not None else []
-        self.logged_fields = list(
-            dict.fromkeys([*self._fields, *terms, *counted, *of_groups])
-        )  # cim_sparsity's term is mask_mean
+        self.logged_fields = [*self._fields, *terms, *counted, *of_groups]
 
     def process_batch(self, batch, unlabeled_batch=None):
         """As the host's; in training the results also hold "losses", loss term -> (N,), and what is logged of them."""

@@ -150,5 +150,8 @@ def own_settings(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
     from .. import catalog
 
     owner = catalog.owner(algorithm)
-    known = catalog.hyperparameters(owner) if owner else {}
-    return {name: value for name, value in values.items() if name in known and value != known[name].default}
+    if owner is None:
+        return {}
+    defaults = {name: harmless for name, (harmless, _) in catalog.RETIRED.items()}
+    defaults |= {name: entry.default for name, entry in catalog.hyperparameters(owner).items()}
+    return {name: value for name, value in values.items() if name in defaults and value != defaults[name]}

@@ -126,7 +126,9 @@ def _batch(
     compared = learnt.model.morphing(learnt.read([row for side in drawn for row in side]))  # positives, then negatives
     reference = compared.psi if contrast.targets == "morphed" else compared.pixels
     first = torch.arange(len(rows))
-    similarities = contrast.compare(contrast.views(morphed)[0], contrast.views(compared)[1], first, first + len(rows))
+    similarities = contrast.similarity.compare(
+        contrast.views(morphed)[0], contrast.views(compared)[1], first, first + len(rows)
+    )
     for i, row in enumerate(rows):
         sides = [
             Comparison(drawn[side][i], reference[side * len(rows) + i], float(similarities[side][i]))

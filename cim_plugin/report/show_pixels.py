@@ -108,5 +108,5 @@ def _side(learnt: Learnt, title: str, side: Comparison | None) -> Cell:
         title,
         image_pixels(side.image),
         f"image {side.row}: {learnt.class_names[int(learnt.labels[side.row])]}",
-        f"{learnt.model.contrast.measure} {side.similarity:.3f}",
+        f"{learnt.model.contrast.similarity.measure} {side.similarity:.3f}",
     )

@@ -60,7 +60,8 @@ def open_run(path: str, split: str, rule: str, data: str | None) -> Learnt:
         InputError: there is no such run, it has no transformation network or broken weights, or its data are not to be
             had.
     """
-    learnt = _open(path, split, rule, data)
+    with catalog.retired_allowed():
+        learnt = _open(path, split, rule, data)
     if not all(weight.isfinite().all() for weight in learnt.model.parameters()):
         raise InputError(
             f"the model of {path} ({learnt.chosen}) holds weights that are not finite: its training diverged; choose "

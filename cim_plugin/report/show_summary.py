@@ -81,7 +81,7 @@ def _describe(learnt: Learnt, rows: list[int], values: np.ndarray) -> dict[str, 
         "min": float(low.min()),
         "max": float(high.max()),
         **_ratio(figure, ground, weight),
-        "similarity": learnt.model.contrast.measure,  # that the examples' numbers are
+        "similarity": learnt.model.contrast.similarity.measure,  # that the examples' numbers are
         "groups": groups,
         "between_groups": _between(groups, overall, between, weight, group, learnt.group_names),
     }
@@ -192,15 +192,10 @@ def notes(learnt: Learnt, shown: list[Example]) -> list[str]:
         "after: the class for psi(x).",
         f"Positives and negatives are drawn by the run's own rule (cim_pairs={contrast.pairs}), here from up to "
         f"{POOL:,} images of the split instead of a minibatch. "
-        + (
-            f"The colours that m leaves are compared with those of {sides}, as L_con does."
-            if contrast.similarity == "colours"
-            else f"MS-SSIM compares psi(x) with {sides}, with {contrast.scales} scales, the {contrast.floor} floor and "
-            f"{contrast.similarity}, as L_con does."
-        ),
+        f"psi(x) is compared with {sides} by {contrast.similarity.how}, as L_con does.",
     ]
     if shown and shown[0].mask.shape[0] > 1:
-        said.append("m has one value per channel (cim_mask=per_channel); its mean over the channels is shown.")
+        said.append("m has one value per channel; its mean over the channels is shown.")
     missing = sorted(set(learnt.groups.tolist()) - {example.group for example in shown})
     if missing:
         said.append(f"Not shown: {len(missing)} of {len(set(learnt.groups.tolist()))} {learnt.unit}s.")

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Callable, Sequence
 
 import torch
 
+from .. import catalog
 from ..errors import InputError
 from .backbones import read_checkpoint
 from .config import completed
@@ -94,11 +95,16 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
 def difference(before: dict[str, Any], config: dict[str, Any], names: Sequence[str]) -> str | None:
     """The first of these values that a run had otherwise, in words; compared as JSON keeps them. What is younger than
     the run had its default.
+
+    Raises:
+        InputError: the run had a hyperparameter that is no more.
     """
     before, now = json.loads(json.dumps(completed(before))), json.loads(json.dumps(config))
     if "hyperparameters" in names and isinstance(
         before.get("hyperparameters"), dict
     ):  # one by one, of which a reader sees what differs
+        if gone := catalog.retired(before["hyperparameters"]):
+            raise InputError(f"the run that is there cannot be taken up, its {gone}; choose another folder")
         names = [*(name for name in names if name != "hyperparameters"), *now["hyperparameters"]]
         before, now = {**before, **before["hyperparameters"]}, {**now, **now["hyperparameters"]}
     return next(

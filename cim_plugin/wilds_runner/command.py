@@ -223,7 +223,7 @@ def describe(trainer) -> None:
         trainer.logs.write("\nThis is SYNTHETIC data made by 'cim-plugin data demo', not the real dataset.\n")
     contrast = trainer.classifier.contrast
     if contrast is not None:
-        trainer.logs.write(f"L_con compares by: {contrast.how}\n")
+        trainer.logs.write(f"L_con compares by: {contrast.similarity.how}\n")
     trainer.logs.write("\n")
     for split in trainer.data.splits.values():
         trainer.logs.write(f"{split.name} data...\n")

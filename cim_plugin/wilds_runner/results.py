@@ -136,7 +136,7 @@ def summary(trainer: Trainer) -> dict[str, Any]:
         "agreeing_pseudo_environments": None
         if trainer.pseudo is None
         else shares_that_agree(trainer.data.splits, trainer.pseudo),
-        "similarity": trainer.classifier.contrast and trainer.classifier.contrast.how,
+        "similarity": trainer.classifier.contrast and trainer.classifier.contrast.similarity.how,
         "seconds": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
         "steps": trainer.epoch * len(trainer.order),
     }

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES, LossTerms, RobustClassifier, collapse_in_words
-from ..algorithms.shard import Shard
+from ..algorithms.distributed import Shard
 from ..errors import InputError, NotFinite
 from . import checkpoint, cross_fit, results, selection
 from .datasets import Dataset

@@ -27,7 +27,8 @@ from scipy import stats
 from tqdm import tqdm
 
 from cim_plugin import cli
-from cim_plugin.algorithms import contrastive, similarity
+from cim_plugin.algorithms import contrastive
+from cim_plugin.algorithms.similarity import ms_ssim as similarity
 from cim_plugin.data import demo, manifest
 from cim_plugin.data.releases import RELEASES
 from cim_plugin.wilds_runner import optimization, trainer

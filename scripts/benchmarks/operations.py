@@ -19,8 +19,9 @@ import torch
 from step import Case, make_step
 from torch.profiler import ProfilerActivity, profile
 
-from cim_plugin.algorithms import contrastive, similarity
-from cim_plugin.algorithms.fused_triplet import fused_triplet
+from cim_plugin.algorithms import contrastive
+from cim_plugin.algorithms.similarity import ms_ssim as similarity
+from cim_plugin.algorithms.similarity.fused import fused_triplet
 
 TRIPLETS = {"before": similarity.triplet, "after": fused_triplet}
 

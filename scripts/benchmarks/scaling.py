@@ -18,9 +18,9 @@ from step import Case, make_step
 from torch import nn
 
 from cim_plugin import catalog
-from cim_plugin.algorithms.fused_triplet import fused_triplet
 from cim_plugin.algorithms.morphing import PixelSpace
-from cim_plugin.algorithms.similarity import choose_scales
+from cim_plugin.algorithms.similarity.fused import fused_triplet
+from cim_plugin.algorithms.similarity.ms_ssim import choose_scales
 from cim_plugin.algorithms.triplets import draw_triplets
 from cim_plugin.wilds_runner.backbones import SmallCNN
 

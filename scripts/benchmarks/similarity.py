@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from pytorch_msssim.ssim import _fspecial_gauss_1d, _ssim
 from torch import Tensor
 
-from cim_plugin.algorithms.colours import colour_embedding, cosine_triplet
-from cim_plugin.algorithms.fused_triplet import fused_triplet
-from cim_plugin.algorithms.similarity import WEIGHTS, choose_scales, scale_weights, triplet
+from cim_plugin.algorithms.similarity.colours import colour_embedding, cosine_triplet
+from cim_plugin.algorithms.similarity.fused import fused_triplet
+from cim_plugin.algorithms.similarity.ms_ssim import WEIGHTS, choose_scales, scale_weights, triplet
 
 
 class Case(NamedTuple):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
-from cim_plugin.algorithms import contrastive, similarity
-from cim_plugin.algorithms.fused_triplet import fused_triplet
+from cim_plugin.algorithms import contrastive
+from cim_plugin.algorithms.similarity import ms_ssim as similarity
+from cim_plugin.algorithms.similarity.fused import fused_triplet
 from cim_plugin.wilds_runner.trainer import Trainer
 
 

@@ -8,7 +8,7 @@ from paired_rows import check_ratio
 from step import Case
 
 from cim_plugin.algorithms import contrastive
-from cim_plugin.algorithms.fused_triplet import fused_triplet
+from cim_plugin.algorithms.similarity.fused import fused_triplet
 
 FUSED = "_Scale"  #: the autograd function of the fused triplet
 

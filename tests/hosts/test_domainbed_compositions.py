@@ -134,7 +134,7 @@ def test_a_step_moves_psi_by_the_bases_gradient_and_lambda_times_that_of_l_con(d
             labels = torch.cat([y for _, y in batches()])
             torch.manual_seed(5)
             s_pos, s_neg, (positive, negative, _) = [], [], __import__("cim_plugin.algorithms.triplets", fromlist=["x"]).draw_triplets(labels)
-            from cim_plugin.algorithms.similarity import choose_scales, triplet
+            from cim_plugin.algorithms.similarity.ms_ssim import choose_scales, triplet
             morphed = psi.network(images) * images
             s_pos, s_neg = triplet(morphed, images, positive, negative, choose_scales(28, 28), "smooth")
             return torch.cat([g.flatten() for g in torch.autograd.grad((s_neg - s_pos).mean(), list(psi.parameters()))])

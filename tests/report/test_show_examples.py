@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from cim_plugin import catalog
-from cim_plugin.algorithms.colours import colour_embedding
 from cim_plugin.algorithms.morphing import PixelSpace
-from cim_plugin.algorithms.similarity import ms_ssim
+from cim_plugin.algorithms.similarity.colours import colour_embedding
+from cim_plugin.algorithms.similarity.ms_ssim import ms_ssim
 from cim_plugin.errors import InputError
 from cim_plugin.report import show_examples, show_summary
 from cim_plugin.report.show_runs import Learnt

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cim_plugin.algorithms.colours import FEATURES, WIDTH, colour_embedding
+from cim_plugin.algorithms.similarity.colours import FEATURES, WIDTH, colour_embedding
 
 
 def ones_like(images: torch.Tensor) -> torch.Tensor:
@@ -120,7 +120,7 @@ def test_half_precision_is_computed_in_float32_and_autocast_changes_nothing(crop
 
 
 def test_a_first_use_in_inference_leaves_training_alone(crops):
-    from cim_plugin.algorithms import colours
+    from cim_plugin.algorithms.similarity import colours
 
     colours._frequencies.cache_clear()
     images, mask = crops(2, 3, 28, 28), torch.rand(2, 1, 28, 28, dtype=torch.float64, requires_grad=True)

@@ -1,4 +1,4 @@
-"""The comparison of ``fused_triplet`` as Triton kernels, for a GPU: the same formulas, in plain float32 sums.
+"""The comparison of ``fused`` as Triton kernels, for a GPU: the same formulas, in plain float32 sums.
 
 The window is separable, so each comparison is four passes over memory, each of which reads what it needs along one
 dimension: G along the height of x, y, x² + y² and xy; G along the width, the term and the three or four maps that the
@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .gaussian_filter import HALO, WINDOW, gaussian_taps
-from .similarity import C1, C2
+from .ms_ssim import C1, C2
 
 TILE = 4_000_000  #: pixels of a map that is worked on at once, about: bounds the memory of the maps between the passes
 

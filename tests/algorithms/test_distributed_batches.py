@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from cim_plugin.algorithms.bottleneck import GaussianBottleneck
-from cim_plugin.algorithms.classifier import _composites
 from cim_plugin.algorithms.contrastive import TripletContrast, supervised_contrastive_loss
+from cim_plugin.algorithms.distributed import WHOLE, Shard
 from cim_plugin.algorithms.group_dro import GroupWeights
 from cim_plugin.algorithms.morphing import Morphed
-from cim_plugin.algorithms.shard import WHOLE, Shard
+from cim_plugin.algorithms.similarity import SIMILARITIES
 
 N_PROCESSES = [2, 3]
 LABELS = torch.tensor([0, 1, 1, 0, 2, 1, 0, 2, 2, 0, 1, 0])
@@ -73,12 +73,12 @@ def test_noise_is_drawn_for_the_whole_batch(n_processes, dtype):
 
 @pytest.mark.parametrize("pairs", ["random", "cross_environment"])
 @pytest.mark.parametrize("targets", ["input", "morphed"])
-@pytest.mark.parametrize("similarity", ["ms_ssim", "colours"])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("n_processes", N_PROCESSES)
 def test_triplets_come_from_the_whole_batch(n_processes, similarity, targets, pairs, crops):
     images = crops(12, 3, 28, 28)
     mask = torch.linspace(0.2, 1, 28, dtype=torch.float64).expand(12, 1, 28, 28).clone().requires_grad_()
-    contrast = TripletContrast(2, pairs, targets, similarity)
+    contrast = TripletContrast(SIMILARITIES[similarity]((28, 28)), pairs, targets)
 
     def compute(images, mask, labels, environments, shard):
         psi = mask * images
@@ -117,18 +117,6 @@ def test_the_bottleneck_draws_what_one_process_would(n_processes):
     torch.testing.assert_close(torch.cat([part[0] for part in parts]), z, rtol=0, atol=1e-12)
     torch.testing.assert_close(torch.cat([part[1] for part in parts]), kl, rtol=0, atol=1e-12)
     assert not torch.equal(parts[0][0], parts[1][0])
-
-
-@pytest.mark.parametrize("n_processes", N_PROCESSES)
-def test_what_is_behind_a_composite_comes_from_the_whole_batch(n_processes):
-    images, masks = torch.rand(12, 3, 5, 5, dtype=torch.float64), torch.rand(12, 1, 5, 5, dtype=torch.float64)
-
-    def compute(images, masks, shard):
-        return _composites(images, masks, shard)
-
-    torch.testing.assert_close(
-        torch.cat(simulated(compute, n_processes, images, masks)), whole(compute, images, masks), rtol=0, atol=1e-12
-    )
 
 
 @pytest.mark.parametrize("n_processes", N_PROCESSES)

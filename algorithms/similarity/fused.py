@@ -1,4 +1,4 @@
-"""The triplet of similarities with an analytic gradient: the numbers of ``similarity.triplet``, several times faster.
+"""The triplet of similarities with an analytic gradient: the numbers of ``ms_ssim.triplet``, several times faster.
 
 At one scale, a plane x of psi is compared with a plane y. G is the Gaussian window; lum and d belong to the coarsest
 scale, at the others lum = 1 and d = 0::
@@ -19,7 +19,7 @@ and slope_y exchanges x and y. Slopes do not depend on what is done with the ter
 while the maps that they are made of are in the cache, and keeps nothing else: three images per image of psi, six where
 psi is compared with itself. The backward pass is their weighted sum.
 
-This is the arithmetic of a CPU; ``triton_triplet`` has that of a GPU, for the same :class:`_Scale`.
+This is the arithmetic of a CPU; ``triton_kernels`` has that of a GPU, for the same :class:`_Scale`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .gaussian_filter import HALO, gaussian_filter, gaussian_filter_transpose, gaussian_taps
-from .similarity import C1, C2, combine, full_precision, triplet, without_autocast
+from ..morphing import Morphed
+from .base import Similarity
+from .gaussian_filter import HALO, WINDOW, gaussian_filter, gaussian_filter_transpose, gaussian_taps
+from .ms_ssim import C1, C2, FLOORS, choose_scales, combine, full_precision, triplet, without_autocast
 
 _LANES = 16  #: planes that a vector instruction takes at once
 _TILE = 250_000  #: pixels of a map that is worked on at once, about: some twenty of them should fit the cache
@@ -49,10 +51,44 @@ class _Arithmetic(NamedTuple):
     tile: int  #: pixels of a map that is worked on at once, about
 
 
+class MSSSIM(Similarity):
+    """MS-SSIM of psi(x) with its positive and its negative (Wang et al., 2003): the poster's MS(·,·).
+
+    Args:
+        image_size: height and width in pixels; as many scales are taken as fit, see :func:`~.ms_ssim.choose_scales`.
+        floor: a key of ``FLOORS``.
+        scales: fewer than fit.
+
+    Raises:
+        ValueError: an image of this size allows no scale, or not so many.
+    """
+
+    measure = "MS-SSIM"
+    smallest_side = WINDOW
+
+    def __init__(self, image_size: tuple[int, int], floor: str = "smooth", scales: int | None = None):
+        if floor not in FLOORS:
+            raise ValueError(f"the floor is one of {', '.join(FLOORS)}, {floor!r} was given")
+        self.scales, self.floor = choose_scales(*image_size, scales), floor
+
+    @property
+    def how(self) -> str:
+        """With the number of scales."""
+        return f"{self.measure} with {self.scales} scales"
+
+    def embed(self, morphed: Morphed) -> Tensor:
+        """psi(x) itself, (N, C, H, W) in [0, 1]."""
+        return morphed.psi
+
+    def compare(self, own: Tensor, reference: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Similarity.compare`."""
+        return fused_triplet(own, reference, positive, negative, self.scales, self.floor)
+
+
 def fused_triplet(
     anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str
 ) -> tuple[Tensor, Tensor]:
-    """:func:`~.similarity.triplet`, with the same arguments and results; it is that function where a device has no
+    """:func:`~.ms_ssim.triplet`, with the same arguments and results; it is that function where a device has no
     arithmetic here.
 
     The gradient can be taken once, not twice. Extra memory is a few images of psi, however many scales there are.
@@ -80,9 +116,9 @@ def _on_gpu(device: torch.device) -> _Arithmetic | None:
     where they do not.
     """
     try:
-        from . import triton_triplet
+        from . import triton_kernels
 
-        arithmetic = _Arithmetic(triton_triplet.compare, triton_triplet.add_rows, triton_triplet.TILE)
+        arithmetic = _Arithmetic(triton_kernels.compare, triton_kernels.add_rows, triton_kernels.TILE)
         error = _largest_error(arithmetic, device)
     except Exception as failure:  # no Triton, no compiler for it, a GPU that it does not know
         trouble = f"{type(failure).__name__}: {failure}".splitlines()[0]

@@ -9,7 +9,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from cim_plugin.algorithms import fused_triplet, triton_triplet
+from cim_plugin.algorithms.similarity import fused as fused_triplet
+from cim_plugin.algorithms.similarity import triton_kernels as triton_triplet
 
 
 def use(block: int) -> None:

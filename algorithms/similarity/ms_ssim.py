@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import NamedTuple, Sequence
 
-import pytorch_msssim
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -180,54 +179,3 @@ def triplet(
             _compare(anchors, [scale[rows] for scale in references], floor) for rows in (positive, negative)
         )
         return s_pos, s_neg
-
-
-def library_triplet(
-    anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str
-) -> tuple[Tensor, Tensor]:
-    """:func:`triplet` by two calls of ``pytorch_msssim.ms_ssim``: the reference, slower, for sides above 160 pixels.
-
-    The library evaluates 0^(w-1) where a scale's term is not positive, which makes the gradient of that channel NaN
-    (VainF/pytorch-msssim issues 7, 11, 16); it is 0 by definition and replaced by 0 here. Arguments as in
-    :func:`triplet`; only five scales and the exact floor exist.
-
-    Raises:
-        ValueError: another number of scales or another floor is asked for.
-    """
-    check_library(scales, floor)
-    with without_autocast(anchor):
-        images = full_precision(
-            anchor
-        ).contiguous()  # for channels_last cuDNN may filter in TF32, which E[x²] - E[x]² does not bear
-        references = images if reference is anchor else full_precision(reference.detach()).contiguous()
-        s_pos, s_neg = (
-            pytorch_msssim.ms_ssim(
-                _without_nan_gradient(images),
-                _without_nan_gradient(references.index_select(0, rows)),
-                data_range=1.0,
-                size_average=False,
-            )
-            for rows in (positive, negative)
-        )
-        return s_pos, s_neg
-
-
-def _without_nan_gradient(images: Tensor) -> Tensor:
-    images = images.view_as(images)
-    if images.requires_grad:
-        images.register_hook(lambda gradient: gradient.nan_to_num(nan=0.0))
-    return images
-
-
-def check_library(scales: int, floor: str) -> None:
-    """Raise ValueError unless pytorch_msssim can do this."""
-    if scales != len(WEIGHTS):
-        side = (WINDOW - 1) * 2 ** (len(WEIGHTS) - 1)
-        raise ValueError(
-            f"pytorch_msssim has {len(WEIGHTS)} scales and needs sides above {side} pixels, {scales} were chosen here; "
-            f"use 'ms_ssim'"
-        )
-    if floor != "exact":
-        raise ValueError(
-            f"pytorch_msssim has the exact floor only, {floor!r} was given; use floor 'exact' or similarity 'ms_ssim'"
-        )

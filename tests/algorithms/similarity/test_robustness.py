@@ -7,17 +7,10 @@ from __future__ import annotations
 import pytest
 import pytorch_msssim
 import torch
-from images import adversarial_pairs, reference_library, smooth_masks
+from images import TRIPLETS, adversarial_pairs, reference_library, smooth_masks
 
-from cim_plugin.algorithms.contrastive import TRIPLETS
-from cim_plugin.algorithms.similarity import (
-    FLOORS,
-    check_library,
-    choose_scales,
-    library_triplet,
-    ms_ssim,
-    triplet,
-)
+from cim_plugin.algorithms.similarity.library import library_triplet
+from cim_plugin.algorithms.similarity.ms_ssim import FLOORS, choose_scales, ms_ssim, triplet
 
 SIZES = [(28, 28, 2), (33, 47, 2), (96, 96, 4), (224, 224, 5)]
 TARGETS = ["input", "morphed"]
@@ -88,7 +81,7 @@ def test_a_nan_gradient_of_the_library_becomes_zero_in_its_channel_only(monkeypa
     rows = torch.tensor([1, 0])
     gradients = []
     for reference in (torch.rand(2, 3, 176, 176), psi):
-        s_pos, _ = library_triplet(psi, reference, rows, rows, 5, "exact")
+        s_pos, _ = library_triplet(psi, reference, rows, rows)
         gradients.append(torch.autograd.grad(s_pos.sum(), psi)[0])
         raw = torch.autograd.grad(with_nan(psi, reference[rows]).sum(), psi)[0]
         assert raw[:, 1].isnan().all()
@@ -96,26 +89,10 @@ def test_a_nan_gradient_of_the_library_becomes_zero_in_its_channel_only(monkeypa
         assert torch.equal(gradients[-1][:, [0, 2]], raw[:, [0, 2]])
 
 
-@pytest.mark.parametrize(
-    "scales, floor, message",
-    [
-        (4, "exact", "pytorch_msssim has 5 scales and needs sides above 160 pixels, 4 were chosen here; use 'ms_ssim'"),
-        (
-            5,
-            "smooth",
-            "pytorch_msssim has the exact floor only, 'smooth' was given; use floor 'exact' or similarity 'ms_ssim'",
-        ),
-    ],
-)
-def test_the_library_says_what_it_cannot_do(scales, floor, message):
-    images, rows = torch.rand(1, 1, 176, 176), torch.tensor([0])
-    for call in (
-        lambda: check_library(scales, floor),
-        lambda: library_triplet(images, images, rows, rows, scales, floor),
-    ):
-        with pytest.raises(ValueError) as error:
-            call()
-        assert str(error.value) == message
+def test_the_library_says_what_it_cannot_do():
+    images, rows = torch.rand(1, 1, 160, 176), torch.tensor([0])
+    with pytest.raises(AssertionError, match="larger than 160"):
+        library_triplet(images, images, rows, rows)
 
 
 # --- precision -------------------------------------------------------------------------------------------------------

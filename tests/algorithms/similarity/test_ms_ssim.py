@@ -9,14 +9,13 @@ import pytest
 import pytorch_msssim
 import torch
 import torch.nn.functional as F
-from images import reference_library, related, smooth_masks
+from images import of_library, reference_library, related, smooth_masks
 from torch import Tensor
 
-from cim_plugin.algorithms.similarity import (
+from cim_plugin.algorithms.similarity.ms_ssim import (
     FLOORS,
     choose_scales,
     exact_floor,
-    library_triplet,
     ms_ssim,
     scale_weights,
     smooth_floor,
@@ -231,7 +230,7 @@ def test_the_library_triplet_equals_ours(crops, targets):
     psi = (smooth_masks(x) * x).requires_grad_()
     rows = torch.tensor([1, 0]), torch.tensor([0, 1])
     ours, library = (
-        compare(psi, psi if targets == "morphed" else x, *rows, 5, "exact") for compare in (triplet, library_triplet)
+        compare(psi, psi if targets == "morphed" else x, *rows, 5, "exact") for compare in (triplet, of_library)
     )
     torch.testing.assert_close(ours, library, rtol=0, atol=1e-5)
     gradients = [torch.autograd.grad(s_pos.sum() - s_neg[0], psi)[0] for s_pos, s_neg in (ours, library)]
@@ -277,7 +276,7 @@ def test_gradcheck_of_triplet(n, channels, height, width, scales, floor, targets
     assert torch.autograd.gradcheck(compare, (psi,), fast_mode=height > 12)
 
 
-@pytest.mark.parametrize("compare, side", [(triplet, 24), (library_triplet, 161)])
+@pytest.mark.parametrize("compare, side", [(triplet, 24), (of_library, 161)])
 def test_no_gradient_reaches_the_reference(crops, compare, side):
     psi, x = (images.requires_grad_() for images in crops(4, 1, side, side).split(2))
     s_pos, s_neg = compare(psi, x, torch.tensor([1, 0]), torch.tensor([0, 1]), choose_scales(side, side), "exact")
@@ -286,7 +285,7 @@ def test_no_gradient_reaches_the_reference(crops, compare, side):
     assert psi.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("compare, side", [(triplet, 24), (library_triplet, 161)])
+@pytest.mark.parametrize("compare, side", [(triplet, 24), (of_library, 161)])
 def test_morphed_targets_send_the_gradient_to_both_sides(crops, compare, side):
     psi = related(crops(4, 1, side, side)).requires_grad_()
     s_pos, s_neg = compare(

@@ -17,8 +17,8 @@ import torch
 from images import adversarial_pairs, related, smooth_masks
 from torch import Tensor
 
-from cim_plugin.algorithms import fused_triplet as module
-from cim_plugin.algorithms.similarity import FLOORS, choose_scales, triplet
+from cim_plugin.algorithms.similarity import fused as module
+from cim_plugin.algorithms.similarity.ms_ssim import FLOORS, choose_scales, triplet
 
 pytest.importorskip("triton")
 from interpreted_triton import add_rows, gradient, largest_error, use, values_without_gradient, weighted  # noqa: E402
@@ -158,7 +158,7 @@ def test_kernels_compile_for_a_gpu_without_atomics_and_without_tf32(capability, 
 import sys, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from cim_plugin.algorithms import triton_triplet as t
+from cim_plugin.algorithms.similarity import triton_kernels as t
 
 images, indices = "*fp32", "*i64"
 kernels = [
@@ -200,7 +200,7 @@ def test_kernels_that_equal_plain_autograd_are_used(run):
 
 def test_kernels_are_chosen_where_they_give_the_right_numbers(gpu, monkeypatch):
     monkeypatch.setattr(module, "_largest_error", lambda *_: 1e-6)
-    assert gpu().compare.__module__ == "cim_plugin.algorithms.triton_triplet"
+    assert gpu().compare.__module__ == "cim_plugin.algorithms.similarity.triton_kernels"
 
 
 @pytest.mark.parametrize("error", [0.5, float("inf"), float("nan")])
@@ -214,8 +214,8 @@ def test_kernels_that_are_wrong_are_not_used_and_one_line_says_so(gpu, monkeypat
 
 
 def test_without_triton_plain_autograd_is_used_and_one_line_says_so(gpu, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "cim_plugin.algorithms.triton_triplet", None)
-    monkeypatch.delattr("cim_plugin.algorithms.triton_triplet", raising=False)
+    monkeypatch.setitem(sys.modules, "cim_plugin.algorithms.similarity.triton_kernels", None)
+    monkeypatch.delattr("cim_plugin.algorithms.similarity.triton_kernels", raising=False)
     with caplog.at_level(logging.WARNING):
         assert gpu() is None and gpu() is None
     (line,) = (record.getMessage() for record in caplog.records)
@@ -232,9 +232,10 @@ def test_the_method_imports_and_computes_without_triton():
 import sys
 sys.modules["triton"] = None
 import torch
-from cim_plugin.algorithms import bottleneck, classifier, contrastive, fused_triplet, group_dro, morphing, similarity, triplets
+from cim_plugin.algorithms import bottleneck, classifier, contrastive, group_dro, morphing, triplets
+from cim_plugin.algorithms.similarity import fused as fused_triplet
 images = torch.rand(2, 1, 24, 24)
-print(len(fused_triplet.fused_triplet(images, images, torch.tensor([1, 0]), torch.tensor([0, 1]), 2, "smooth")), "cim_plugin.algorithms.triton_triplet" in sys.modules)
+print(len(fused_triplet.fused_triplet(images, images, torch.tensor([1, 0]), torch.tensor([0, 1]), 2, "smooth")), "cim_plugin.algorithms.similarity.triton_kernels" in sys.modules)
 """
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert child.stdout == "2 False\n", child.stderr[-2000:]

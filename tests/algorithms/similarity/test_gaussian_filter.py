@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cim_plugin.algorithms import gaussian_filter as module
-from cim_plugin.algorithms.gaussian_filter import gaussian_filter, gaussian_filter_transpose, gaussian_taps
+from cim_plugin.algorithms.similarity import gaussian_filter as module
+from cim_plugin.algorithms.similarity.gaussian_filter import gaussian_filter, gaussian_filter_transpose, gaussian_taps
 
 SHAPES = [(1, 1, 11, 11), (2, 3, 12, 25), (1, 16, 42, 43), (2, 17, 74, 31), (1, 2, 75, 106)]
 PRECISION = {torch.float64: 1e-13, torch.float32: 1e-6}

@@ -9,12 +9,12 @@ import statistics
 import pytest
 import pytorch_msssim
 import torch
-from images import adversarial_pairs, related, smooth_masks
+from images import adversarial_pairs, of_library, related, smooth_masks
 from torch import Tensor
 
-from cim_plugin.algorithms import fused_triplet as module
-from cim_plugin.algorithms.fused_triplet import fused_triplet
-from cim_plugin.algorithms.similarity import FLOORS, choose_scales, library_triplet, triplet
+from cim_plugin.algorithms.similarity import fused as module
+from cim_plugin.algorithms.similarity.fused import fused_triplet
+from cim_plugin.algorithms.similarity.ms_ssim import FLOORS, choose_scales, triplet
 
 TARGETS = ["input", "morphed"]
 #: N, C, H, W: one plane, odd and unequal sides, every number of scales, several blocks of planes, strips of lines
@@ -124,7 +124,7 @@ def test_float32_error_is_at_most_twice_that_of_pytorch_msssim(crops, side, targ
     """Root mean squares against double precision; rounding is chance, so the median of seven batches. At 28 plain
     autograd stands in for the library.
     """
-    library = library_triplet if side > 160 else triplet
+    library = of_library if side > 160 else triplet
     ratios = []
     for _ in range(7):
         x = related(crops(8, 3, side, side))[torch.randperm(8)]

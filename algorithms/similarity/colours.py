@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .similarity import full_precision, without_autocast
+from ..morphing import Morphed
+from .base import Similarity
+from .ms_ssim import full_precision, without_autocast
 
 FEATURES = 64  #: cosines; their noise is about 1/8 of the kernel
 WIDTH = 0.05  #: standard deviation of the kernel, for colours in [0, 1]
@@ -49,17 +51,18 @@ def colour_embedding(pixels: Tensor, weights: Tensor) -> Tensor:
         return F.normalize(torch.einsum("ndp,np->nd", features, weights.flatten(1)), dim=1)
 
 
-def cosine_triplet(
-    own: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str
-) -> list[Tensor]:
-    """Cosines of every embedding with its positive and with its negative, (N,) each.
+class Colours(Similarity):
+    """The cosine of two images' colours, as far as m leaves them; no alignment is asked for."""
 
-    Args:
-        own, reference: embeddings, (N, FEATURES) and (M, FEATURES).
-        positive, negative: (N,) int64, rows of ``reference``.
-        scales, floor: of MS-SSIM; without a meaning here.
-    """
-    return [(own * reference[rows]).sum(1) for rows in (positive, negative)]
+    measure = "cosine of colours"
+
+    def embed(self, morphed: Morphed) -> Tensor:
+        """(N, FEATURES), see :func:`colour_embedding`."""
+        return colour_embedding(morphed.pixels, morphed.mask)
+
+    def compare(self, own: Tensor, reference: Tensor, positive: Tensor, negative: Tensor) -> list[Tensor]:
+        """See :meth:`Similarity.compare`."""
+        return [(own * reference[rows]).sum(1) for rows in (positive, negative)]
 
 
 @functools.lru_cache

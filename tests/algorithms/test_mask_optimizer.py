@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cim_plugin.algorithms.own_adam import WITH_SGD, with_own_adam
+from cim_plugin.algorithms.mask_optimizer import WITH_SGD, with_own_adam
 
 RATE, DECAY = 0.1, 0.5
 
