@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .bottleneck import GaussianBottleneck
 from .contrastive import TripletContrast, supervised_contrastive_loss
 from .group_dro import GroupWeights
+from .inputs import as_floats, check_labels, check_pixels, class_numbers
 from .morphing import InputMorphing
 from .shard import WHOLE, Shard
 
@@ -60,6 +61,7 @@ class RobustClassifier(nn.Module):
     """
 
     shard: Shard = WHOLE
+    inputs_checked = False  #: whether a training batch was compared with what is assumed of images and labels
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class RobustClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) -> logits (N, K), without any noise: a bottleneck's code is its mean."""
+        images = self._floats(images)
         if self.morphing is not None:
             images = self.morphing(images).images
         features = self.encoder(images)
@@ -99,13 +102,20 @@ class RobustClassifier(nn.Module):
         """One training forward.
 
         Args:
-            images: (N, C, H, W), normalised as the encoder takes them.
-            labels: (N,) int64 in [0, K).
+            images: (N, C, H, W), floats, normalised as the encoder takes them.
+            labels: (N,) whole numbers in [0, K) of any dtype.
             environments: (N,) int64, or ``None`` where the host has none.
 
         Raises:
-            ValueError: a label is outside [0, K) (checked where it costs no synchronisation: on the CPU).
+            ValueError: a shape or a dtype cannot be used, a label is outside [0, K), or, with morphing, the first
+                batch's values do not fit the pixel space. On a GPU values are looked at in the first batch only.
         """
+        images, labels = self._floats(images), class_numbers(labels)
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images came with {len(labels)} labels; give one label per image")
+        first, self.inputs_checked = not self.inputs_checked, True
+        if first and self.morphing is not None:
+            check_pixels(images, self.morphing.pixel_space)
         losses: dict[str, Tensor] = {}
         without_triplet = mask_mean = None
         n = len(labels)
@@ -131,11 +141,15 @@ class RobustClassifier(nn.Module):
             codes, kl = zip(*(self.bottleneck(part, self.shard) for part in features.chunk(len(seen))))
             features, losses["kl"] = torch.cat(codes), kl[0]
         logits = self.head(features)
-        _check_labels(labels, logits.shape[1])
+        check_labels(labels, logits.shape[1], wait=first)
         losses["supervised"] = (
             F.cross_entropy(logits, labels.repeat(len(seen)), reduction="none").view(len(seen), n).mean(0)
         )
         return LossTerms(losses, logits[:n], without_triplet, mask_mean)
+
+    def _floats(self, images: Tensor) -> Tensor:
+        weight = next(self.parameters(), None)
+        return as_floats(images, None if weight is None else weight.dtype)
 
     def total(self, losses: Mapping[str, Tensor], groups: Tensor | None = None) -> Tensor:
         """The training loss, (): the one place that reduces and weighs the terms.
@@ -175,12 +189,3 @@ def _composites(images: Tensor, mask: Tensor, shard: Shard) -> Tensor:
     behind = shard.gather(images)
     behind = behind[shard.local(torch.randperm(len(behind), device=images.device))]
     return torch.lerp(behind, images, mask.to(images.dtype))
-
-
-def _check_labels(labels: Tensor, n_classes: int) -> None:
-    if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
-        wrong = labels[(labels < 0) | (labels >= n_classes)][0]
-        raise ValueError(
-            f"label {int(wrong)} is out of range: this classifier has {n_classes} classes, labels go from 0 to "
-            f"{n_classes - 1}"
-        )

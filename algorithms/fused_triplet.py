@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .gaussian_filter import HALO, gaussian_filter, gaussian_filter_transpose, gaussian_taps
-from .similarity import C1, C2, combine, full_precision, triplet, without_autocast
+from .similarity import C1, C2, choose_scales, combine, full_precision, triplet, without_autocast
 
 _LANES = 16  #: planes that a vector instruction takes at once
 _TILE = 250_000  #: pixels of a map that is worked on at once, about: some twenty of them should fit the cache
@@ -127,6 +127,7 @@ def _triplet(
     arithmetic: _Arithmetic,
 ) -> tuple[Tensor, Tensor]:
     """psi, in full precision, is compared with ``others``, which get no gradient, or with itself."""
+    choose_scales(*psi.shape[-2:], scales)
     n, channels = psi.shape[:2]
     rows = (
         torch.stack([positive, negative])[:, :, None] * channels + torch.arange(channels, device=positive.device)

@@ -95,6 +95,7 @@ def _blur(images: Tensor) -> Tensor:
 
 def _pyramid(images: Tensor, scales: int) -> list[_Scale]:
     """The statistics that a batch brings to every comparison, finest scale first."""
+    choose_scales(*images.shape[-2:], scales)
     pyramid = []
     for level in range(scales):
         if level:  # odd sides are padded with a counted zero, as pytorch_msssim does
@@ -172,6 +173,9 @@ def triplet(
 
     Returns:
         (s_pos, s_neg), (N,) each.
+
+    Raises:
+        ValueError: the images are too small for so many scales.
     """
     with without_autocast(anchor):
         anchors = _pyramid(full_precision(anchor), scales)
@@ -192,9 +196,10 @@ def library_triplet(
     :func:`triplet`; only five scales and the exact floor exist.
 
     Raises:
-        ValueError: another number of scales or another floor is asked for.
+        ValueError: another number of scales or another floor is asked for, or the images are too small.
     """
     check_library(scales, floor)
+    choose_scales(*anchor.shape[-2:], scales)
     with without_autocast(anchor):
         images = full_precision(
             anchor
