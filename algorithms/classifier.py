@@ -11,6 +11,7 @@ from .bottleneck import GaussianBottleneck
 from .contrastive import TripletContrast, supervised_contrastive_loss
 from .distributed import WHOLE, Shard
 from .group_dro import GroupWeights
+from .inputs import as_floats, check_labels, check_pixels, class_numbers
 from .morphing import InputMorphing
 
 COLLAPSED = 1e-4  #: a mean of m so close to 0, or to 1, is that of a network that tells no pixels apart any more
@@ -51,6 +52,7 @@ class RobustClassifier(nn.Module):
     """
 
     shard: Shard = WHOLE
+    inputs_checked = False  #: whether a training batch was compared with what is assumed of images and labels
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class RobustClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) -> logits (N, K), without any noise: a bottleneck's code is its mean."""
+        images = self._floats(images)
         if self.morphing is not None:
             images = self.morphing(images).images
         features = self.encoder(images)
@@ -90,13 +93,20 @@ class RobustClassifier(nn.Module):
         """One training forward.
 
         Args:
-            images: (N, C, H, W), normalised as the encoder takes them.
-            labels: (N,) int64 in [0, K).
+            images: (N, C, H, W), floats, normalised as the encoder takes them.
+            labels: (N,) whole numbers in [0, K) of any dtype.
             environments: (N,) int64, or ``None`` where the host has none.
 
         Raises:
-            ValueError: a label is outside [0, K) (checked where it costs no synchronisation: on the CPU).
+            ValueError: a shape or a dtype cannot be used, a label is outside [0, K), or, with morphing, the first
+                batch's values do not fit the pixel space. On a GPU values are looked at in the first batch only.
         """
+        images, labels = self._floats(images), class_numbers(labels)
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images came with {len(labels)} labels; give one label per image")
+        first, self.inputs_checked = not self.inputs_checked, True
+        if first and self.morphing is not None:
+            check_pixels(images, self.morphing.pixel_space)
         losses: dict[str, Tensor] = {}
         without_triplet = mask_mean = None
         if self.morphing is not None:
@@ -114,9 +124,13 @@ class RobustClassifier(nn.Module):
         if self.bottleneck is not None:
             features, losses["kl"] = self.bottleneck(features, self.shard)
         logits = self.head(features)
-        _check_labels(labels, logits.shape[1])
+        check_labels(labels, logits.shape[1], wait=first)
         losses["supervised"] = F.cross_entropy(logits, labels, reduction="none")
         return LossTerms(losses, logits, without_triplet, mask_mean)
+
+    def _floats(self, images: Tensor) -> Tensor:
+        weight = next(self.parameters(), None)
+        return as_floats(images, None if weight is None else weight.dtype)
 
     def total(self, losses: Mapping[str, Tensor], groups: Tensor | None = None) -> Tensor:
         """The training loss, (): the one place that reduces and weighs the terms.
@@ -145,10 +159,3 @@ def collapse_in_words(mask_mean: float) -> str | None:
     return None
 
 
-def _check_labels(labels: Tensor, n_classes: int) -> None:
-    if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
-        wrong = labels[(labels < 0) | (labels >= n_classes)][0]
-        raise ValueError(
-            f"label {int(wrong)} is out of range: this classifier has {n_classes} classes, labels go from 0 to "
-            f"{n_classes - 1}"
-        )

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .distributed import WHOLE, Shard
+from .inputs import class_numbers
 from .morphing import Morphed
 from .similarity import Similarity
 from .triplets import draw_triplets
@@ -55,12 +56,15 @@ class TripletContrast:
     def __call__(
         self, morphed: Morphed, labels: Tensor, environments: Tensor | None, shard: Shard = WHOLE
     ) -> tuple[Tensor, Tensor]:
-        """What morphing a batch gave; labels and environments, (N,) int64 -> (L_con (N,), valid (N,)).
+        """What morphing a batch gave; labels and environments, (N,) whole numbers -> (L_con (N,), valid (N,)).
 
         Positives and negatives come from the whole of a batch that several processes share.
+
+        Raises:
+            ValueError: the images are too small for the scales, or labels are no whole numbers of shape (N,).
         """
-        environments = None if environments is None else shard.gather(environments)
-        positive, negative, valid = draw_triplets(shard.gather(labels), environments, self.pairs)
+        environments = None if environments is None else shard.gather(class_numbers(environments, "environments"))
+        positive, negative, valid = draw_triplets(shard.gather(class_numbers(labels)), environments, self.pairs)
         own, reference = self.views(morphed)
         if own is reference:
             everyone = shard.gather(own)
@@ -85,13 +89,17 @@ def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: f
 
     Args:
         features: (N, D) float, of any length; normalised here. Computed in at least float32.
-        labels: (N,) int64.
+        labels: (N,) whole numbers.
         temperature: positive.
         shard: with several processes, anchors are the local rows, compared with the whole batch.
 
     Returns:
         (N,), at least 0; a graph-connected zero for an anchor without a positive.
+
+    Raises:
+        ValueError: labels are no whole numbers of shape (N,).
     """
+    labels = class_numbers(labels)
     with torch.autocast(features.device.type, enabled=False):
         features = features if features.dtype == torch.float64 else features.float()
         features = F.normalize(features, dim=1)

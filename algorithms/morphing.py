@@ -8,6 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .inputs import as_floats
+
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  #: mean and standard deviation of RGB
+
 
 class PixelSpace(nn.Module):
     """Between the images that a host gives to its encoder and pixels in [0, 1].
@@ -23,6 +28,7 @@ class PixelSpace(nn.Module):
             raise ValueError(f"mean has {len(mean)} channels and std has {len(std)}; give one of each per channel")
         if min(std) <= 0:
             raise ValueError(f"std must be positive in every channel, {tuple(std)} was given")
+        self.mean_and_std = tuple(mean), tuple(std)
         self.normalised = any(mean) or any(value != 1 for value in std)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -35,7 +41,22 @@ class PixelSpace(nn.Module):
     @classmethod
     def imagenet(cls) -> PixelSpace:
         """The host's images are RGB, normalised with ImageNet's mean and standard deviation."""
-        return cls([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        return cls(*IMAGENET)
+
+    @property
+    def is_imagenet(self) -> bool:
+        return self.mean_and_std == IMAGENET
+
+    @property
+    def words(self) -> str:
+        """What the host's images are, in words."""
+        if not self.normalised:
+            return "pixels in [0, 1]"
+        return (
+            "ImageNet-normalised images"
+            if self.is_imagenet
+            else "images normalised by {} and {}".format(*self.mean_and_std)
+        )
 
     @property
     def channels(self) -> int:
@@ -119,7 +140,14 @@ class InputMorphing(nn.Module):
         self.network = TransformationNetwork(pixel_space.channels) if network is None else network
 
     def forward(self, images: Tensor) -> Morphed:
-        """Images (N, C, H, W) as the encoder takes them -> :class:`Morphed`."""
+        """Images (N, C, H, W), floats, as the encoder takes them -> :class:`Morphed`, of the weights' dtype.
+
+        Raises:
+            ValueError: the images are no floats, or have another number of channels.
+        """
+        images = as_floats(images, self.network.features[0].weight.dtype)
+        if images.shape[1] != self.pixel_space.channels:
+            raise ValueError(f"images have {images.shape[1]} channels, {self.pixel_space.channels} were declared")
         pixels = self.pixel_space.to_pixels(images)
         mask = self.network(pixels)
         psi = mask * pixels

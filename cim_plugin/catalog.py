@@ -13,6 +13,8 @@ import difflib
 import math
 from contextvars import ContextVar
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from .errors import InputError
@@ -39,10 +41,12 @@ class Hyperparameter:
     values: str  #: the accepted values, in words
     help: str
 
-    def check(self, name: str, value: Any) -> None:
-        """Raise InputError unless ``value`` can be used."""
+    def check(self, name: str, value: Any) -> Any:
+        """The value as one of Python's own, a float where the default is one; InputError unless it can be used."""
+        given, value = value, plain(value)
         if not self.accepts(value):
-            raise InputError(f"{name}={value!r} is not {self.values} (default {self.default!r})")
+            raise InputError(f"{name}={shown(given)} is not {self.values} (default {self.default!r})")
+        return float(value) if isinstance(self.default, float) else value
 
     @property
     def flag(self) -> dict[str, Any]:
@@ -63,8 +67,30 @@ def parse_bool(text: str) -> bool:
 BOOL_FLAG = {"type": parse_bool, "const": True, "nargs": "?"}  #: argparse's own type=bool makes true of every word
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def plain(value: Any) -> Any:
+    """Scalars of numpy and torch, decimals and fractions as Python's own numbers; anything else as it is."""
+    if isinstance(value, (Decimal, Fraction)):
+        return float(value)
+    if not isinstance(value, (int, float, str)) or type(value).__module__ == "numpy":
+        if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+            return value.item()
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value in a message of one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite int or float, small enough for a float, and no truth value."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # of an int with hundreds of digits
+        return False
 
 
 def _weight(default: float, low: float, high: float, help: str) -> Hyperparameter:
@@ -72,7 +98,7 @@ def _weight(default: float, low: float, high: float, help: str) -> Hyperparamete
         default,
         lambda r: float(10 ** r.uniform(low, high)),
         f"10^U({low:g}, {high:g})",
-        lambda value: _is_number(value) and value >= 0,
+        lambda value: is_number(value) and value >= 0,
         "a finite number of at least 0",
         help,
     )
@@ -82,8 +108,12 @@ def _choice(default: str, others: tuple[str, ...], help: str) -> Hyperparameter:
     """A choice that sweeps leave at the default: it names a variant, and a sweep tunes one variant."""
     options = (default, *others)
     words = " or ".join(repr(option) for option in options)
-    return Hyperparameter(default, lambda r: default, "fixed", lambda value: value in options, words, help)
+    return Hyperparameter(
+        default, lambda r: default, "fixed", lambda value: isinstance(value, str) and value in options, words, help
+    )
 
+
+LARGEST_CODE = 65536  #: of vib_dimension: a layer that is larger by far fits no memory
 
 #: part -> its hyperparameters. The first of each part is the weight of the part's loss term.
 PARTS: dict[str, dict[str, Hyperparameter]] = {
@@ -104,7 +134,7 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             4,
             lambda r: 4,
             "fixed",
-            lambda value: value in (2, 4) and isinstance(value, int),
+            lambda value: isinstance(value, int) and value in (2, 4),
             "2 or 4",
             "pixels per value of m, before it is interpolated; 2 for small images and fine masks",
         ),
@@ -112,7 +142,7 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             0.0,
             lambda r: 0.0,
             "fixed",
-            lambda value: _is_number(value) and value >= 0,
+            lambda value: is_number(value) and value >= 0,
             "a finite number of at least 0",
             "learning rate of an Adam of the transformation network's own; 0: the host's optimizer trains it, but for "
             "SGD, beside which it is 0.001",
@@ -127,8 +157,8 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             256,
             lambda r: int(r.choice([64, 128, 256])),
             "64, 128 or 256",
-            lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-            "a whole number of at least 1",
+            lambda value: isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_CODE,
+            f"a whole number of at least 1 and at most {LARGEST_CODE}",
             "length of the code z",
         ),
     },
@@ -138,7 +168,7 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             0.1,
             lambda r: float(r.choice([0.05, 0.1, 0.2])),
             "0.05, 0.1 or 0.2",
-            lambda value: _is_number(value) and value > 0,
+            lambda value: is_number(value) and value > 0,
             "a finite number above 0",
             "its temperature",
         ),
@@ -259,8 +289,9 @@ def complete(algorithm: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {**({name: entry.default for name, entry in hyperparameters(own).items()} if own else {}), **values}
 
 
-def check(algorithm: str, values: Mapping[str, Any]) -> None:
-    """Raise InputError for a value that cannot be used or for a key that looks like ours and is unknown.
+def check(algorithm: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, ours as Python's own numbers; InputError for one that cannot be used or for a key that looks like
+    ours and is unknown.
 
     Args:
         values: a host's hyperparameters; keys without one of our prefixes are the host's own business.
@@ -280,12 +311,14 @@ def check(algorithm: str, values: Mapping[str, Any]) -> None:
                 if known
                 else "it has none of its own"
             )
-            raise InputError(f"{algorithm} has no hyperparameter {name!r} (given {values[name]!r}); {hint}")
+            raise InputError(f"{algorithm} has no hyperparameter {name!r} (given {shown(values[name])}); {hint}")
+    checked = dict(values)
     for name, entry in known.items():
         if name not in values:
             raise InputError(f"{algorithm} needs the hyperparameter {name!r} (default {entry.default!r})")
-        if not (allowed and f"{name}={values[name]}" in RETIRED):
-            entry.check(name, values[name])
+        retired_value = allowed and f"{name}={values[name]}" in RETIRED
+        checked[name] = values[name] if retired_value else entry.check(name, values[name])
+    return checked
 
 
 def build(
@@ -322,7 +355,7 @@ def build(
     from .algorithms.classifier import RobustClassifier
     from .algorithms.group_dro import GroupWeights
 
-    check(algorithm, values)
+    values = check(algorithm, values)
     parts, _ = TRAINABLE[algorithm]
     weights = {"supervised": 1.0}
     modules: dict[str, Any] = {}

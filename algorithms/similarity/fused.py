@@ -163,6 +163,7 @@ def _triplet(
     arithmetic: _Arithmetic,
 ) -> tuple[Tensor, Tensor]:
     """psi, in full precision, is compared with ``others``, which get no gradient, or with itself."""
+    choose_scales(*psi.shape[-2:], scales)
     n, channels = psi.shape[:2]
     rows = (
         torch.stack([positive, negative])[:, :, None] * channels + torch.arange(channels, device=positive.device)

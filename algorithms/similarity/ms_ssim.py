@@ -94,6 +94,7 @@ def _blur(images: Tensor) -> Tensor:
 
 def _pyramid(images: Tensor, scales: int) -> list[_Scale]:
     """The statistics that a batch brings to every comparison, finest scale first."""
+    choose_scales(*images.shape[-2:], scales)
     pyramid = []
     for level in range(scales):
         if level:  # odd sides are padded with a counted zero, as pytorch_msssim does
@@ -171,6 +172,9 @@ def triplet(
 
     Returns:
         (s_pos, s_neg), (N,) each.
+
+    Raises:
+        ValueError: the images are too small for so many scales.
     """
     with without_autocast(anchor):
         anchors = _pyramid(full_precision(anchor), scales)

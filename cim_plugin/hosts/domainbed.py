@@ -18,8 +18,17 @@ import torch
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES
 from ..errors import InputError
-from . import domainbed_compositions, domainbed_faults, domainbed_launcher
-from .domainbed_images import concatenate, featurizer, pixels, say_similarity, warn_of_a_step
+from . import domainbed_compositions, domainbed_faults, domainbed_hparams, domainbed_launcher
+from .domainbed_images import (
+    check_finite,
+    check_predictions,
+    checked,
+    concatenate,
+    featurizer,
+    pixels,
+    say_similarity,
+    warn_of_a_step,
+)
 
 #: our data sets: agreement of photograph and label per environment, and how the tables call it
 DIGITS_ON_PHOTOS = {"+90%": 0.9, "+80%": 0.8, "-90%": 0.1}
@@ -36,7 +45,8 @@ class _RobustAlgorithm:
         super().__init__(input_shape, num_classes, num_domains, hparams)
         domainbed_faults.check_test_environments(num_domains)
         image_size, pixel_space = pixels(self.name, input_shape)
-        catalog.check(self.name, hparams)
+        hparams = domainbed_hparams.checked(self.name, self.name, hparams, domainbed_hparams.kinds(self.name))
+        self._shape, self._step = tuple(input_shape), -1
         encoder = _featurizer(self.host.networks, self.name, input_shape, hparams)
         self.model = catalog.build(
             self.name,
@@ -61,7 +71,13 @@ class _RobustAlgorithm:
         Returns:
             The same keys at every step, Python floats: the loss, its terms, and with CIM the number of anchors
             without a triplet and the mean of m.
+
+        Raises:
+            InputError: images or labels are not what the data set declares, or, with CIM, the first batch's pixels.
+            NotFinite: the loss is NaN or infinite.
         """
+        self._step += 1
+        minibatches = checked(self.name, minibatches, self._shape)
         images, labels, environments = concatenate(minibatches)
         try:
             losses, _, without_triplet, mask_mean = self.model.loss_terms(images, labels, environments)
@@ -77,12 +93,14 @@ class _RobustAlgorithm:
             logged |= {"no_triplet": without_triplet.to(loss.dtype), "mask_mean": mask_mean.mean()}
         values = torch.stack([value.detach() for value in logged.values()]).tolist()  # the step's one synchronisation
         logged = dict(zip(logged, values))
+        check_finite(self.name, logged, self._step, minibatches)
         warn_of_a_step(self.name, logged, len(labels))
         return logged
 
     def predict(self, x):
-        """Images (N, C, H, W) -> logits (N, K); deterministic."""
-        return self.model(x)
+        """Images (N, C, H, W) -> logits (N, K); deterministic. NotFinite where those of an evaluation are not."""
+        logits = self.model(x)
+        return logits if self.training else check_predictions(self.name, logits, self._step)
 
 
 def _featurizer(networks, name: str, input_shape, hparams):
@@ -112,6 +130,7 @@ def on_hparams_registry(module):
 
     @functools.wraps(inner)
     def _hparams(algorithm, dataset, random_seed):
+        domainbed_faults.check_algorithm(algorithm)
         ours = dataset == "DebugDigitsOnPhotos"
         algorithm, base = domainbed_compositions.split(algorithm)
         composed = algorithm != base
@@ -125,6 +144,7 @@ def on_hparams_registry(module):
             for name, entry in catalog.hyperparameters(algorithm).items():
                 random_state = np.random.RandomState(module.misc.seed_hash(random_seed, name))
                 hparams[name] = (entry.default, entry.draw(random_state))
+            domainbed_faults.check_arguments(algorithm, hparams)
         return hparams
 
     module._hparams = _hparams

@@ -17,10 +17,20 @@ from typing import Any
 import torch
 
 from .. import catalog
+from ..algorithms.inputs import check_labels, check_pixels
 from ..catalog import COMPOSITION
 from ..errors import InputError
-from . import domainbed_faults
-from .domainbed_images import concatenate, featurizer, pixels, say_similarity, warn_of_a_step
+from . import domainbed_faults, domainbed_hparams
+from .domainbed_images import (
+    check_finite,
+    check_predictions,
+    checked,
+    concatenate,
+    featurizer,
+    pixels,
+    say_similarity,
+    warn_of_a_step,
+)
 from .psi_in_front import AddedContrast, draw_weights, psi_in_front
 
 
@@ -101,7 +111,7 @@ class _Composition:
     def __init__(self, input_shape, num_classes, num_domains, hparams):
         domainbed_faults.check_test_environments(num_domains)
         image_size, pixel_space = pixels(self.name, input_shape)
-        catalog.check("CIM", hparams)
+        hparams = domainbed_hparams.checked("CIM", self.name, hparams, domainbed_hparams.kinds(self.name))
         if hparams["cim_learning_rate"]:
             raise InputError(
                 f"{self.name}: cim_learning_rate={hparams['cim_learning_rate']!r}, but the optimizer that moves psi is "
@@ -115,7 +125,7 @@ class _Composition:
                 f"{self.name}: {self.base} builds no featurizer by networks.Featurizer, so psi cannot be put before it"
             )
         draw_weights(built[0])  # after the base's own, as CIM does
-        self._contrast, self._shape = contrast, input_shape
+        self._contrast, self._shape, self._n_classes, self._step = contrast, tuple(input_shape), num_classes, -1
         say_similarity(self.name, contrast, image_size, pixel_space)
 
     def update(self, minibatches, unlabeled=None):
@@ -124,13 +134,35 @@ class _Composition:
         Returns:
             What the base logs, and where a step moved psi: L_con, the number of anchors without a triplet and the mean
                 of m.
+
+        Raises:
+            InputError: images or labels are not what the data set declares, or the first batch's pixels.
+            NotFinite: a loss is NaN or infinite.
         """
+        self._step += 1
+        minibatches = checked(self.name, minibatches, self._shape)
         batch = concatenate(minibatches)
+        self._check_values(batch)
         added = AddedContrast(self, self._contrast, self.hparams["cim_lambda"], batch)
         with _psi_in_front_of(self, self._shape, self.hparams), added, self._in_words():
             logged = {**super().update(minibatches, unlabeled), **added.logged()}
+        check_finite(self.name, logged, self._step, minibatches)
         warn_of_a_step(self.name, logged, len(batch.labels))
         return logged
+
+    def predict(self, *inputs, **more):
+        """The base's; NotFinite where a prediction of an evaluation is."""
+        logits = super().predict(*inputs, **more)
+        return logits if self.training else check_predictions(self.name, logits, self._step)
+
+    def _check_values(self, batch) -> None:
+        """Pixels and labels of the first batch, and on the CPU the labels of every one."""
+        try:
+            check_labels(batch.labels, self._n_classes, wait=self._step == 0)
+            if self._step == 0:
+                check_pixels(batch.images, pixels(self.name, self._shape)[1].to(batch.images.device))
+        except ValueError as error:
+            raise InputError(f"{self.name}: {error}") from error
 
     @contextlib.contextmanager
     def _in_words(self):

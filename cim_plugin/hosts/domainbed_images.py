@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
 
 from ..algorithms.classifier import collapse_in_words
+from ..algorithms.inputs import as_floats, class_numbers
 from ..algorithms.morphing import PixelSpace
-from ..errors import InputError
+from ..errors import InputError, NotFinite
 from . import domainbed_faults
 from .psi_in_front import Batch
 
@@ -18,6 +20,54 @@ def concatenate(minibatches) -> Batch:
     images = torch.cat([x for x, _ in minibatches])
     labels = torch.cat([y for _, y in minibatches])
     return Batch(images, labels, torch.cat([torch.full_like(y, number) for number, (_, y) in enumerate(minibatches)]))
+
+
+def checked(name: str, minibatches, input_shape) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The minibatches with their images as the networks' floats and their labels as int64.
+
+    Raises:
+        InputError: images are not of the declared shape, or images or labels are of a kind that cannot be used.
+    """
+    taken = []
+    for images, labels in minibatches:
+        try:
+            images, labels = as_floats(images, torch.get_default_dtype()), class_numbers(labels)
+        except ValueError as error:
+            raise InputError(f"{name}: {error}") from error
+        if tuple(images.shape[1:]) != tuple(input_shape):
+            raise InputError(
+                f"{name}: the images have the shape {tuple(images.shape[1:])}, and the data set declares input_shape "
+                f"{tuple(input_shape)}; correct input_shape, or resize them in its transform"
+            )
+        taken.append((images, labels))
+    return taken
+
+
+def check_finite(name: str, logged: dict[str, float], step: int, minibatches) -> None:
+    """Raise NotFinite where a loss that a step has logged is NaN or infinite; nothing is waited for."""
+    wrong = [key for key, value in logged.items() if _is_loss(key) and not math.isfinite(value)]
+    if wrong:
+        single = any(len(images) == 1 for images, _ in minibatches)
+        more = ", or a larger batch_size: an environment gave one image, which has no variance" if single else ""
+        raise NotFinite(
+            f"{name}: the loss is not finite at step {step} ({wrong[0]}={logged[wrong[0]]}); what was recorded before "
+            f"is kept. Try a smaller lr{more}, with another --output_dir"
+        )
+
+
+def _is_loss(key: str) -> bool:
+    """Whether that is how the host's algorithms, or ours, call what they minimise."""
+    return "loss" in key or key in ("nll", "L_con")
+
+
+def check_predictions(name: str, logits: torch.Tensor, step: int) -> torch.Tensor:
+    """The logits; NotFinite where one is NaN or infinite. In evaluation: the host waits for each batch there."""
+    if not logits.isfinite().all():
+        raise NotFinite(
+            f"{name}: a prediction is not finite after step {step}; what was recorded before is kept. Try a smaller "
+            f"lr, with another --output_dir"
+        )
+    return logits
 
 
 def warn_of_a_step(name: str, logged: dict[str, float], n_images: int) -> None:
@@ -46,8 +96,7 @@ def pixels(name: str, input_shape) -> tuple[tuple[int, int], PixelSpace]:
 
 def say_similarity(name: str, contrast, image_size: tuple[int, int], pixel_space: PixelSpace) -> None:
     height, width = image_size
-    pixels = "ImageNet-normalised images" if pixel_space.normalised else "pixels in [0, 1]"
-    print(f"{name}: {contrast.similarity.how} for {height}x{width}; inputs are {pixels}")
+    print(f"{name}: {contrast.similarity.how} for {height}x{width}; inputs are {pixel_space.words}")
 
 
 def featurizer(make, name: str, input_shape, hparams):
