@@ -18,7 +18,7 @@ import torch
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES
 from ..errors import InputError
-from . import domainbed_compositions, domainbed_faults, domainbed_launcher
+from . import domainbed_compositions, domainbed_faults, domainbed_launcher, domainbed_lock
 from .domainbed_images import concatenate, featurizer, pixels, say_similarity, warn_of_a_step
 
 #: our data sets: agreement of photograph and label per environment, and how the tables call it
@@ -112,6 +112,7 @@ def on_hparams_registry(module):
 
     @functools.wraps(inner)
     def _hparams(algorithm, dataset, random_seed):
+        domainbed_lock.hold_output_dir()  # the first that is called of ours when the script knows its arguments
         ours = dataset == "DebugDigitsOnPhotos"
         algorithm, base = domainbed_compositions.split(algorithm)
         composed = algorithm != base

@@ -12,6 +12,7 @@ import sys
 from typing import Any, Callable
 
 from ..errors import InputError, NotFinite
+from ..folder_lock import FolderLock
 from .config import MAY_DIFFER, add_arguments, make_config
 
 __all__ = ["add_arguments", "run"]
@@ -29,11 +30,18 @@ def run(args: argparse.Namespace) -> int:
     config = make_config(args)
     fabric = make_fabric(config)
     fabric.launch()
-    trainer = prepare(config, fabric)
-    if config["eval_only"]:
-        evaluate_only(trainer)
-        return 0
-    return _train(trainer)
+    from .processes import by_first_process
+
+    lock = FolderLock(config["log_dir"])
+    by_first_process(fabric, lock.acquire)  # before a look is taken at what the folder holds
+    try:
+        trainer = prepare(config, fabric)
+        if config["eval_only"]:
+            evaluate_only(trainer)
+            return 0
+        return _train(trainer)
+    finally:
+        lock.release()
 
 
 def _check_installed() -> None:
