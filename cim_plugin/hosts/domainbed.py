@@ -17,6 +17,7 @@ import torch
 
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES
+from ..announcer import Announcer
 from ..errors import InputError
 from . import domainbed_compositions, domainbed_faults, domainbed_launcher, domainbed_lock
 from .domainbed_images import concatenate, featurizer, pixels, say_similarity, warn_of_a_step
@@ -52,6 +53,7 @@ class _RobustAlgorithm:
         )
         adam = torch.optim.Adam(self.model.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
         self.optimizer = catalog.optimizer(adam, self.model, hparams)
+        self.announcer = Announcer()
         if self.model.contrast is not None:
             say_similarity(self.name, self.model.contrast, image_size, pixel_space)
 
@@ -77,7 +79,7 @@ class _RobustAlgorithm:
             logged |= {"no_triplet": without_triplet.to(loss.dtype), "mask_mean": mask_mean.mean()}
         values = torch.stack([value.detach() for value in logged.values()]).tolist()  # the step's one synchronisation
         logged = dict(zip(logged, values))
-        warn_of_a_step(self.name, logged, len(labels))
+        warn_of_a_step(self.announcer, self.name, logged, len(labels))
         return logged
 
     def predict(self, x):

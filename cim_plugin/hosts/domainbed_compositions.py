@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from .. import catalog
+from ..announcer import Announcer
 from ..catalog import COMPOSITION
 from ..errors import InputError
 from . import domainbed_faults
@@ -121,6 +122,7 @@ class _Composition:
             )
         draw_weights(built[0])  # after the base's own, as CIM does
         self._contrast, self._shape = contrast, input_shape
+        self.announcer = Announcer()
         say_similarity(self.name, contrast, image_size, pixel_space)
 
     def update(self, minibatches, unlabeled=None):
@@ -134,7 +136,7 @@ class _Composition:
         added = AddedContrast(self, self._contrast, self.hparams["cim_lambda"], batch)
         with _psi_in_front_of(self, self._shape, self.hparams), added, self._in_words():
             logged = {**super().update(minibatches, unlabeled), **added.logged()}
-        warn_of_a_step(self.name, logged, len(batch.labels))
+        warn_of_a_step(self.announcer, self.name, logged, len(batch.labels))
         return logged
 
     @contextlib.contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from . import seal
 
 ALIASES = {"wideresnet50": "wide_resnet50_2"}  #: WILDS' name -> torchvision's
 TRANSFORM_INPUT = (
@@ -139,7 +140,7 @@ def load_weights(encoder: nn.Module, path: str) -> None:
     Raises:
         InputError: the file is missing, holds more than tensors, or has not all of the encoder's weights.
     """
-    state = read_checkpoint(path, "--pretrained_model_path")
+    state = read_checkpoint(path, "--pretrained_model_path", ours=False)
     for wrapper in ("algorithm", "state_dict", "model"):
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -156,8 +157,11 @@ def load_weights(encoder: nn.Module, path: str) -> None:
     raise InputError(f"--pretrained_model_path {path} {what}: it is not of this --model")
 
 
-def read_checkpoint(path: str, flag: str) -> dict[str, Any]:
+def read_checkpoint(path: str, flag: str, ours: bool = True) -> dict[str, Any]:
     """A dictionary of tensors and plain values from a file; nothing in it is executed.
+
+    Args:
+        ours: whether a host or this package has written it, see :func:`.seal.fault`.
 
     Raises:
         InputError: the file is missing, damaged, or would need code to be executed.
@@ -165,12 +169,17 @@ def read_checkpoint(path: str, flag: str) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise InputError(f"{flag}: {path} does not exist")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            fault = seal.fault(file, ours)
+            file.seek(0)
+            state = None if fault else torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
             f"{flag}: {path} is not a checkpoint of tensors and plain values, and nothing else is loaded "
             f"({_first_line(error)})"
         ) from error
+    if fault:
+        raise InputError(f"{flag}: {path} is damaged: {fault}; restore the file")
     if not isinstance(state, dict):
         raise InputError(f"{flag}: {path} holds a {type(state).__name__}, not a state dict")
     return state
