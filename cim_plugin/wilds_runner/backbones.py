@@ -13,6 +13,8 @@ from ..errors import InputError
 from . import seal
 
 ALIASES = {"wideresnet50": "wide_resnet50_2"}  #: WILDS' name -> torchvision's
+#: arguments by which timm and torchvision are told where weights come from
+WEIGHTS_FROM_ELSEWHERE = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "weights", "weights_backbone")
 TRANSFORM_INPUT = (
     "googlenet",
     "inception_v3",
@@ -60,6 +62,11 @@ def make_encoder(name: str, model_kwargs: dict[str, Any], pretrained_model_path:
     Raises:
         InputError: the name is unknown, the weights cannot be had, or the file does not fit.
     """
+    if loading := [key for key in model_kwargs if key in WEIGHTS_FROM_ELSEWHERE]:
+        raise InputError(
+            f"--model_kwargs {loading[0]}={model_kwargs[loading[0]]} lets a library load weights as it likes, and "
+            f"older ones execute what is in them; give the file by --pretrained_model_path"
+        )
     options = dict(model_kwargs)
     pretrained = bool(options.pop("pretrained", False)) and pretrained_model_path is None
     try:

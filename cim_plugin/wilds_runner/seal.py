@@ -69,8 +69,7 @@ def _digest(file: BinaryIO, n_bytes: int) -> str:
     """Of the file as torch wrote it: so many bytes, and the length of no comment."""
     digest = hashlib.sha256()
     file.seek(0)
-    while n_bytes:
-        block = file.read(min(n_bytes, 1 << 20))
+    while n_bytes and (block := file.read(min(n_bytes, 1 << 20))):
         digest.update(block)
         n_bytes -= len(block)
     digest.update(bytes(2))
