@@ -17,8 +17,9 @@ import torch
 
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES
+from ..announcer import Announcer
 from ..errors import InputError
-from . import domainbed_compositions, domainbed_faults, domainbed_hparams, domainbed_launcher
+from . import domainbed_compositions, domainbed_faults, domainbed_hparams, domainbed_launcher, domainbed_lock
 from .domainbed_images import (
     check_finite,
     check_predictions,
@@ -62,6 +63,7 @@ class _RobustAlgorithm:
         )
         adam = torch.optim.Adam(self.model.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
         self.optimizer = catalog.optimizer(adam, self.model, hparams)
+        self.announcer = Announcer()
         if self.model.contrast is not None:
             say_similarity(self.name, self.model.contrast, image_size, pixel_space)
 
@@ -94,7 +96,7 @@ class _RobustAlgorithm:
         values = torch.stack([value.detach() for value in logged.values()]).tolist()  # the step's one synchronisation
         logged = dict(zip(logged, values))
         check_finite(self.name, logged, self._step, minibatches)
-        warn_of_a_step(self.name, logged, len(labels))
+        warn_of_a_step(self.announcer, self.name, logged, len(labels))
         return logged
 
     def predict(self, x):
@@ -131,6 +133,7 @@ def on_hparams_registry(module):
     @functools.wraps(inner)
     def _hparams(algorithm, dataset, random_seed):
         domainbed_faults.check_algorithm(algorithm)
+        domainbed_lock.hold_output_dir()  # the first that is called of ours when the script knows its arguments
         ours = dataset == "DebugDigitsOnPhotos"
         algorithm, base = domainbed_compositions.split(algorithm)
         composed = algorithm != base

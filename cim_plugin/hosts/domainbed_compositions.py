@@ -18,6 +18,7 @@ import torch
 
 from .. import catalog
 from ..algorithms.inputs import check_labels, check_pixels
+from ..announcer import Announcer
 from ..catalog import COMPOSITION
 from ..errors import InputError
 from . import domainbed_faults, domainbed_hparams
@@ -126,6 +127,7 @@ class _Composition:
             )
         draw_weights(built[0])  # after the base's own, as CIM does
         self._contrast, self._shape, self._n_classes, self._step = contrast, tuple(input_shape), num_classes, -1
+        self.announcer = Announcer()
         say_similarity(self.name, contrast, image_size, pixel_space)
 
     def update(self, minibatches, unlabeled=None):
@@ -147,7 +149,7 @@ class _Composition:
         with _psi_in_front_of(self, self._shape, self.hparams), added, self._in_words():
             logged = {**super().update(minibatches, unlabeled), **added.logged()}
         check_finite(self.name, logged, self._step, minibatches)
-        warn_of_a_step(self.name, logged, len(batch.labels))
+        warn_of_a_step(self.announcer, self.name, logged, len(batch.labels))
         return logged
 
     def predict(self, *inputs, **more):

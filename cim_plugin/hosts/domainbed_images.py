@@ -10,6 +10,7 @@ import torch
 from ..algorithms.classifier import collapse_in_words
 from ..algorithms.inputs import as_floats, class_numbers
 from ..algorithms.morphing import PixelSpace
+from ..announcer import Announcer
 from ..errors import InputError, NotFinite
 from . import domainbed_faults
 from .psi_in_front import Batch
@@ -70,15 +71,18 @@ def check_predictions(name: str, logits: torch.Tensor, step: int) -> torch.Tenso
     return logits
 
 
-def warn_of_a_step(name: str, logged: dict[str, float], n_images: int) -> None:
-    """Say once each that L_con was 0 for want of pairs, and that m lets nothing or everything through."""
-    if logged.get("no_triplet") == n_images:
-        warnings.warn(
-            f"{name}: none of the {n_images} images of this batch has a positive and a negative; L_con is 0",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    if "mask_mean" in logged and (words := collapse_in_words(logged["mask_mean"])):
+def warn_of_a_step(announcer: Announcer, name: str, logged: dict[str, float], n_images: int) -> None:
+    """Say when it begins and when it ends that L_con is 0 for want of pairs, and that m lets nothing or everything
+    through.
+    """
+    if "mask_mean" not in logged:
+        return
+    no_triplet = f"none of the {n_images} images of a batch has a positive and a negative; L_con is 0"
+    found = {
+        "no_triplet": no_triplet if logged["no_triplet"] == n_images else None,
+        "mask_mean": collapse_in_words(logged["mask_mean"]),
+    }
+    for words in announcer.changes(found):
         warnings.warn(f"{name}: {words}", RuntimeWarning, stacklevel=2)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import torch
@@ -20,10 +22,12 @@ def cim_local(commands):
     on the path. Goes on after a failed job.
 
     Raises:
-        SystemExit: 1 where jobs failed, naming how many and how to run them again.
+        SystemExit: 1 where jobs failed, naming how many and how to run them again; 143 on SIGTERM, when the jobs have
+            ended.
     """
     waiting, running, failed = list(enumerate(commands, 1)), {}, 0
     devices = _gpus() or [None]
+    before = _exit_on_sigterm()
     try:
         while waiting or running:
             for device in devices:
@@ -45,6 +49,8 @@ def cim_local(commands):
             process.terminate()
         for process in running.values():
             process.wait()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
     if failed:
         print(
             f"cim_local: {failed} of {len(commands)} jobs failed; their err.txt says why. 'sweep delete_incomplete', "
@@ -52,6 +58,16 @@ def cim_local(commands):
             file=sys.stderr,
         )
         raise SystemExit(1)
+
+
+def _exit_on_sigterm():
+    """Leave as Ctrl-C does, by an exception, so that the jobs end with us; the handler that was there before.
+
+    None, and nothing is changed, where this is not the thread that gets signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _gpus() -> list[str]:

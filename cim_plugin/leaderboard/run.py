@@ -17,6 +17,7 @@ from typing import Any
 
 from ..data.releases import RELEASES, how_to_get, is_synthetic
 from ..errors import InputError
+from ..folder_lock import FolderLock
 from ..wilds_runner import config as flags
 from .rules import board_of, broken, differing, numbers
 from .runs import RESULTS, read_run
@@ -73,7 +74,8 @@ def run_seeds(args: argparse.Namespace) -> int:
         f"{_state(seeds, left)}",
         flush=True,
     )
-    return _train(args, seeds, commands)
+    with FolderLock(args.output_dir, "--output_dir"):
+        return _train(args, seeds, commands)
 
 
 def _train(args: argparse.Namespace, seeds: list[int], commands: dict[int, list[str]]) -> int:

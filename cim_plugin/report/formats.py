@@ -178,14 +178,29 @@ FIELDS = (
 )
 
 
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  #: how a formula begins in one program or another
+
+
 def to_csv(report: Report) -> str:
     """One line per number: kind "measured" or "published"; notes are lines of kind "note" and "left out"."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, FIELDS, restval="", lineterminator="\n")
     writer.writeheader()
     for line in _csv_lines(report):
-        writer.writerow({name: printable(value) if isinstance(value, str) else value for name, value in line.items()})
+        writer.writerow({name: _csv_cell(value) for name, value in line.items()})
     return buffer.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """Names with an apostrophe before what a spreadsheet would take for a formula; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?[0-9.]+", text) is not None or text in ("-", "+")
 
 
 def _csv_lines(report: Report):

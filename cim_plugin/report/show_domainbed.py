@@ -7,14 +7,17 @@ import importlib
 import io
 import os
 import random
+import sys
 import warnings
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .. import autoload, catalog
+from ..data.images import strict_decoding
 from ..errors import InputError
 from .show_figures import environment_digits
 from .show_runs import Learnt, check_algorithm
@@ -27,13 +30,23 @@ KEYS = {
     "model_num_domains": int,
     "model_dict": dict,
 }
+#: of the host's arguments those that are used, by what they may be
+ARGS: dict[str, Callable[[Any], bool]] = {
+    "dataset": lambda value: isinstance(value, str),
+    "data_dir": lambda value: value is None or (isinstance(value, str) and "\0" not in value),
+    "test_envs": lambda value: isinstance(value, (list, tuple)) and all(isinstance(number, int) for number in value),
+    "holdout_fraction": lambda value: isinstance(value, (int, float)) and 0 <= value < 1,
+    "trial_seed": lambda value: isinstance(value, int),
+    "seed": lambda value: isinstance(value, int),
+}
+LARGEST = 100_000  #: of the numbers that layers are made by
 SPLITS = ("train", "val", "test")
 CALLED_SYNTHETIC = ("Debug",)  #: how the names of DomainBed's made-up sets, and ours, begin
 
 
 def open_domainbed(file: str, split: str, data_folder: str | None) -> Learnt:
     """The saved model and the images of "train" or "val" (the two parts of the training environments) or "test" (the
-    test environments').
+    test environments'). Nothing of the file is executed, and nothing fetched.
 
     Raises:
         InputError: the file is no model of DomainBed, DomainBed is not importable, or the data are not to be had.
@@ -75,7 +88,7 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> Learnt:
             getattr(environments[0], "classes", None)
             or [f"class {number}" for number in range(saved["model_num_classes"])]
         ),
-        read=lambda rows: torch.stack([environments[where[row][0]][where[row][1]][0] for row in rows]),
+        read=lambda rows: _read_images(environments, [where[row] for row in rows]),
         figure=None
         if figures is None
         else lambda rows: torch.stack([figures[where[row][0]][where[row][1]] for row in rows]),
@@ -96,9 +109,17 @@ def _read(file: str) -> dict[str, Any]:
     for key, kind in KEYS.items():
         if not isinstance(saved.get(key), kind):
             raise InputError(f"{file} is not a model.pkl of DomainBed: it has no {key!r}")
-    for key in ("dataset", "data_dir", "test_envs", "holdout_fraction", "trial_seed", "seed"):
+    for key, fits in ARGS.items():
         if key not in saved["args"]:
             raise InputError(f"{file} is not a model.pkl of DomainBed: its args have no {key!r}")
+        if not fits(saved["args"][key]):
+            raise InputError(f"{file} is not a model.pkl of DomainBed: its {key} is {repr(saved['args'][key])[:80]}")
+    sizes = {name: saved[f"model_{name}"] for name in ("input_shape", "num_classes", "num_domains")}
+    sizes["input_shape"] = list(sizes["input_shape"])
+    numbers = [*sizes["input_shape"], sizes["num_classes"], sizes["num_domains"]]
+    numbers += [value for value in saved["model_hparams"].values() if isinstance(value, int)]
+    if not all(isinstance(number, int) and 0 <= number <= LARGEST for number in numbers):
+        raise InputError(f"{file} is not a model.pkl of DomainBed: a size in it is not a number from 0 to {LARGEST}")
     return saved
 
 
@@ -155,13 +176,23 @@ def _random_weights(networks) -> Iterator[None]:
         if module is not None
     ]
     inner = [getattr(module, name) for module, name in places]
+    hub = torch.hub.load
     try:
         for (module, name), make in zip(places, inner):
             setattr(module, name, lambda *words, make=make, **options: make(*words, **{**options, "pretrained": False}))
+        torch.hub.load = _no_hub
         yield
     finally:
+        torch.hub.load = hub
         for (module, name), make in zip(places, inner):
             setattr(module, name, make)
+
+
+def _no_hub(*words: Any, **more: Any) -> None:
+    raise InputError(
+        f"the network of this model is one of torch.hub ({', '.join(map(str, words))}), which would fetch and execute "
+        f"code; such a model cannot be shown"
+    )
 
 
 @contextlib.contextmanager
@@ -178,17 +209,42 @@ def _seeded(seed: int) -> Iterator[None]:
             random.setstate(state)
 
 
+@contextlib.contextmanager
+def _nothing_fetched() -> Iterator[None]:
+    """torchvision's MNIST, which the host asks to download, only reads what is there."""
+    from torchvision.datasets import MNIST
+
+    inner = MNIST.download
+
+    def refuse(mnist) -> None:
+        if not mnist._check_exists():
+            raise InputError(f"MNIST is not in {mnist.root}; name the folder that holds it with --data_dir")
+
+    MNIST.download = refuse
+    try:
+        yield
+    finally:
+        MNIST.download = inner
+
+
 def _open_data(host, args: dict[str, Any], hparams: dict[str, Any], data_folder: str | None):
     """The environments as the training had them, without augmentation."""
     name, folder = args["dataset"], data_folder if data_folder is not None else args["data_dir"]
-    make = vars(host.datasets).get(name)
+    make = vars(host.datasets).get(name) if name in host.datasets.DATASETS else None
     if make is None:
         raise InputError(
             f"the DomainBed that is found here has no data set {name!r}; use the one that trained the model"
         )
+    if not name.startswith(CALLED_SYNTHETIC):
+        if folder is None or not os.path.isdir(folder):  # the wilds package would make it
+            raise InputError(f"{folder} with {name} does not exist; name the folder that holds it with --data_dir")
+        if data_folder is None:
+            print(f"images are read from {folder}, as the model's file says", file=sys.stderr)
     try:
-        with _seeded(args["seed"]):
+        with _seeded(args["seed"]), _nothing_fetched():
             return make(folder, args["test_envs"], hparams)
+    except InputError:
+        raise
     except Exception as error:  # of the host's loaders
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
@@ -209,6 +265,14 @@ def _parts(host, environments, args: dict[str, Any], split: str) -> list[tuple[i
             (number, list(range(len(environment))) if is_test else list((out if split == "val" else inside).keys))
         )
     return parts
+
+
+def _read_images(environments, places: list[tuple[int, int]]) -> Tensor:
+    try:
+        with strict_decoding():
+            return torch.stack([environments[environment][row][0] for environment, row in places])
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"an image cannot be read ({str(error) or type(error).__name__}); replace the file") from error
 
 
 def _labels(environment) -> Tensor:

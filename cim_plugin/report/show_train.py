@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import catalog
 from ..errors import InputError
 from .show_figures import release_figures
 from .show_runs import RESULTS, Learnt, check_algorithm
 
 
 def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Learnt:
-    """The model of a selection rule and the images of a split.
+    """The model of a selection rule and the images of a split. Nothing of the folder is executed, and nothing fetched.
 
     Raises:
         InputError: results.json or the model's file is damaged or of another configuration, or the data are not to be
             had.
     """
+    from ..wilds_runner.foreign import taken_from
+
     results = _read_results(path)
-    check_algorithm(results["algorithm"], path)
-    config = {**results["config"], "log_dir": path, "download": False}
+    check_algorithm(results["config"].get("algorithm"), path)
+    config = {**taken_from(results["config"], os.path.join(path, RESULTS)), "log_dir": path}
+    file, choice = _model_file(path, results, config, rule)
     if data_folder is not None:
         config["root_dir"] = data_folder
-    file, choice = _model_file(path, results, config, rule)
+    else:
+        print(f"images are read from {config['root_dir']}, as {RESULTS} says", file=sys.stderr)
     try:
-        config["hyperparameters"] = catalog.complete(config["algorithm"], config["hyperparameters"])
         data, transform, model = _build(config)
-    except (KeyError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise InputError(
             f"the configuration in {os.path.join(path, RESULTS)} is not one of this version ({type(error).__name__}: "
             f"{error})"
@@ -77,9 +91,10 @@ def _read_results(path: str) -> dict[str, Any]:
 
 def _model_file(path: str, results: dict[str, Any], config: dict[str, Any], rule: str) -> tuple[str, dict[str, Any]]:
     from ..wilds_runner.results import model_file, place
+    from ..wilds_runner.selection import RULES
 
     chosen = results["selection"]
-    if not isinstance(chosen.get(rule), dict) or "epoch" not in chosen[rule]:
+    if rule not in ("best", *RULES) or not isinstance(chosen.get(rule), dict) or "epoch" not in chosen[rule]:
         raise InputError(
             f"--rule {rule!r} has chosen no epoch in {path}; "
             + (f"it has {', '.join(chosen)}" if chosen else "no epoch has ended yet")

@@ -12,6 +12,7 @@ import torch
 
 from .. import catalog
 from ..errors import InputError
+from . import seal
 from .backbones import read_checkpoint
 from .config import completed
 
@@ -27,7 +28,9 @@ def write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
     part = f"{path}.part"
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(part, "wb") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(part)  # of a killed run; or a link, through which another file would be written
+        with open(part, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -43,8 +46,8 @@ def write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
 
 
 def save(path: str, state: dict[str, Any]) -> None:
-    """A dictionary of tensors and plain values, as :func:`torch.load` reads it with ``weights_only=True``."""
-    write_whole(path, lambda file: torch.save(state, file))
+    """A dictionary of tensors and plain values, as :func:`torch.load` reads it with ``weights_only=True``, sealed."""
+    write_whole(path, lambda file: seal.save(state, file))
 
 
 def link(source: str, path: str) -> None:
@@ -84,10 +87,11 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
     if not os.path.exists(path):
         return None
     state = read_checkpoint(path, "--resume")
-    before = state.get("config")
-    if not isinstance(before, dict):
-        raise InputError(f"--resume: {path} is not the state of a run")
-    if differs := difference(before, config, [name for name in config if name not in may_differ]):
+    try:
+        differs = difference(state["config"], config, [name for name in config if name not in may_differ])
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"--resume: {path} is not the state of a run") from error
+    if differs:
         raise InputError(f"--resume: the run in {log_dir} had {differs}; repeat its flags or choose another --log_dir")
     return state
 

@@ -9,9 +9,11 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from typing import Any, Callable
 
 from ..errors import InputError, NotFinite
+from ..folder_lock import FolderLock
 from .config import MAY_DIFFER, add_arguments, make_config
 from .system import check_system
 
@@ -31,11 +33,18 @@ def run(args: argparse.Namespace) -> int:
     config = make_config(args)
     fabric = make_fabric(config)
     fabric.launch()
-    trainer = prepare(config, fabric)
-    if config["eval_only"]:
-        evaluate_only(trainer)
-        return 0
-    return _train(trainer)
+    from .processes import by_first_process
+
+    lock = FolderLock(config["log_dir"])
+    by_first_process(fabric, lock.acquire)  # before a look is taken at what the folder holds
+    try:
+        trainer = prepare(config, fabric)
+        if config["eval_only"]:
+            evaluate_only(trainer)
+            return 0
+        return _train(trainer)
+    finally:
+        lock.release()
 
 
 def _check_installed() -> None:
@@ -119,11 +128,13 @@ def prepare(
     import torch
     from tqdm import tqdm
 
+    from .checkpoint import STATE
     from .datasets import open_dataset
     from .image_cache import open_cache
     from .loading import seed_of, seeded
-    from .logs import LogFiles
+    from .logs import LogFiles, is_log_file
     from .processes import by_first_process
+    from .state_check import check_state
     from .trainer import Trainer
     from .transforms import make_transform
 
@@ -146,12 +157,14 @@ def prepare(
     trainer = Trainer(
         config, data, transform, fabric, (cache or open_cache)(config, data, transform, fabric, show and first), fresh
     )
+    if state is not None:
+        check_state(trainer, state, os.path.join(folder, STATE))  # before anything is changed
     keep = state["log_sizes"] if state is not None else {}
     if config["eval_only"]:
         keep = {
             name: os.path.getsize(os.path.join(folder, name))
             for name in os.listdir(folder)
-            if name.endswith((".csv", ".txt"))
+            if is_log_file(name, data.splits)
         }
     echo = (lambda text: tqdm.write(text, end="")) if first and not config["eval_only"] else None
     bar = tqdm(
@@ -196,10 +209,8 @@ def state_to_go_on_from(config: dict[str, Any]) -> dict[str, Any] | None:
 def _check_writable(folder: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
-        probe = os.path.join(folder, ".probe")
-        with open(probe, "w"):
+        with tempfile.TemporaryFile(dir=folder):
             pass
-        os.remove(probe)
     except OSError as error:
         raise InputError(f"--log_dir {folder} cannot be written ({error.strerror}); choose another folder") from error
 
@@ -336,7 +347,7 @@ def evaluate_only(trainer) -> None:
         raise InputError(
             f"--eval_only: {path} is not a model of {config['algorithm']} with --model {config['model']}"
         ) from error
-    _check_same_network(config, os.path.join(folder, results.RESULTS))
+    _check_same_run(config, trainer.fingerprint, os.path.join(folder, results.RESULTS))
     trainer.epoch = saved["epoch"]
     for key in trainer.splits:
         predicted, _, outcome = trainer.evaluate_split(key)
@@ -361,17 +372,19 @@ NETWORK_AND_SPLITS = (
 )
 
 
-def _check_same_network(config: dict[str, Any], path: str) -> None:
+def _check_same_run(config: dict[str, Any], data: dict[str, str], path: str) -> None:
     """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else;
-    predictions of other splits would replace the run's.
+    predictions of other splits would replace the run's, and figures by other labels would stand beside them.
     """
     from . import checkpoint
+    from .datasets import difference_of_data
 
     if not os.path.exists(path):
         return
     try:
         with open(path) as file:
-            before = dict(json.load(file)["config"])
+            saved = json.load(file)
+        before, data_before = dict(saved["config"]), dict(saved.get("data") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"--eval_only: {path} is damaged ({error!r}), so it cannot be seen whether this is the network that was "
@@ -379,3 +392,8 @@ def _check_same_network(config: dict[str, Any], path: str) -> None:
         ) from error
     if differs := checkpoint.difference(before, config, NETWORK_AND_SPLITS):
         raise InputError(f"--eval_only: {path} has {differs}; repeat its flags")
+    if differs := difference_of_data(data_before, data):
+        raise InputError(
+            f"--eval_only: {differs} of {config['dataset']} in {config['root_dir']} are not those that the run was "
+            f"trained with, as {path} has them; restore them, or evaluate a copy of the model in a folder of its own"
+        )

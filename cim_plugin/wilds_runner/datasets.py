@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import traceback
 import warnings
@@ -148,6 +149,33 @@ def _check_splits(splits: dict[str, Split], config: dict[str, Any]) -> None:
         raise InputError(
             f"the training split of {config['dataset']} holds only class {classes[0]}; at least two are needed"
         )
+
+
+def fingerprint(data: Dataset) -> dict[str, str]:
+    """What a run's numbers depend on beside the pixels, in words -> digest: a run is not to go on with other data."""
+    splits = data.splits
+    release = RELEASES.get(getattr(data.wilds, "dataset_name", None))
+    names = "\n".join(map(str, getattr(data.wilds, release.image_names, ()))) if release is not None else ""
+    return {
+        "the splits": _digest(split.indices for split in splits.values()),
+        "the labels": _digest(split.labels for split in splits.values()),
+        "the metadata": _digest(split.metadata for split in splits.values()),
+        "the names of the images": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
+    }
+
+
+def _digest(arrays) -> str:
+    """Of whole numbers, whatever their type."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array, dtype="<i8")
+        digest.update(repr(array.shape).encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def difference_of_data(before: dict[str, str] | None, now: dict[str, str]) -> str | None:
+    """What is not as it was, of two fingerprints, in words; None where nothing differs or an older run has none."""
+    return next((what for what, digest in (before or {}).items() if now.get(what, digest) != digest), None)
 
 
 def image_path(dataset, row: int) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, WeightedRandomSampler
 from torch.utils.data import Dataset as TorchDataset
@@ -103,8 +104,6 @@ class Images(TorchDataset):
             else self.cache[self.indices[row]]
         )
         if self.augment is not None:
-            from PIL import Image
-
             with seeded(seed):
                 image = np.asarray(self.augment(Image.fromarray(image)))
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -119,7 +118,7 @@ def read_image(wilds, index: int, transform: Transform) -> np.ndarray:
     try:
         with strict_decoding():
             image = np.asarray(transform.resize(wilds.get_input(index)))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"image {index}, {image_path(wilds, index)}, cannot be read ({str(error) or type(error).__name__}); "
             f"replace the file"

@@ -132,6 +132,7 @@ def summary(trainer: Trainer) -> dict[str, Any]:
             for name, choice in trainer.chosen.items()
         },
         "config": config,
+        "data": trainer.fingerprint,
         "n_parameters": sum(p.numel() for p in trainer.classifier.parameters()),
         "agreeing_pseudo_environments": None
         if trainer.pseudo is None

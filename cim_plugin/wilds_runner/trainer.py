@@ -15,9 +15,10 @@ from torch import Tensor
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES, LossTerms, RobustClassifier, collapse_in_words
 from ..algorithms.distributed import Shard
+from ..announcer import Announcer
 from ..errors import InputError, NotFinite
 from . import checkpoint, cross_fit, results, selection
-from .datasets import Dataset
+from .datasets import Dataset, fingerprint
 from .evaluation import Outcome, evaluate
 from .loading import Batch, Loader, TrainingOrder, evaluation_order, make_loader, seed_of, to_pixels
 from .logs import Averages, LogFiles
@@ -89,6 +90,8 @@ class Trainer:
         self.not_finite = torch.tensor(-1, device=fabric.device)  #: the first step whose loss is not finite
         self.clock = results.Clock()
         self.cost_before: dict[str, Any] = {}  #: :func:`results.cost` of the sessions before this one
+        self.announcer = Announcer()
+        self.fingerprint = fingerprint(data)
         self.logs: LogFiles  #: set by :meth:`start`
         self.bar: Any  #: a tqdm progress bar, set by :meth:`start`
         self.stop_asked = False  #: set it from a signal handler to stop after the step that runs
@@ -258,13 +261,14 @@ class Trainer:
         if self.fabric.world_size > 1:
             self.averages.add_up(self.fabric)
         line = self.averages.line()
-        if line.get(NO_TRIPLET) == 1:
-            self.logs.write(
-                f"warning: no image had a positive and a negative up to epoch {self.epoch}, batch {self.batch - 1}: "
-                f"L_con was 0; a larger --batch_size has more\n"
-            )
-        if MASK_MEAN in line and (words := collapse_in_words(line[MASK_MEAN])):
-            self.logs.write(f"warning: {words} (epoch {self.epoch}, batch {self.batch - 1})\n")
+        if MASK_MEAN in line:
+            no_triplet = "no image has a positive and a negative, L_con is 0; a larger --batch_size has more"
+            found = {
+                NO_TRIPLET: no_triplet if line[NO_TRIPLET] == 1 else None,
+                MASK_MEAN: collapse_in_words(line[MASK_MEAN]),
+            }
+            for words in self.announcer.changes(found):
+                self.logs.write(f"warning: {words} (epoch {self.epoch}, batch {self.batch - 1})\n")
         steps = math.ceil(self.batch / self.config["gradient_accumulation_steps"])
         self.logs.row(
             "train_algo.csv", {"epoch": self.epoch, "batch": steps, **line}, self.epoch * len(self.order) + self.batch
@@ -404,10 +408,14 @@ class Trainer:
             "log_sizes": dict(self.logs.sizes),
             "clock": self.clock.seconds,
             "cost": results.cost(self),
+            "lasting": dict(self.announcer.lasting),
+            "data": self.fingerprint,
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`; files that were due when the state was saved are written now."""
+        """Go on from :meth:`state`, which :func:`~.state_check.check_state` has looked at; files that were due when it
+        was saved are written now.
+        """
         self.classifier.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
@@ -421,16 +429,12 @@ class Trainer:
             name: {key: Outcome(**outcome) for key, outcome in of_rule.items()}
             for name, of_rule in state["outcomes"].items()
         }
-        if self.batch and self.fabric.world_size > 1:
-            raise InputError(
-                f"--resume: the run in {self.config['log_dir']} stopped within an epoch, which one process trains to "
-                f"its end; go on with one"
-            )
         self.seen = [(rows, predictions.to(self.fabric.device)) for rows, predictions in state["seen"]]
         self.averages.load(state["averages"])
         self.clock.go_on_from(state["clock"])
         self.bar.update(self.epoch * len(self.order) + self.batch)
         self.cost_before = state.get("cost", {})
+        self.announcer.lasting = state.get("lasting", {})
         if "predicted" in state:
             self._publish(state["predicted"], self.cost_before or results.cost(self))
 

@@ -11,10 +11,11 @@ import threading
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
-from options import Parser, lock
+from options import Parser
 
 from cim_plugin import catalog
 from cim_plugin.errors import InputError, NotFinite
+from cim_plugin.folder_lock import FolderLock, Locked
 from cim_plugin.wilds_runner.checkpoint import difference
 from cim_plugin.wilds_runner.config import MAY_DIFFER, add_arguments, make_config
 
@@ -130,15 +131,12 @@ def train(configs: list[Config], prepare: Prepare) -> int:
 
 def _train_one(prepare: Prepare, config: Config) -> None:
     run = f"{config['algorithm']}, seed {config['seed']}"
-    os.makedirs(os.path.dirname(config["log_dir"]), exist_ok=True)
-    with open(f"{config['log_dir']}.lock", "w") as file:
-        try:
-            lock(file)
-        except BlockingIOError:
-            print(f"{run}: left to the command that is training it", file=sys.stderr)
-            return
-        if not is_finished(config):  # by another command, meanwhile
-            _train_locked(prepare, config, run)
+    try:
+        with FolderLock(config["log_dir"], "--output_dir"):
+            if not is_finished(config):  # by another command, meanwhile
+                _train_locked(prepare, config, run)
+    except Locked:
+        print(f"{run}: left to the command that is training it", file=sys.stderr)
 
 
 def _train_locked(prepare: Prepare, config: Config, run: str) -> None:
