@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import textwrap
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -51,12 +50,9 @@ FLAGS += (
 
 
 @pytest.fixture(scope="session")
-def checkout() -> Path:
+def checkout(wilds_checkout) -> Path:
     """The ``examples`` folder of a real checkout; skips with the reason where there is none."""
-    folder = Path(os.environ.get("WILDS_HOME", "")) / "examples"
-    if not (folder / "run_expt.py").is_file():
-        pytest.skip("no WILDS checkout: set WILDS_HOME")
-    return folder
+    return wilds_checkout / "examples"
 
 
 @pytest.fixture(scope="session")
