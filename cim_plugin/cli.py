@@ -8,6 +8,7 @@ import sys
 
 from . import __version__
 from .errors import exit_status
+from .flags import Parser
 
 #: command -> (module with add_arguments(parser) and run(args) -> exit status, what it does)
 COMMANDS = {
@@ -30,19 +31,17 @@ COMMANDS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says a wrong argument in one line; --help shows the usage."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}; see '{self.prog} --help'\n")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Exit status: the command's own; 2 for a wrong argument, in one line; 130 on Ctrl-C; 141 where
     nobody reads on.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = _Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
+    name = argv[0] if argv[:1] and argv[0] in COMMANDS else ""
+    return exit_status(f"cim-plugin {name}".rstrip(), lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> int:
+    parser = Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
     parser.add_argument("--version", action="version", version=f"cim-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, what) in COMMANDS.items():
@@ -54,8 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-    module = COMMANDS[args.command][0]
-    return exit_status(f"cim-plugin {args.command}", lambda: importlib.import_module(module).run(args))
+    return importlib.import_module(COMMANDS[args.command][0]).run(args)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import shlex
 import signal
 import sys
 from typing import Any, Callable
 
+from ..data.releases import RELEASES
 from ..errors import InputError, NotFinite
+from ..files import kind, read_json, reason, undone_where_refused
+from ..progress import progress
 from .config import MAY_DIFFER, add_arguments, make_config
 
 __all__ = ["add_arguments", "run"]
+
+FILES = (".csv", ".txt", ".json", ".pth")  #: how the names of a run's files end
 
 #: for each other; the first process may decode a whole dataset or train reference models before the others have
 #: anything to do
@@ -29,10 +33,11 @@ def run(args: argparse.Namespace) -> int:
     config = make_config(args)
     fabric = make_fabric(config)
     fabric.launch()
-    trainer = prepare(config, fabric)
-    if config["eval_only"]:
-        evaluate_only(trainer)
-        return 0
+    with undone_where_refused(config["log_dir"], RELEASES[config["dataset"]].path(config["root_dir"])):
+        trainer = prepare(config, fabric)
+        if config["eval_only"]:
+            evaluate_only(trainer)
+            return 0
     return _train(trainer)
 
 
@@ -152,12 +157,8 @@ def prepare(
             if name.endswith((".csv", ".txt"))
         }
     echo = (lambda text: tqdm.write(text, end="")) if first and not config["eval_only"] else None
-    bar = tqdm(
-        total=config["n_epochs"] * len(trainer.order),
-        unit="step",
-        disable=not (show and first) or config["eval_only"],
-        dynamic_ncols=True,
-    )
+    steps = config["n_epochs"] * len(trainer.order)
+    bar = progress(total=steps, unit="step", show=show and first and not config["eval_only"])
     trainer.start(LogFiles(folder if first else None, keep, echo, make_events(config) if first else None), bar)
     if fresh:
         describe(trainer)
@@ -192,14 +193,20 @@ def state_to_go_on_from(config: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _check_writable(folder: str) -> None:
+    """Before hours of work: files can be made there, and what has the name of a run's file is one."""
     try:
         os.makedirs(folder, exist_ok=True)
         probe = os.path.join(folder, ".probe")
         with open(probe, "w"):
             pass
         os.remove(probe)
+        entries = list(os.scandir(folder))
     except OSError as error:
-        raise InputError(f"--log_dir {folder} cannot be written ({error.strerror}); choose another folder") from error
+        raise InputError(f"--log_dir {folder} cannot be written ({reason(error)}); choose another folder") from error
+    for entry in entries:
+        right = entry.is_dir() if entry.name == "selection" else entry.is_file() or not entry.name.endswith(FILES)
+        if not right:
+            raise InputError(f"--log_dir {folder} holds {entry.name}, which is {kind(entry)}; choose another folder")
 
 
 def make_events(config: dict[str, Any]):
@@ -368,8 +375,7 @@ def _check_same_network(config: dict[str, Any], path: str) -> None:
     if not os.path.exists(path):
         return
     try:
-        with open(path) as file:
-            before = dict(json.load(file)["config"])
+        before = dict(read_json(path)["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"--eval_only: {path} is damaged ({error!r}), so it cannot be seen whether this is the network that was "

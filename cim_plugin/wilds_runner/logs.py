@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from ..algorithms.group_dro import group_means
+from ..errors import InputError
+from ..files import reason
+from .checkpoint import FIX
 
 
 class LogFiles:
@@ -59,9 +62,13 @@ class LogFiles:
     def _append(self, name: str, text: str) -> None:
         if self.folder is None:
             return
-        data = text.encode()
-        with open(os.path.join(self.folder, name), "ab" if name in self.sizes else "wb") as file:
-            file.write(data)
+        data = text.encode("utf-8", "surrogateescape")  # the bytes of a path that are no text, as they are
+        path = os.path.join(self.folder, name)
+        try:
+            with open(path, "ab" if name in self.sizes else "wb") as file:
+                file.write(data)
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({reason(error)}); {FIX}") from error
         self.sizes[name] = self.sizes.get(name, 0) + len(data)
 
 
