@@ -18,6 +18,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from .errors import InputError
+from .flags import COUNT, any_number, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,8 @@ class Hyperparameter:
         """argparse's keywords of a flag for it, but for the default: what an unset flag means is the parser's
         business.
         """
-        keywords = BOOL_FLAG if isinstance(self.default, bool) else {"type": type(self.default)}
+        types = {int: whole(-COUNT, LARGEST_WHOLE), float: any_number}
+        keywords = BOOL_FLAG if isinstance(self.default, bool) else {"type": types.get(type(self.default), str)}
         return {**keywords, "help": f"{self.help}: {self.values} (default: {self.default})".replace("%", "%%")}
 
 
@@ -64,6 +66,7 @@ def parse_bool(text: str) -> bool:
     return text.lower() == "true"
 
 
+LARGEST_WHOLE = 1 << 16  #: of a command line: a code of the bottleneck that fits any memory
 BOOL_FLAG = {"type": parse_bool, "const": True, "nargs": "?"}  #: argparse's own type=bool makes true of every word
 
 

@@ -8,6 +8,7 @@ import sys
 
 from . import __version__
 from .errors import exit_status
+from .flags import Parser
 
 #: command -> (module with add_arguments(parser) and run(args) -> exit status, what it does)
 COMMANDS = {
@@ -30,23 +31,17 @@ COMMANDS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says a wrong argument in one line; --help shows the usage."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}; see '{self.prog} --help'\n")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Exit status: the command's own; 2 for a wrong argument, in one line; 130 on Ctrl-C; 141 where
     nobody reads on.
     """
     argv = sys.argv[1:] if argv is None else argv
-    return exit_status(" ".join(["cim-plugin", *argv[:1]]), lambda: _run(argv))
+    name = argv[0] if argv[:1] and argv[0] in COMMANDS else ""
+    return exit_status(f"cim-plugin {name}".rstrip(), lambda: _run(argv))
 
 
 def _run(argv: list[str]) -> int:
-    parser = _Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
+    parser = Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
     parser.add_argument("--version", action="version", version=f"cim-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, what) in COMMANDS.items():

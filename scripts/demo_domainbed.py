@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
 
-from tqdm import tqdm
+from cim_plugin.errors import InputError, exit_status
+from cim_plugin.files import parse_json, read_text
+from cim_plugin.flags import Parser, whole
+from cim_plugin.progress import progress
 
 ALGORITHMS = ("ERM", "CIM", "CIM_VIB")
 TEST_ENVIRONMENT = 2  #: "-90%": the background that went with one label goes with the other
@@ -19,23 +21,25 @@ TRAINING_ENVIRONMENTS = (0, 1)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--steps", type=int, default=201, help="training steps per run")
-    parser.add_argument("--seeds", type=int, default=1, help="runs per algorithm, with seeds 0, 1, ...")
+    return exit_status("scripts/demo", run, "stopped; finished runs are kept, the same command goes on")
+
+
+def run() -> int:
+    """Train what is not finished and print the table. Exit status 1 where a run failed."""
+    parser = Parser(prog="scripts/demo", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--steps", type=whole(1), default=201, help="training steps per run")
+    parser.add_argument("--seeds", type=whole(1, 1000), default=1, help="runs per algorithm, with seeds 0, 1, ...")
     parser.add_argument(
         "--output_dir", default="demo_output", help="where runs are kept; a finished run is not done again"
     )
     args = parser.parse_args()
     if importlib.util.find_spec("domainbed") is None:
-        print(
-            "demo: error: DomainBed is not found; run '.venv/bin/cim-plugin get-domainbed', or set DOMAINBED_HOME to a "
-            "checkout",
-            file=sys.stderr,
+        raise InputError(
+            "DomainBed is not found; run '.venv/bin/cim-plugin get-domainbed', or set DOMAINBED_HOME to a checkout"
         )
-        return 2
     runs = [(algorithm, seed) for seed in range(args.seeds) for algorithm in ALGORITHMS]
     records = {}
-    with tqdm(total=len(runs) * args.steps, unit="step", smoothing=0.05) as bar:
+    with progress(total=len(runs) * args.steps, unit="step", smoothing=0.05) as bar:
         for algorithm, seed in runs:
             bar.set_description(f"{algorithm}, seed {seed}")
             folder = os.path.join(args.output_dir, f"{algorithm}-{args.steps}-{seed}")
@@ -48,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def train(algorithm: str, seed: int, steps: int, folder: str, bar: tqdm) -> bool:
+def train(algorithm: str, seed: int, steps: int, folder: str, bar) -> bool:
     """One run of the host's script, the bar following its results file; False when it failed."""
     if os.path.exists(os.path.join(folder, "done")):
         bar.update(steps)
@@ -85,8 +89,9 @@ def train(algorithm: str, seed: int, steps: int, folder: str, bar: tqdm) -> bool
 
 def read(folder: str) -> list[dict]:
     """The records that a run has written so far."""
-    with open(os.path.join(folder, "results.jsonl")) as file:
-        return [json.loads(line) for line in file if line.endswith("\n")] or [{"step": -1}]
+    path = os.path.join(folder, "results.jsonl")
+    *lines, _ = read_text(path).split("\n")  # the last one is empty, or being written
+    return [parse_json(line, path, number) for number, line in enumerate(lines, 1)] or [{"step": -1}]
 
 
 def print_table(records: dict, args: argparse.Namespace) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
 
-from tqdm import tqdm
+from cim_plugin.errors import InputError, exit_status
+from cim_plugin.files import read_json, read_text, undone_where_refused
+from cim_plugin.flags import Parser, whole
+from cim_plugin.progress import progress
 
 #: row of the table -> flags of cim-plugin train
 ROWS = {
@@ -39,16 +41,22 @@ EVALUATED = "train_eval.csv"  #: gets a line per epoch
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20, help="epochs per run")
-    parser.add_argument("--seeds", type=int, default=2, help="runs per row, with seeds 0, 1, ...")
+    return exit_status("scripts/demo", run, "stopped; finished runs are kept, the same command goes on")
+
+
+def run() -> int:
+    """Make the data, train what is not finished, and print the table. Exit status 1 where a run failed."""
+    parser = Parser(prog="scripts/demo", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=whole(1), default=20, help="epochs per run")
+    parser.add_argument("--seeds", type=whole(1, 1000), default=2, help="runs per row, with seeds 0, 1, ...")
     parser.add_argument(
         "--output_dir", default="demo_output", help="where data and runs are kept; a finished run is not done again"
     )
     args = parser.parse_args()
     data = os.path.join(args.output_dir, "data")
-    if subprocess.call([*PLUGIN, "data", "demo", "--root", data]):
-        return 1
+    with undone_where_refused(data):
+        if subprocess.call([*PLUGIN, "data", "demo", "--root", data]):
+            raise InputError(f"--output_dir {args.output_dir} cannot be used, as the line above says")
     folders = {
         (row, seed): os.path.join(
             args.output_dir, "wilds", f"{row.partition(' (')[0].replace(', ', '-')}-{args.epochs}-{seed}"
@@ -93,7 +101,7 @@ def run_all(commands: dict[str, list[str]], epochs: int) -> str | None:
     waiting, running = [folder for folder in commands if not finished(folder)], {}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
-        with tqdm(total=len(commands) * epochs, unit="epoch", smoothing=0.1, dynamic_ncols=True) as bar:
+        with progress(total=len(commands) * epochs, unit="epoch", smoothing=0.1) as bar:
             while waiting or running:
                 while waiting and len(running) < (os.cpu_count() or 1):
                     folder = waiting.pop(0)
@@ -109,8 +117,7 @@ def run_all(commands: dict[str, list[str]], epochs: int) -> str | None:
                         if process.returncode:
                             return folder
                 bar.set_description(", ".join(map(os.path.basename, running)))
-                bar.n = sum(min(epochs, epochs_done(folder)) for folder in commands)
-                bar.refresh()
+                bar.update(sum(min(epochs, epochs_done(folder)) for folder in commands) - bar.n)
     finally:
         for process in running.values():
             process.terminate()
@@ -123,8 +130,7 @@ def results(folder: str) -> dict:
     path = os.path.join(folder, "results.json")
     if not os.path.exists(path):
         return {}
-    with open(path) as file:
-        return json.load(file)
+    return read_json(path)
 
 
 def finished(folder: str) -> bool:
@@ -135,8 +141,7 @@ def epochs_done(folder: str) -> int:
     path = os.path.join(folder, EVALUATED)
     if not os.path.exists(path):
         return 0
-    with open(path) as file:
-        return max(0, sum(1 for _ in file) - 1)
+    return max(0, read_text(path).count("\n") - 1)
 
 
 def print_table(folders: dict, args: argparse.Namespace) -> None:

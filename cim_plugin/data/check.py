@@ -9,8 +9,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
+from ..progress import progress
 from .conversion import partial
 from .images import fault, strict_decoding
 from .releases import RELEASES, Release, how_to_get, is_synthetic
@@ -107,7 +106,7 @@ def _first_wrong(paths: list[str], decode: bool) -> str | None:
     wrong = [(row, path, "missing") for row, path in enumerate(paths) if not os.path.isfile(path)]
     if decode and not wrong:
         with strict_decoding(), ThreadPool() as pool:
-            reasons = tqdm(pool.imap(fault, paths, chunksize=64), total=len(paths), desc="decoding", unit="image")
+            reasons = progress(pool.imap(fault, paths, chunksize=64), total=len(paths), desc="decoding", unit="image")
             wrong = [(row, paths[row], reason) for row, reason in enumerate(reasons) if reason]
     if not wrong:
         return None

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
+from ..flags import whole
 
 #: action -> (the module with its plan, data set, what --from is)
 CONVERSIONS = {
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _demo,
         "make synthetic releases in the formats of Waterbirds and CelebA, from what scikit-learn carries",
     )
-    demo.add_argument("--seed", type=int, default=0, help="everything random follows from it")
+    demo.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="everything random follows from it")
     for action, (_, name, source) in CONVERSIONS.items():
         conversion = _add(
             actions,

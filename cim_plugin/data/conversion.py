@@ -11,9 +11,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..errors import InputError
+from ..files import write_whole
+from ..progress import progress
 from . import manifest
 from .images import fault, strict_decoding
 from .releases import Release, is_synthetic
@@ -94,7 +94,9 @@ def convert(source: Source, plan: Plan, root: Path) -> Path:
     with manifest.disk_errors(root), strict_decoding():
         for path, content in {**_release_text(plan.release, source), **plan.texts}.items():
             digests[path] = _place(unfinished / path, content)
-        for name, content in tqdm(source.contents(plan.images), total=len(rows), desc=plan.release.name, unit="image"):
+        for name, content in progress(
+            source.contents(plan.images), total=len(rows), desc=plan.release.name, unit="image"
+        ):
             path = plan.images[name]
             digests[path] = _place(unfinished / path, content, f"{source.path}: row {rows[name]}, image {name!r},")
         _remove_all_but(unfinished, digests)
@@ -121,7 +123,7 @@ def _place(path: Path, content: bytes, image: str | None = None) -> str:
             raise InputError(
                 f"{image} cannot be decoded ({reason}); get it again and repeat the command, which goes on where it was"
             )
-        manifest.write_file(path, content)
+        write_whole(path, content)
     return digest
 
 

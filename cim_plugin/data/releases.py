@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import read_bytes
 
 SYNTHETIC = "SYNTHETIC"  #: how the RELEASE file of what 'cim-plugin data demo' makes begins
 SPLITS = ("train", "val", "test")  #: in the order of their numbers in the metadata of Waterbirds and CelebA
@@ -143,4 +144,5 @@ def how_to_get(name: str, root: str | os.PathLike = "data") -> str:
 
 def is_synthetic(data_dir: str | os.PathLike) -> bool:
     """Whether the release in this folder was made by ``cim-plugin data demo``: its RELEASE file says so first."""
-    return any(path.read_bytes().startswith(SYNTHETIC.encode()) for path in Path(data_dir).glob("RELEASE_v*.txt"))
+    texts = [read_bytes(path) for path in Path(data_dir).glob("RELEASE_v*.txt") if path.is_file()]
+    return any(text.startswith(SYNTHETIC.encode()) for text in texts)

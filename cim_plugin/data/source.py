@@ -14,9 +14,9 @@ import zlib
 from pathlib import Path
 from typing import Iterable, Iterator
 
-from tqdm import tqdm
-
 from ..errors import InputError
+from ..files import read_bytes
+from ..progress import progress
 from .paths import outside
 
 MAX_FILE = 64 << 20  #: bytes; the largest file of the known archives is the 25 MB attribute table of CelebA
@@ -70,11 +70,7 @@ class Folder(Source):
 
     def contents(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
-            try:
-                content = (self.path / name).read_bytes()
-            except OSError as error:
-                raise InputError(f"{self.path / name} cannot be read: {error.strerror}") from error
-            yield name, content
+            yield name, read_bytes(self.path / name, MAX_FILE)
 
 
 def _walk(folder: Path, prefix: str, parents: tuple[str, ...]) -> Iterator[str]:
@@ -123,7 +119,7 @@ class Archive(Source):
         found: dict[str, None] = {}
         total = 0
         with self._reading() as tar:
-            for member in tqdm(tar, desc=f"checking {path.name}", unit="file", leave=False):
+            for member in progress(tar, desc=f"checking {path.name}", unit="file", leave=False):
                 self._check(member)
                 name, total = posixpath.normpath(member.name), total + member.size
                 if total > MAX_TOTAL or len(found) >= MAX_MEMBERS:
@@ -180,7 +176,7 @@ def open_source(path: str | os.PathLike) -> Source:
     if path.is_dir():
         return Folder(path)
     if not path.is_file():
-        raise InputError(f"--from {path} does not exist")
+        raise InputError(f"--from {path} " + ("is neither a folder nor a file" if path.exists() else "does not exist"))
     if zipfile.is_zipfile(path):
         raise InputError(f"--from {path} is a zip archive; unzip it and pass the folder")
     return Archive(path)

@@ -146,12 +146,12 @@ def _cuda_doing_nothing() -> Iterator[list[None]]:
 
 def main() -> None:
     """Print the table; exit status 1 where a composition fails that is not refused."""
-    from tqdm import tqdm
+    from ..progress import progress
 
     n_bases = len(
         [name for name in importlib.import_module("domainbed.algorithms").ALGORITHMS if name not in catalog.ALGORITHMS]
     )
-    found = list(tqdm(rows(), total=n_bases, unit="algorithm"))
+    found = list(progress(rows(), total=n_bases, unit="algorithm"))
     counts = {
         outcome: sum(row.outcome == outcome for row in found) for outcome in dict.fromkeys(row.outcome for row in found)
     }

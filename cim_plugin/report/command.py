@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import sys
-import tempfile
 
 from ..errors import InputError
+from ..files import kind, write_whole
 from . import formats, reading
 from .sheets import make_report
 from .tables import HOSTS, build, known_rules
@@ -67,16 +65,15 @@ def run(args: argparse.Namespace) -> int:
     report = make_report(found, build(found.runs, args.rules), args.published)
     text = formats.FORMATS[form][1](report)
     if args.output is None:
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        print(text, end="")
     else:
-        write_whole(args.output, text.encode())
+        write_whole(args.output, text.encode("utf-8", "backslashreplace"))
     if args.plots is not None:
         from .plots import draw
 
-        for kind in ("png", "svg"):
-            for plot in draw(report.tables, kind):
-                write_whole(os.path.join(args.plots, f"{plot.name}.{kind}"), plot.content)
+        for suffix in ("png", "svg"):
+            for plot in draw(report.tables, suffix):
+                write_whole(os.path.join(args.plots, f"{plot.name}.{suffix}"), plot.content)
     return 0
 
 
@@ -94,40 +91,12 @@ def _format_of(output: str | None) -> str:
 def _check_targets(output: str | None, plots: str | None) -> None:
     """Before anything is read: a report of a thousand runs should not end in a spelling mistake."""
     if output is not None:
-        if os.path.isdir(output):
-            raise InputError(f"-o {output} is a folder; name a file in it")
+        if os.path.exists(output) and not os.path.isfile(output):
+            fix = "name a file in it" if os.path.isdir(output) else "choose another name"
+            raise InputError(f"-o {output} is {kind(output)}; {fix}")
         if os.path.basename(output) in reading.MARKERS:
             raise InputError(f"-o {output} is the name of a run's own results; choose another name")
         if not os.path.isdir(os.path.dirname(output) or "."):
             raise InputError(f"-o {output}: there is no folder {os.path.dirname(output)}; make it first")
     if plots is not None and os.path.lexists(plots) and not os.path.isdir(plots):
         raise InputError(f"--plots {plots} is a file; name a folder")
-
-
-def write_whole(path: str, content: bytes) -> None:
-    """A file that appears whole or not at all.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    folder = os.path.dirname(path) or "."
-    part = None
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".compare-", delete=False) as file:
-            part = file.name
-            file.write(content)
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); choose another place") from error
-    finally:
-        if part is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(part)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,7 +9,8 @@ from typing import Any, Iterable, NamedTuple
 
 import numpy as np
 
-from .runs import Run, Unreadable, check, fraction, get, own_settings, parse_json, read_text
+from ..files import Unreadable, parse_json, read_text
+from .runs import Run, check, fraction, get, own_settings
 
 RESULTS = "results.jsonl"
 DONE = "done"

@@ -12,9 +12,10 @@ from typing import Iterator, NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from ..files import Unreadable
 from .averages import cost
 from .formats import printable
-from .runs import Run, Unreadable
+from .runs import Run
 from .tables import BASELINE, HOSTS, Family, Row, Table, baselines
 
 INK = "#222324"  #: of text and axes; the web page replaces it by its own

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field
-from typing import Iterable, Iterator
+from typing import Iterator
 
 from ..errors import InputError
+from ..files import Unreadable
+from ..progress import progress
 from . import domainbed_runs, wilds_runs
-from .runs import Run, Unreadable
+from .runs import Run
 
 READERS = (wilds_runs, domainbed_runs)
 MARKERS = {wilds_runs.RESULTS, domainbed_runs.RESULTS}  #: a link by one of these names may lead anywhere
@@ -33,7 +34,7 @@ def find(folders: list[str]) -> Found:
     found, seen = Found(), set()
     for top in folders:
         _check_folder(top)
-        for folder, files in _progress(_walk(top, found)):
+        for folder, files in progress(_walk(top, found), desc="reading", unit=" folders", leave=False):
             if os.path.realpath(folder) not in seen:
                 seen.add(os.path.realpath(folder))
                 _read(folder, files, found)
@@ -49,15 +50,6 @@ def find(folders: list[str]) -> Found:
             + _unfollowed(found)
         )
     return found
-
-
-def _progress(folders: Iterator) -> Iterable:
-    """A bar where somebody watches and tqdm is there."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return folders
-    return tqdm(folders, desc="reading", unit=" folders", leave=False, disable=not sys.stderr.isatty())
 
 
 def _unfollowed(found: Found) -> str:

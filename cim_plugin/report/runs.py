@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-LARGEST_FILE = 1 << 28  #: bytes; results of thousands of evaluations stay below a tenth of it
-
-
-class Unreadable(Exception):
-    """A run's file is damaged. The message names the file, the line where there is one, and what is wrong."""
+from ..files import Unreadable
 
 
 class Selected(NamedTuple):
@@ -48,49 +42,6 @@ class Run:
     remarks: tuple[str, ...] = ()  #: what a reader of a table should know of it
     step_seconds: float | None = None
     memory: dict[str, float] = field(default_factory=dict)  #: "GPU" or "host" -> most bytes held
-
-
-def read_text(path: str) -> str:
-    """A text file of a run.
-
-    Raises:
-        Unreadable: it is no file, too large, not readable or not UTF-8.
-    """
-    try:
-        size = os.path.getsize(path)
-        if size > LARGEST_FILE:
-            raise Unreadable(f"{path}: {size / 1e6:.0f} MB is too large for the results of a run")
-        if not os.path.isfile(path):
-            raise Unreadable(f"{path}: is not a file")
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except OSError as error:
-        raise Unreadable(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"{path}: is not UTF-8 text (byte {error.start})") from error
-
-
-def parse_json(text: str, path: str, first_line: int = 1) -> dict[str, Any]:
-    """A JSON object.
-
-    Args:
-        path: for messages.
-        first_line: the line of ``path`` on which ``text`` begins.
-
-    Raises:
-        Unreadable: it is not JSON or not an object; names the line.
-    """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise Unreadable(
-            f"{path}, line {first_line + error.lineno - 1}: not JSON ({error.msg}, column {error.colno})"
-        ) from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets nested thousands deep
-        raise Unreadable(f"{path}, line {first_line}: not JSON that can be read ({error})") from error
-    if not isinstance(value, dict):
-        raise Unreadable(f"{path}, line {first_line}: a JSON object is expected, this is {type(value).__name__}")
-    return value
 
 
 WORDS = {

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .command import write_whole
+from ..files import kind, write_whole
+from ..flags import whole
 
 if TYPE_CHECKING:
     from .show_examples import Example
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
 RULES = ("best", "worst_group", "average", "worst_class", "worst_pseudo_group", "last", "oracle")
 SUFFIXES = (".png", ".svg", ".html")
 PICTURE = "m.png"
-
-
-def _whole(low: int, high: int = 2**63 - 1):
-    def whole(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
-        return value
-
-    return whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,19 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--images",
-        type=_whole(0),
+        type=whole(0),
         nargs="+",
         metavar="NUMBER",
         help="images of the split to show, counted from 0; sampled by default",
     )
     parser.add_argument(
         "--per_group",
-        type=_whole(1),
+        type=whole(1),
         default=2,
         help="images to sample of every group, or of every environment of DomainBed",
     )
     parser.add_argument(
-        "--seed", type=_whole(0, 2**32 - 1), default=0, help="of the sampling, and of drawing positives and negatives"
+        "--seed", type=whole(0, 2**32 - 1), default=0, help="of the sampling, and of drawing positives and negatives"
     )
     parser.add_argument(
         "--rule",
@@ -128,10 +119,10 @@ def _check_output(output: str) -> None:
     path = Path(output)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--output {output} must end in {', '.join(SUFFIXES)}, which says what it becomes")
-    if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+    if (path.exists() and not path.is_file()) or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise InputError(
             f"--output {output} cannot be written: "
-            f"{'it is a folder' if path.is_dir() else f'{path.parent} is no folder that can be written'}"
+            f"{f'it is {kind(path)}' if path.exists() else f'{path.parent} is no folder that can be written'}"
         )
     try:
         import matplotlib  # noqa: F401

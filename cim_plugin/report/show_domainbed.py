@@ -283,12 +283,12 @@ def _labels(environment) -> Tensor:
         return torch.as_tensor(environment.targets).long()
     if hasattr(environment, "indices") and hasattr(environment.dataset, "y_array"):
         return environment.dataset.y_array[environment.indices].reshape(-1).long()
-    from tqdm import tqdm
+    from ..progress import progress
 
     return torch.tensor(
         [
             int(environment[row][1])
-            for row in tqdm(range(len(environment)), desc="reading labels", unit="image", leave=False)
+            for row in progress(range(len(environment)), desc="reading labels", unit="image", leave=False)
         ]
     )
 

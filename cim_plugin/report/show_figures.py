@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..data.demo import LOOKS, draw
 from ..data.digits_on_photos import SIDE, compose, load_digits
+from ..files import read_bytes
 
 _MADE = re.compile(r"'cim-plugin data demo --seed (\d+)'")
 
@@ -32,7 +33,8 @@ def release_figures(data, part, transform) -> Callable[[list[int]], Tensor] | No
         transform: of its images; figures are cropped and resized as they are.
     """
     look = LOOKS.get(data.wilds.dataset_name)
-    texts = [path.read_text(errors="replace") for path in Path(data.wilds.data_dir).glob("RELEASE_v*.txt")]
+    files = [path for path in Path(data.wilds.data_dir).glob("RELEASE_v*.txt") if path.is_file()]
+    texts = [read_bytes(path).decode(errors="replace") for path in files]
     seed = next((int(found.group(1)) for text in texts if (found := _MADE.search(text))), None)
     if not data.synthetic or look is None or seed is None or seed >= 2**32:
         return None

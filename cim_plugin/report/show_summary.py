@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from ..progress import progress
 from .show_examples import BATCH, POOL, Example, sample_of_groups
 from .show_runs import Learnt
 
@@ -25,8 +25,8 @@ def summarize(learnt: Learnt, seed: int, show_progress: bool) -> dict[str, Any]:
     """
     rows = sample_of_groups(learnt.groups, PER_GROUP, seed)
     columns: list[np.ndarray] = []
-    for start in tqdm(
-        range(0, len(rows), BATCH), desc="looking at m", unit="batch", leave=False, disable=not show_progress
+    for start in progress(
+        range(0, len(rows), BATCH), desc="looking at m", unit="batch", leave=False, show=show_progress
     ):
         part = rows[start : start + BATCH]
         masks = learnt.model.morphing(learnt.read(part)).mask.double()

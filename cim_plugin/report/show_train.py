@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import Unreadable, read_json
 from .show_figures import release_figures
 from .show_runs import RESULTS, Learnt, check_algorithm
 
@@ -79,12 +79,11 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Lea
 def _read_results(path: str) -> dict[str, Any]:
     file = os.path.join(path, RESULTS)
     try:
-        with open(file, encoding="utf-8") as opened:
-            results = json.load(opened)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}); the run must be repeated, or the file restored") from error
+        results = read_json(file)
+    except Unreadable as error:
+        raise InputError(f"{error}; the run must be repeated, or the file restored") from error
     for name, kind in (("algorithm", str), ("config", dict), ("selection", dict)):
-        if not isinstance(results, dict) or not isinstance(results.get(name), kind):
+        if not isinstance(results.get(name), kind):
             raise InputError(f"{file} is not a file of 'cim-plugin train': it has no {name!r}")
     return results
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from typing import Any
 
+from ..files import Unreadable, csv_lines, read_json, read_text
 from ..wilds_runner import defaults
 from ..wilds_runner.config import MAY_DIFFER, completed
-from .runs import Curve, Run, Selected, Unreadable, check, fraction, get, own_settings, parse_json, read_text
+from .runs import Curve, Run, Selected, check, fraction, get, own_settings
 
 RESULTS = "results.json"
 STATE = "state.pth"
@@ -61,7 +61,7 @@ def read(folder: str) -> list[Run]:
     path = os.path.join(folder, RESULTS)
     if not os.path.lexists(path):
         raise Unreadable(f"{folder}: incomplete, stopped before the end of its first epoch (no {RESULTS})")
-    record = parse_json(read_text(path), path)
+    record = read_json(path)
     config = get(record, "config", dict, path)
     algorithm = get(record, "algorithm", str, path)
     status = get(record, "status", str, path)
@@ -182,15 +182,16 @@ def curve(run: Run) -> Curve:
         Unreadable: val_eval.csv is missing or damaged.
     """
     path = os.path.join(run.folder, "val_eval.csv")
-    rows = csv.DictReader(read_text(path).splitlines())
-    name = next((name for name in (*WORST_GROUP, *AVERAGES) if name in (rows.fieldnames or ())), None)
-    if name is None or "epoch" not in (rows.fieldnames or ()):
+    (_, header), *rows = [*csv_lines(read_text(path), path)] or [(1, [])]
+    name = next((name for name in (*WORST_GROUP, *AVERAGES) if name in header), None)
+    if name is None or "epoch" not in header:
         raise Unreadable(f"{path}, line 1: no column epoch, or none of {', '.join((*WORST_GROUP, *AVERAGES))}")
     line = Curve([], [])
-    for row in rows:
+    for number, row in rows:
         try:
-            line.x.append(int(row["epoch"]))
-            line.y.append(fraction(float(row[name]), f"{path}, line {rows.line_num}: {name}"))
-        except (TypeError, ValueError) as error:
-            raise Unreadable(f"{path}, line {rows.line_num}: cut or damaged") from error
+            epoch, value = int(row[header.index("epoch")]), float(row[header.index(name)])
+        except (IndexError, ValueError) as error:
+            raise Unreadable(f"{path}, line {number}: cut or damaged") from error
+        line.x.append(check(epoch, int, f"{path}, line {number}: epoch"))
+        line.y.append(fraction(value, f"{path}, line {number}: {name}"))
     return line

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..files import kind
 from . import seal
 
 ALIASES = {"wideresnet50": "wide_resnet50_2"}  #: WILDS' name -> torchvision's
@@ -74,8 +75,12 @@ def make_encoder(name: str, model_kwargs: dict[str, Any], pretrained_model_path:
     except InputError:
         raise
     except TypeError as error:
-        raise InputError(f"--model {name} does not take --model_kwargs {options}: {error}") from error
+        raise InputError(f"--model {name} does not take --model_kwargs {options}: {_first_line(error)}") from error
     except Exception as error:
+        if options and not pretrained:  # whatever the library raises for values that it cannot use
+            raise InputError(
+                f"--model {name} cannot be made with --model_kwargs {options}: {_first_line(error)}"
+            ) from error
         if not pretrained:
             raise
         raise InputError(
@@ -174,7 +179,7 @@ def read_checkpoint(path: str, flag: str, ours: bool = True) -> dict[str, Any]:
         InputError: the file is missing, damaged, or would need code to be executed.
     """
     if not os.path.isfile(path):
-        raise InputError(f"{flag}: {path} does not exist")
+        raise InputError(f"{flag}: {path} " + (f"is {kind(path)}" if os.path.exists(path) else "does not exist"))
     try:
         with open(path, "rb") as file:
             fault = seal.fault(file, ours)

@@ -10,13 +10,14 @@ from typing import Any, BinaryIO, Callable, Sequence
 
 import torch
 
-from .. import catalog
+from .. import catalog, files
 from ..errors import InputError
 from . import seal
 from .backbones import read_checkpoint
 from .config import completed
 
 STATE = "state.pth"
+FIX = "what was saved before is whole. Make room or choose another --log_dir, and --resume"  #: where the disk refuses
 
 
 def write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
@@ -25,24 +26,7 @@ def write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    part = f"{path}.part"
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(part)  # of a killed run; or a link, through which another file would be written
-        with open(part, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-        with contextlib.suppress(OSError):
-            os.remove(part)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(
-            f"cannot write {path} ({reason}); what was saved before is whole. Make room or choose another --log_dir, "
-            f"and --resume"
-        ) from error
+    files.write_whole(path, write, lasting=True, fix=FIX)
 
 
 def save(path: str, state: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import shlex
 import signal
@@ -12,12 +11,17 @@ import sys
 import tempfile
 from typing import Any, Callable
 
+from ..data.releases import RELEASES
 from ..errors import InputError, NotFinite
+from ..files import kind, read_json, reason, undone_where_refused
 from ..folder_lock import FolderLock
+from ..progress import progress
 from .config import MAY_DIFFER, add_arguments, make_config
 from .system import check_system
 
 __all__ = ["add_arguments", "run"]
+
+FILES = (".csv", ".txt", ".json", ".pth")  #: how the names of a run's files end
 
 #: for each other; the first process may decode a whole dataset or train reference models before the others have
 #: anything to do
@@ -36,15 +40,20 @@ def run(args: argparse.Namespace) -> int:
     from .processes import by_first_process
 
     lock = FolderLock(config["log_dir"])
-    by_first_process(fabric, lock.acquire)  # before a look is taken at what the folder holds
-    try:
-        trainer = prepare(config, fabric)
-        if config["eval_only"]:
-            evaluate_only(trainer)
-            return 0
-        return _train(trainer)
-    finally:
-        lock.release()
+    with undone_where_refused(config["log_dir"], RELEASES[config["dataset"]].path(config["root_dir"])):
+        by_first_process(fabric, lock.acquire)  # before a look is taken at what the folder holds
+        try:
+            return _train_or_evaluate(config, fabric)
+        finally:
+            lock.release()
+
+
+def _train_or_evaluate(config: dict[str, Any], fabric) -> int:
+    trainer = prepare(config, fabric)
+    if config["eval_only"]:
+        evaluate_only(trainer)
+        return 0
+    return _train(trainer)
 
 
 def _check_installed() -> None:
@@ -167,12 +176,8 @@ def prepare(
             if is_log_file(name, data.splits)
         }
     echo = (lambda text: tqdm.write(text, end="")) if first and not config["eval_only"] else None
-    bar = tqdm(
-        total=config["n_epochs"] * len(trainer.order),
-        unit="step",
-        disable=not (show and first) or config["eval_only"],
-        dynamic_ncols=True,
-    )
+    steps = config["n_epochs"] * len(trainer.order)
+    bar = progress(total=steps, unit="step", show=show and first and not config["eval_only"])
     trainer.start(LogFiles(folder if first else None, keep, echo, make_events(config) if first else None), bar)
     if fresh:
         describe(trainer)
@@ -207,12 +212,18 @@ def state_to_go_on_from(config: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _check_writable(folder: str) -> None:
+    """Before hours of work: files can be made there, and what has the name of a run's file is one."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        entries = list(os.scandir(folder))
     except OSError as error:
-        raise InputError(f"--log_dir {folder} cannot be written ({error.strerror}); choose another folder") from error
+        raise InputError(f"--log_dir {folder} cannot be written ({reason(error)}); choose another folder") from error
+    for entry in entries:
+        right = entry.is_dir() if entry.name == "selection" else entry.is_file() or not entry.name.endswith(FILES)
+        if not right:
+            raise InputError(f"--log_dir {folder} holds {entry.name}, which is {kind(entry)}; choose another folder")
 
 
 def make_events(config: dict[str, Any]):
@@ -382,8 +393,7 @@ def _check_same_run(config: dict[str, Any], data: dict[str, str], path: str) -> 
     if not os.path.exists(path):
         return
     try:
-        with open(path) as file:
-            saved = json.load(file)
+        saved = read_json(path)
         before, data_before = dict(saved["config"]), dict(saved.get("data") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(

@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import argparse
 import ast
-import math
-from typing import Any
+from typing import Any, Callable
 
 from .. import catalog
 from ..catalog import parse_bool
 from ..errors import InputError
+from ..flags import SEED, is_finite, is_whole, number, shortened, whole
 from . import defaults
 
 TRANSFORMS = ("image_base", "image_resize", "image_resize_and_center_crop", "rxrx1")
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 PRECISIONS = ("32", "bf16-mixed", "16-mixed")
+PROCESSES = 1 << 16  #: on a machine, and machines: more is a slip of the hand
 TILES = 4  #: per side, of --cross_fit; docs/study.md has what they are worth
 
 
@@ -28,7 +29,7 @@ class KeyValues(argparse.Action):
         for word in values:
             key, separator, text = word.partition("=")
             if not (key and separator):
-                parser.error(f"{option_string} takes key=value, {word!r} was given")
+                parser.error(f"{option_string} takes key=value, {shortened(word, 80)!r} was given")
             pairs[key] = _literal(text)
         setattr(namespace, self.dest, pairs)
 
@@ -38,37 +39,8 @@ def _literal(text: str) -> Any:
         text = text.capitalize()
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two where brackets nest deep
         return text
-
-
-def _number(low: float, strict: bool = False):
-    def number(text: str) -> float:
-        value = float(text)
-        if not math.isfinite(value) or value < low or (strict and value == low):
-            raise argparse.ArgumentTypeError(
-                f"{text} is not a finite number {'above' if strict else 'of at least'} {low:g}"
-            )
-        return value
-
-    return number
-
-
-def _whole(low: int):
-    def whole(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {low}")
-        return value
-
-    return whole
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a fraction above 0 and up to 1")
-    return value
 
 
 _FLAG = catalog.BOOL_FLAG
@@ -87,7 +59,11 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "dataset_kwargs": {**_PAIRS, "default": {}, "help": "passed to the dataset"},
         "download": {**_FLAG, "default": False, "help": "let the wilds package download a missing dataset"},
         "version": {"help": "release of the dataset; the newest by default"},
-        "frac": {"type": _fraction, "default": 1.0, "help": "use this fraction of every split, for trying things out"},
+        "frac": {
+            "type": number(0, strict=True, high=1),
+            "default": 1.0,
+            "help": "use this fraction of every split, for trying things out",
+        },
         "transform": {"choices": TRANSFORMS, "help": "how images are made the same size"},
         "additional_train_transform": {
             "choices": ("randaugment", "weak", "resized_crop"),
@@ -95,13 +71,13 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "random augmentation of training images: flip and crop, and RandAugment after it; or flip and "
             "RandomResizedCrop, which WILDS does not have",
         },
-        "target_resolution": {"type": _whole(1), "nargs": "+", "help": "height and width that images are resized to"},
+        "target_resolution": {"type": whole(1), "nargs": "+", "help": "height and width that images are resized to"},
         "resize_scale": {
-            "type": _number(0, True),
+            "type": number(0, True),
             "help": "for image_resize*: size relative to the original resolution",
         },
         "randaugment_n": {
-            "type": _whole(1),
+            "type": whole(1),
             "help": "operations per image of randaugment, torchvision's RandAugment; 2 by default",
         },
         "cache": {
@@ -112,7 +88,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "keep decoded images in a memory-mapped file below ~/.cache/cim_plugin (XDG_CACHE_HOME moves it), "
             "which may be deleted; auto: where it fits --cache_limit",
         },
-        "cache_limit": {"type": _number(0), "default": 16.0, "help": "size in GB up to which --cache auto is on"},
+        "cache_limit": {"type": number(0), "default": 16.0, "help": "size in GB up to which --cache auto is on"},
     },
     "loaders": {
         "loader_kwargs": {
@@ -123,15 +99,15 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "train_loader": {"choices": ("standard", "group"), "help": "group: batches of n_groups_per_batch groups"},
         "uniform_over_groups": {**_FLAG, "help": "sample the groups equally often"},
         "distinct_groups": {**_FLAG, "help": "with train_loader group: no group twice in a batch"},
-        "n_groups_per_batch": {"type": _whole(1), "help": "with train_loader group"},
-        "batch_size": {"type": _whole(1), "help": "images per step, over all processes"},
+        "n_groups_per_batch": {"type": whole(1), "help": "with train_loader group"},
+        "batch_size": {"type": whole(1), "help": "images per step, over all processes"},
         "gradient_accumulation_steps": {
-            "type": _whole(1),
+            "type": whole(1),
             "default": 1,
             "help": "batches whose gradients are summed before a step",
         },
         "cross_fit": {
-            "type": _whole(1),
+            "type": whole(1),
             "default": None,
             "metavar": "STEPS",
             "help": "pseudo-environments without labels of groups: four reference models of so many steps (in our "
@@ -139,7 +115,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "predict the other half; batches are balanced by them, and 'cross_environment' pairs go by them",
         },
         "cross_fit_tiles": {
-            "type": _whole(1),
+            "type": whole(1),
             "default": None,
             "metavar": "N",
             "help": f"with cross_fit: the reference models see every image as N times N tiles in random order, so they "
@@ -160,12 +136,12 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "no_group_logging": {**_FLAG, "help": "leave the groups out of the logs"},
     },
     "optimization": {
-        "n_epochs": {"type": _whole(1), "help": "passes over the training split"},
+        "n_epochs": {"type": whole(1), "help": "passes over the training split"},
         "optimizer": {"choices": OPTIMIZERS, "help": "optimizer"},
         "optimizer_kwargs": {**_PAIRS, "default": {}, "help": "its other arguments"},
-        "lr": {"type": _number(0, True), "help": "learning rate"},
-        "weight_decay": {"type": _number(0), "help": "weight decay"},
-        "max_grad_norm": {"type": _number(0, True), "default": None, "help": "clip the gradient's norm to this"},
+        "lr": {"type": number(0, True), "help": "learning rate"},
+        "weight_decay": {"type": number(0), "help": "weight decay"},
+        "max_grad_norm": {"type": number(0, True), "default": None, "help": "clip the gradient's norm to this"},
         "scheduler": {"choices": tuple(defaults.SCHEDULERS), "help": "of the learning rate"},
         "scheduler_kwargs": {**_PAIRS, "default": {}, "help": "its arguments"},
         "scheduler_metric_split": {"choices": ("train", "val"), "default": "val", "help": "for ReduceLROnPlateau"},
@@ -181,20 +157,24 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "splits to evaluate beside train and val where not all are",
         },
         "eval_only": {**_FLAG, "default": False, "help": "evaluate a saved model and write its predictions"},
-        "eval_epoch": {"type": _whole(0), "help": "with eval_only: the epoch; the best one by default"},
+        "eval_epoch": {"type": whole(0), "help": "with eval_only: the epoch; the best one by default"},
     },
     "device": {
         "device": {
-            "type": _whole(0),
+            "type": whole(0),
             "nargs": "+",
             "help": "numbers of the GPUs to use, one process each; the first by default",
         },
         "devices": {
-            "type": _whole(1),
+            "type": whole(1, PROCESSES),
             "default": 1,
             "help": "processes on this machine, one GPU each where there are GPUs",
         },
-        "num_nodes": {"type": _whole(1), "default": 1, "help": "machines; start the command on each with torchrun"},
+        "num_nodes": {
+            "type": whole(1, PROCESSES),
+            "default": 1,
+            "help": "machines; start the command on each with torchrun",
+        },
         "precision": {
             "choices": PRECISIONS,
             "default": "32",
@@ -208,10 +188,10 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "run": {
-        "seed": {"type": _whole(0), "default": 0, "help": "everything random follows from it"},
+        "seed": {"type": whole(0, SEED), "default": 0, "help": "everything random follows from it"},
         "log_dir": {"default": "./logs", "help": "where everything is written"},
-        "log_every": {"type": _whole(1), "default": 50, "help": "steps between two lines of train_algo.csv"},
-        "save_step": {"type": _whole(1), "default": None, "help": "also keep the model of every so many epochs"},
+        "log_every": {"type": whole(1), "default": 50, "help": "steps between two lines of train_algo.csv"},
+        "save_step": {"type": whole(1), "default": None, "help": "also keep the model of every so many epochs"},
         "save_best": {**_FLAG, "default": True, "help": "keep the model and predictions of every selection rule"},
         "save_last": {**_FLAG, "default": True, "help": "keep the last epoch's"},
         "save_pred": {**_FLAG, "default": True, "help": "write predictions"},
@@ -379,8 +359,33 @@ def _check_together(config: dict[str, Any]) -> None:
         raise InputError(f"--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. {config['val_metric']}")
     if config["transform"] in ("image_resize", "image_resize_and_center_crop") and config["resize_scale"] is None:
         raise InputError(f"--transform {config['transform']} needs --resize_scale")
+    _check_loader(config["loader_kwargs"])
     if config["resume"] and config["eval_only"]:
         raise InputError("--resume and --eval_only exclude each other")
+
+
+#: argument of torch's DataLoader -> (whether it accepts a value, the values in words); the others are the trainer's
+_LOADER: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "num_workers": (lambda value: is_whole(value, 0, 1024), "a whole number from 0 to 1024"),
+    "pin_memory": (lambda value: isinstance(value, bool), "true or false"),
+    "persistent_workers": (lambda value: isinstance(value, bool), "true or false"),
+    "prefetch_factor": (lambda value: is_whole(value, 1, 1024), "a whole number from 1 to 1024"),
+    "timeout": (lambda value: is_finite(value) and value >= 0, "a number of seconds of at least 0"),
+    "multiprocessing_context": (lambda value: value in ("fork", "spawn", "forkserver"), "fork, spawn or forkserver"),
+    "in_order": (lambda value: isinstance(value, bool), "true or false"),
+}
+
+
+def _check_loader(arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
+        if name not in _LOADER:
+            raise InputError(f"--loader_kwargs {name} is not one of {', '.join(_LOADER)}")
+        accepts, words = _LOADER[name]
+        if not accepts(value):
+            raise InputError(f"--loader_kwargs {name}={shortened(str(value), 40)} is not {words}")
+    of_workers = [name for name in ("persistent_workers", "prefetch_factor", "timeout") if arguments.get(name)]
+    if of_workers and not arguments.get("num_workers"):
+        raise InputError(f"--loader_kwargs {of_workers[0]} does nothing without num_workers of at least 1")
 
 
 def _check_cross_fit(config: dict[str, Any]) -> None:

@@ -15,14 +15,16 @@ import copy
 import itertools
 import math
 import os
+import re
 from typing import Any, Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..errors import InputError, NotFinite
+from ..files import Unreadable, read_text
+from ..progress import progress
 from .checkpoint import write_whole
 from .config import is_pretrained
 from .datasets import Dataset, Split
@@ -131,9 +133,7 @@ def predict_out_of_fold(
         MODELS * config["cross_fit"] + math.ceil(len(rows) / size) + math.ceil(len(of_val) / size) for rows in members
     )
     found, probabilities = torch.empty_like(labels), 0
-    with tqdm(
-        total=batches, unit="batch", desc="reference models", disable=not show, leave=False, dynamic_ncols=True
-    ) as bar:
+    with progress(total=batches, unit="batch", desc="reference models", show=show, leave=False) as bar:
 
         def done() -> None:
             bar.update()
@@ -241,21 +241,21 @@ def read(folder: str, data: Dataset) -> dict[str, Tensor]:
     """
     path = os.path.join(folder, FILE)
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); {_FIX}") from error
+        lines = read_text(path).splitlines()
+    except Unreadable as error:
+        raise InputError(f"{error}; {_FIX}") from error
     starts = _starts(data)
     if len(lines) != len(starts) + 1:
         raise InputError(f"{path} has {len(lines)} lines where {len(starts) + 1} belong; {_FIX}")
     if lines[0] != HEADER:
-        raise InputError(f"{path}, line 1: {lines[0]!r} where {HEADER!r} belongs; {_FIX}")
+        raise InputError(f"{path}, line 1: {lines[0][:80]!r} where {HEADER!r} belongs; {_FIX}")
     values = []
     for number, (line, start) in enumerate(zip(lines[1:], starts), 2):
         value = line.removeprefix(start)
-        if not (line.startswith(start) and value.isdecimal() and int(value) < data.n_classes):
+        is_number = re.fullmatch("[0-9]{1,9}", value) is not None
+        if not (line.startswith(start) and is_number and int(value) < data.n_classes):
             raise InputError(
-                f"{path}, line {number}: {line!r} where {start!r} and a class from 0 to {data.n_classes - 1} belong; "
+                f"{path}, line {number}: {line[:80]!r} where {start!r} and a class from 0 to {data.n_classes - 1} belong; "
                 f"{_FIX}"
             )
         values.append(int(value))

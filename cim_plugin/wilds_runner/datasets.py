@@ -17,6 +17,8 @@ from ..data.releases import RELEASES, how_to_get, is_synthetic
 from ..errors import InputError
 from . import groupwise
 
+MOST_GROUPS = 1_000_000
+
 
 class Split(NamedTuple):
     """One split: what the evaluator, the loaders and the logs need of it."""
@@ -88,7 +90,16 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
             f"{', '.join(dataset.metadata_fields)}"
         )
     _check_rows(dataset, name)
-    grouper = CombinatorialGrouper(dataset, fields)
+    _check_names(dataset, name)
+    try:
+        grouper = CombinatorialGrouper(dataset, fields)
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"--groupby_fields {' '.join(fields)} makes no groups of {name}: {_reason(error)}") from error
+    if grouper.n_groups > MOST_GROUPS:
+        raise InputError(
+            f"--groupby_fields {' '.join(fields)} makes {grouper.n_groups:,} groups of {name}; name fields with fewer "
+            f"values"
+        )
     splits = {key: _split(dataset, key, grouper, config["frac"]) for key in dataset.split_dict}
     _check_splits(splits, config)
     return Dataset(dataset, grouper, splits, dataset.n_classes, is_synthetic(dataset.data_dir))
@@ -134,6 +145,22 @@ def _check_rows(dataset, name: str) -> None:
             f"label {int(labels[wrong[0]])} of row {int(wrong[0])} of {name} is out of range: it has "
             f"{dataset.n_classes} classes, from 0 on"
         )
+
+
+def _check_names(dataset, name: str) -> None:
+    """Values of the metadata have a name where the data set has a table of names."""
+    for column, field in enumerate(dataset.metadata_fields):
+        names = (dataset.metadata_map or {}).get(field)
+        if names is None:
+            continue
+        values = dataset.metadata_array[:, column]
+        wrong = torch.nonzero((values < 0) | (values >= len(names))).reshape(-1)
+        if len(wrong):
+            row = int(wrong[0])
+            raise InputError(
+                f"{field} {int(values[row])} of row {row} of {name} has no name: its table has {len(names)} names, "
+                f"from 0 on"
+            )
 
 
 def _check_splits(splits: dict[str, Split], config: dict[str, Any]) -> None:

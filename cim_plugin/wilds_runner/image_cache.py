@@ -19,6 +19,7 @@ from numpy.lib.format import open_memmap
 
 from ..autoload import user_cache
 from ..errors import InputError
+from ..progress import progress
 from .datasets import Dataset
 from .loading import Images, Loader, evaluation_order
 from .processes import by_first_process
@@ -112,8 +113,6 @@ def _build_once(path: str, data: Dataset, transform: Transform, loader_kwargs: d
 
 
 def _build(path: str, data: Dataset, transform: Transform, loader_kwargs: dict[str, Any], show: bool) -> None:
-    from tqdm import tqdm
-
     n, part = len(data.wilds.y_array), f"{path}.part"
     loader = Loader(
         Images(data.wilds, np.arange(n), transform, augment=False), {"num_workers": loader_kwargs.get("num_workers", 0)}
@@ -125,7 +124,7 @@ def _build(path: str, data: Dataset, transform: Transform, loader_kwargs: dict[s
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         cache = open_memmap(part, mode="w+", dtype=np.uint8, shape=(n, *transform.size, 3))
         checksum = _checksum(part, cache.offset)
-        with tqdm(total=n, unit="image", desc="decoding images once", disable=not show, dynamic_ncols=True) as bar:
+        with progress(total=n, unit="image", desc="decoding images once", show=show) as bar:
             for batch in loader(evaluation_order(n, 64)):
                 images = np.ascontiguousarray(batch.images.permute(0, 2, 3, 1).numpy())
                 cache[batch.rows.numpy()] = images

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..algorithms.group_dro import group_means
 from ..errors import InputError
+from ..files import reason
+from .checkpoint import FIX
 
 LOG = "log.txt"
 KINDS = ("eval", "algo")  #: of the CSV files of a split
@@ -84,11 +86,15 @@ class LogFiles:
     def _append(self, name: str, text: str) -> None:
         if self.folder is None:
             return
-        data = text.encode()
+        data = text.encode("utf-8", "surrogateescape")  # the bytes of a path that are no text, as they are
+        path = os.path.join(self.folder, name)
         if name not in self.sizes:
             self._is_there(name)
-        with open(os.path.join(self.folder, name), "ab" if name in self.sizes else "wb") as file:
-            file.write(data)
+        try:
+            with open(path, "ab" if name in self.sizes else "wb") as file:
+                file.write(data)
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({reason(error)}); {FIX}") from error
         self.sizes[name] = self.sizes.get(name, 0) + len(data)
 
 

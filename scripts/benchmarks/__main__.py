@@ -7,6 +7,7 @@ import importlib
 import sys
 
 from cim_plugin.errors import exit_status
+from cim_plugin.flags import Parser
 
 #: benchmark -> (module here with add_arguments(parser) and run(args) -> exit status, what it measures)
 BENCHMARKS = {
@@ -24,7 +25,12 @@ BENCHMARKS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the plugin on this machine.")
+    name = sys.argv[1] if sys.argv[1:] and sys.argv[1] in BENCHMARKS else ""
+    return exit_status(f"scripts/bench {name}".rstrip(), run)
+
+
+def run() -> int:
+    parser = Parser(prog="scripts/bench", description="Measure the plugin on this machine.")
     benchmarks = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
     for name, (module, what) in BENCHMARKS.items():
         benchmark = benchmarks.add_parser(
@@ -33,8 +39,7 @@ def main() -> int:
         if sys.argv[1:2] == [name]:
             importlib.import_module(module).add_arguments(benchmark)
     args = parser.parse_args()
-    module = BENCHMARKS[args.benchmark][0]
-    return exit_status(f"scripts/bench {args.benchmark}", lambda: importlib.import_module(module).run(args))
+    return importlib.import_module(BENCHMARKS[args.benchmark][0]).run(args)
 
 
 if __name__ == "__main__":

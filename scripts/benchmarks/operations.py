@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from cim_plugin.algorithms import contrastive
 from cim_plugin.algorithms.similarity import ms_ssim as similarity
 from cim_plugin.algorithms.similarity.fused import fused_triplet
+from cim_plugin.flags import whole
 
 TRIPLETS = {"before": similarity.triplet, "after": fused_triplet}
 
@@ -66,7 +67,7 @@ class Spent:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_arguments(parser, 5, "2 images at 96")
     parser.add_argument("--model", default="resnet18", help="encoder, by the names of cim-plugin train")
-    parser.add_argument("--top", type=int, default=12, help="operations that are shown")
+    parser.add_argument("--top", type=whole(1, 1_000_000), default=12, help="operations that are shown")
     parser.add_argument(
         "--device",
         default="cpu",

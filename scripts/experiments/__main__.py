@@ -22,9 +22,10 @@ from runs import Run, chosen, masks_of, needed, read, train_one
 from search import LEARNING_RATES
 from tables import Results, draws_table, references, summary, table
 from tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
-from tqdm import tqdm
 
 from cim_plugin.errors import InputError, exit_status
+from cim_plugin.flags import Parser, whole
+from cim_plugin.progress import progress
 
 RULES = ("worst_pseudo_group", "average", "worst_class", "worst_group", "last", "oracle")
 AGAINST = ("ERM", "ERM, balanced")
@@ -33,39 +34,42 @@ QUICK = {"steps": 2, "seeds": 1, "tasks": ["photos_95"]}
 
 
 def main() -> int:
+    return exit_status("scripts/study", command, "stopped; finished runs are kept, the same command goes on")
+
+
+def command() -> int:
+    """What the command line asks for."""
     args = make_parser().parse_args()
     if args.quick:
         vars(args).update(QUICK)
         args.output_dir = args.output_dir / "quick"
-    return exit_status("study", lambda: run(args), "stopped; finished runs are kept, the same command goes on")
+    return run(args)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/study", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = Parser(prog="scripts/study", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=MAIN_TASKS, help="tasks to train on")
     parser.add_argument("--rows", nargs="+", default=["main"], help=f"rows: {', '.join(GROUPS)}, or names")
     parser.add_argument(
         "--against", nargs="+", default=list(AGAINST), help="rows by name, whose paired differences the tables show"
     )
     parser.add_argument(
-        "--seeds", type=int, default=5, help=f"runs per row, with seeds {FIRST_SEED}, {FIRST_SEED + 1}, ..."
+        "--seeds", type=whole(1, 1000), default=5, help=f"runs per row, with seeds {FIRST_SEED}, {FIRST_SEED + 1}, ..."
     )
-    parser.add_argument("--steps", type=int, default=1000, help="training steps of every run")
+    parser.add_argument("--steps", type=whole(1), default=1000, help="training steps of every run")
     parser.add_argument(
         "--search",
-        type=int,
+        type=whole(1, 1000),
         default=1,
         help="draws of hyperparameters per row, task and seed, of which the best by --rule on validation data counts; "
         "1: the defaults",
     )
     parser.add_argument(
         "--draw",
-        type=int,
+        type=whole(0, 1000),
         help="this draw only, whose learning rate is the same for all rows, instead of a choice; counted from 0",
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
+    parser.add_argument("--jobs", type=whole(1, 1024), default=os.cpu_count(), help="processes, one thread each")
     parser.add_argument("--mnist", type=Path, default=mnist_folder(), help="folder of MNIST's four .gz files")
     parser.add_argument(
         "--pacs", type=Path, default=beside("PACS"), help="folder of PACS's domains, with ../weights of a SqueezeNet"
@@ -118,18 +122,12 @@ def run(args: argparse.Namespace) -> int:
 
 def study_and_tables(args: argparse.Namespace) -> str:
     """Train what is missing, draw the pictures that are asked for, and say the tables."""
-    if args.jobs < 1:
-        raise InputError(f"--jobs {args.jobs} is no number of processes; give 1 or more")
     if args.search > 1 and args.rule in ("last", "oracle"):
         raise InputError(
             f"--rule {args.rule} cannot choose hyperparameters on validation data; leave it or --search out"
         )
-    if args.draw is not None and (args.draw < 0 or args.search > 1):
-        raise InputError(
-            f"--draw {args.draw} is one draw, counted from 0, without a choice; leave --search out"
-            if args.draw >= 0
-            else f"--draw {args.draw} is none; draws are counted from 0"
-        )
+    if args.draw is not None and args.search > 1:
+        raise InputError(f"--draw {args.draw} is one draw, counted from 0, without a choice; leave --search out")
     rows, args.against = known_rows(args.rows), known_rows(args.against)
     searched = study(args, list(dict.fromkeys([*rows, *args.against] if args.tables else rows)))
     runs = chosen(args.output_dir, searched, args.rule) if args.search > 1 else searched
@@ -200,7 +198,7 @@ def on_all_cores(args: argparse.Namespace, work: Callable[..., Any], runs: list[
     pool = multiprocessing.get_context("spawn").Pool(
         min(args.jobs, len(runs)), signal.signal, (signal.SIGINT, signal.SIG_IGN)
     )  # of Ctrl-C this process tells
-    with pool, tqdm(total=len(runs), unit="run", dynamic_ncols=True) as bar:
+    with pool, progress(total=len(runs), unit="run") as bar:
         for run, found in zip(runs, pool.imap(functools.partial(work, folders=Folders(args.mnist, args.pacs)), runs)):
             bar.set_postfix_str(f"{run.task}, seed {run.seed}: {run.row}")
             bar.update()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from rows import ROWS, References
 from tables import Results
 from tasks import Folders
 
+from cim_plugin.files import read_json
 from cim_plugin.wilds_runner.checkpoint import save_json
 
 N_PICTURES = 8  #: of masks
@@ -51,7 +51,7 @@ def train_one(run: Run, folders: Folders, output_dir: Path) -> None:
     row, mean = search.draw(ROWS[run.row], run.draw), None
     if "random_mask" in row.changes:
         (model,) = needed([run])
-        mean = json.loads(model.file(output_dir).read_text())["mask_mean"]
+        mean = read_json(model.file(output_dir))["mask_mean"]
     task = task_of(run.task, run.seed, folders)
     pseudo = pseudo_environments(run.task, run.seed, folders, row.references)
     save_json(str(run.file(output_dir)), {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo, mean)})
@@ -94,7 +94,7 @@ def pseudo_environments(task: str, seed: int, folders: Folders, references: Refe
 def read(folder: Path, runs: list[Run]) -> Results:
     """The results of those runs that are done."""
     done = [(run, run.file(folder)) for run in runs]
-    return {(run.task, run.row, run.seed): json.loads(file.read_text()) for run, file in done if file.exists()}
+    return {(run.task, run.row, run.seed): read_json(file) for run, file in done if file.exists()}
 
 
 def chosen(folder: Path, searched: list[Run], rule: str) -> list[Run]:
@@ -106,6 +106,6 @@ def chosen(folder: Path, searched: list[Run], rule: str) -> list[Run]:
         cells.setdefault(run._replace(draw=0), []).append(run)
 
     def score(run: Run) -> float:
-        return json.loads(run.file(folder).read_text())["selection"][rule]["score"]
+        return read_json(run.file(folder))["selection"][rule]["score"]
 
     return [max(draws, key=score) for draws in cells.values() if all(run.file(folder).exists() for run in draws)]

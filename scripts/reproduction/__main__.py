@@ -9,7 +9,7 @@ import sys
 
 from options import make_parser
 
-from cim_plugin.errors import exit_status
+from cim_plugin.errors import InputError, exit_status
 
 #: experiment -> (its module here, with add_arguments(parser, name) and run(args, name, words), what it does)
 EXPERIMENTS = {
@@ -31,17 +31,20 @@ EXPERIMENTS = {
 def main() -> int:
     """Run one experiment. Exit status: 0; 1 where a run failed; and those of ``exit_status``."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
+    program = f"scripts/reproduce/{name}" if name in EXPERIMENTS else "reproduction"
+    return exit_status(program, lambda: run(name), "stopped; the same command goes on")
+
+
+def run(name: str) -> int:
+    """Run the experiment of this name with the rest of the command line."""
     if name not in EXPERIMENTS:
-        print(
-            f"reproduction: error: {name!r} is not an experiment; choose from {', '.join(EXPERIMENTS)}", file=sys.stderr
-        )
-        return 2
+        raise InputError(f"{name!r} is not an experiment; choose from {', '.join(EXPERIMENTS)}")
     module, what = EXPERIMENTS[name]
     experiment = importlib.import_module(module)
     parser = make_parser(name, what)
     experiment.add_arguments(parser, name)
     args, words = parser.parse_known_args(sys.argv[2:])
-    return exit_status(parser.prog, lambda: experiment.run(args, name, words), "stopped; the same command goes on")
+    return experiment.run(args, name, words)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,9 @@ import torch
 from cim_plugin.data.check import USABLE, examine
 from cim_plugin.data.releases import RELEASES
 from cim_plugin.errors import InputError
+from cim_plugin.flags import SEED, Parser, whole
 
 SEEDS = (0, 1, 2, 3, 4)
-
-
-class Parser(argparse.ArgumentParser):
-    """Says a wrong argument in one line."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}; see '{self.prog} --help'\n")
 
 
 def make_parser(name: str, what: str) -> Parser:
@@ -61,7 +55,7 @@ def add_seeds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds",
         nargs="+",
-        type=int,
+        type=whole(0, SEED),
         default=list(SEEDS),
         metavar="SEED",
         help="of the runs to train; the table has all that are there",
@@ -69,15 +63,19 @@ def add_seeds(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--n_hparams", type=int, default=20, help="hyperparameter draws of DomainBed's sweep")
-    parser.add_argument("--n_trials", type=int, default=3, help="trials of DomainBed's sweep")
+    parser.add_argument(
+        "--n_hparams", type=whole(1, 100_000), default=20, help="hyperparameter draws of DomainBed's sweep"
+    )
+    parser.add_argument("--n_trials", type=whole(0, 100_000), default=3, help="trials of DomainBed's sweep")
     parser.add_argument(
         "--keep_models",
         action="store_true",
         help="keep the model of every job of it; otherwise they are deleted when their job is done, as no table needs "
         "them",
     )
-    parser.add_argument("--steps", type=int, help="of every run of it; the data set's own number, 5001, if not given")
+    parser.add_argument(
+        "--steps", type=whole(1), help="of every run of it; the data set's own number, 5001, if not given"
+    )
 
 
 def folder(args: argparse.Namespace, name: str) -> Path:

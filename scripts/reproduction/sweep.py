@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, Callable, Sequence, TextIO
 
 from options import lock
-from tqdm import tqdm
 
 from cim_plugin import autoload
 from cim_plugin.errors import InputError
+from cim_plugin.files import parse_json, read_text
+from cim_plugin.progress import progress
+from cim_plugin.report.runs import get
 
 ALGORITHMS = ("ERM", "GroupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB")
 RULES = ("training_domain", "leave_one_out", "oracle")
@@ -74,7 +76,7 @@ def sweep(
         locks = [_lock(stack.enter_context(open(folder / f"{name}.lock", "w"))) for name in args.algorithms]
         log, bar = (
             stack.enter_context(open(folder / LOG, "a")),
-            stack.enter_context(tqdm(total=n_jobs, unit="job", dynamic_ncols=True)),
+            stack.enter_context(progress(total=n_jobs, unit="job")),
         )
         for command in ("delete_incomplete", "launch"):
             failed = _call(
@@ -106,14 +108,23 @@ def _check_same(folder: Path, setting: dict[str, Any]) -> None:
     the first and in one table with them.
     """
     for path in folder.glob("*/done"):
-        with open(path.with_name("results.jsonl")) as file:
-            before = json.loads(file.readline())["args"]
+        before = _arguments(path)
         for name, value in setting.items():
             if before.get(name) != value:
                 raise InputError(
                     f"{folder} holds jobs with {name} {before.get(name)!r}, now it is {value!r}; repeat the flags or "
                     f"choose another --output_dir"
                 )
+
+
+def _arguments(done: Path) -> dict[str, Any]:
+    """Those of a job that is done.
+
+    Raises:
+        InputError: its results are damaged.
+    """
+    path = done.with_name("results.jsonl")
+    return get(parse_json(read_text(path).partition("\n")[0], path), "args", dict, str(path))
 
 
 def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, hparams: dict[str, Any]) -> list[str]:
@@ -158,14 +169,13 @@ class Jobs:
         """How many there are; deletes the models of those that it sees for the first time."""
         for path in self.folder.glob("*/done"):
             if path not in self.ours:
-                with open(path.with_name("results.jsonl")) as file:
-                    self.ours[path] = json.loads(file.readline())["args"]["algorithm"] in self.algorithms
+                self.ours[path] = _arguments(path).get("algorithm") in self.algorithms
                 if self.ours[path] and not self.keep_models:
                     path.with_name("model.pkl").unlink(missing_ok=True)
         return sum(self.ours.values())
 
 
-def _call(command: list[str], log: TextIO, locks: list[int], jobs: Jobs, bar: tqdm) -> int:
+def _call(command: list[str], log: TextIO, locks: list[int], jobs: Jobs, bar) -> int:
     """Run a command, the bar counting the jobs that are done; its exit status."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=locks)
     try:

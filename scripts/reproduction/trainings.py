@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -11,10 +10,10 @@ import threading
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
-from options import Parser
-
 from cim_plugin import catalog
 from cim_plugin.errors import InputError, NotFinite
+from cim_plugin.files import read_json
+from cim_plugin.flags import Parser
 from cim_plugin.folder_lock import FolderLock, Locked
 from cim_plugin.wilds_runner.checkpoint import difference
 from cim_plugin.wilds_runner.config import MAY_DIFFER, add_arguments, make_config
@@ -91,7 +90,7 @@ def is_finished(config: Config) -> bool:
     path = Path(config["log_dir"], RESULTS)
     if not path.exists():
         return False
-    record = json.loads(path.read_text())
+    record = read_json(path)
     if differs := difference(record["config"], config, [name for name in config if name not in MAY_DIFFER]):
         raise InputError(f"{path.parent} holds a run with {differs}; repeat its flags or choose another --output_dir")
     return record["status"] == "finished"

@@ -137,8 +137,9 @@ def test_run_expt_of_another_python(tmp_path, with_autoload, monkeypatch):
 
 @pytest.fixture
 def without_start(monkeypatch):
-    """No command is started, the rest is looked at."""
+    """No command is started, the rest is looked at; there is a DomainBed."""
     monkeypatch.setattr(traps, "_dry_start", lambda *words: [])
+    monkeypatch.setattr(traps, "find_domainbed", lambda: str(SMALL_HOST))
 
 
 def python(folder, prefix: str, has_plugin: bool, status: int = 0):

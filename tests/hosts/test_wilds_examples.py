@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import textwrap
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -51,12 +50,9 @@ FLAGS += (
 
 
 @pytest.fixture(scope="session")
-def checkout() -> Path:
+def checkout(wilds_checkout) -> Path:
     """The ``examples`` folder of a real checkout; skips with the reason where there is none."""
-    folder = Path(os.environ.get("WILDS_HOME", "")) / "examples"
-    if not (folder / "run_expt.py").is_file():
-        pytest.skip("no WILDS checkout: set WILDS_HOME")
-    return folder
+    return wilds_checkout / "examples"
 
 
 @pytest.fixture(scope="session")
@@ -396,7 +392,7 @@ FLAG_VALUES = {
     "cim_floor": ("CIM", "exact", "relu", "'smooth' or 'exact'"),
     "cim_similarity": ("CIM", "pytorch_msssim", "ssim", "'ms_ssim' or 'pytorch_msssim' or 'colours'"),
     "vib_beta": ("VIB", 0.1, "much", "invalid float value: 'much'"),
-    "vib_dimension": ("CIM_VIB", 64, "2.5", "invalid int value: '2.5'"),
+    "vib_dimension": ("CIM_VIB", 64, "2.5", "2.5 is not a whole number"),
     "scl_weight": ("SCL_E2E", 2.0, "-1", "at least 0"),
     "scl_temperature": ("SCL_E2E", 0.2, "0", "above 0"),
     "group_dro_step_size": ("CIM+groupDRO", 0.1, "inf", "at least 0"),

@@ -221,7 +221,7 @@ def test_a_run_of_another_configuration_is_not_taken_for_this_one(start, tmp_pat
 def test_results_of_something_else_are_refused(start, tmp_path):
     (tmp_path / "out" / "seed_1").mkdir(parents=True)
     (tmp_path / "out" / "seed_1" / "results.json").write_text("[]")
-    assert refusal(start()) == f"{tmp_path}/out/seed_1/results.json is not the results.json of 'cim-plugin train'"
+    assert refusal(start()).startswith(f"{tmp_path}/out/seed_1/results.json, line 1: a JSON object is expected")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from cim_plugin.autoload import domainbed_cache
 from cim_plugin.report import reading, tables
 
 sys.path.append(str(Path(__file__).parents[1] / "wilds_runner"))  # small_runs
-
-
-@pytest.fixture(scope="session")
-def domainbed_checkout() -> Path:
-    """A real DomainBed checkout, of which only what needs no torch is used; skips with the reason where there is
-    none.
-    """
-    for folder in filter(None, (os.environ.get("DOMAINBED_HOME"), domainbed_cache())):
-        if os.path.isfile(os.path.join(folder, "domainbed", "model_selection.py")):
-            return Path(folder)
-    pytest.skip("no DomainBed: run 'cim-plugin get-domainbed' or set DOMAINBED_HOME")
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from run_folders import domainbed_records, wilds_record, write_domainbed, write_
 
 from cim_plugin import cli
 from cim_plugin.errors import InputError
-from cim_plugin.report import command, formats
+from cim_plugin.files import write_whole
+from cim_plugin.report import formats
 
 
 @pytest.fixture
@@ -82,9 +83,9 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch):
     def full(*words):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command.os, "replace", full)
-    with pytest.raises(InputError, match=r"report.txt cannot be written \(No space left on device\)"):
-        command.write_whole(str(target), b"after")
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match=r"cannot write .*report.txt \(No space left on device\)"):
+        write_whole(str(target), b"after")
     assert target.read_text() == "before" and list(tmp_path.iterdir()) == [target]
 
 

@@ -71,15 +71,15 @@ def assert_same(found, expected):
 
 @pytest.mark.host
 @pytest.mark.parametrize("digits", [1, 4], ids=["many ties", "few ties"])
-def test_numbers_of_random_sweeps_are_the_hosts(digits, domainbed_checkout, tmp_path):
+def test_numbers_of_random_sweeps_are_the_hosts(digits, domainbed_files, tmp_path):
     write_sweep(
         tmp_path, np.random.default_rng(digits), n_environments=4, n_trials=3, n_draws=3, n_steps=4, digits=digits
     )
-    assert_same(cells(tmp_path, 4), _reference_cells(domainbed_checkout, tmp_path))
+    assert_same(cells(tmp_path, 4), _reference_cells(domainbed_files, tmp_path))
 
 
 @pytest.mark.host
-def test_numbers_of_an_irregular_sweep_are_the_hosts(domainbed_checkout, tmp_path):
+def test_numbers_of_an_irregular_sweep_are_the_hosts(domainbed_files, tmp_path):
     """Missing runs, missing steps, a run started twice, the same arguments twice with another seed, three environments
     held out.
     """
@@ -97,13 +97,13 @@ def test_numbers_of_an_irregular_sweep_are_the_hosts(domainbed_checkout, tmp_pat
         tmp_path / "twice", domainbed_records([1], accuracies, trial_seed=0, hparams_seed=1, steps=(0, 10, 15), seed=5)
     )
     write_domainbed(tmp_path / "three", domainbed_records([0, 1, 2], rng.uniform(0.3, 0.9, (2, 4, 2)).tolist()))
-    assert_same(cells(tmp_path, 4), _reference_cells(domainbed_checkout, tmp_path))
+    assert_same(cells(tmp_path, 4), _reference_cells(domainbed_files, tmp_path))
 
 
 @pytest.fixture(scope="module")
-def host_sweep(domainbed_checkout):
+def host_sweep(domainbed_files):
     """The sweep that the host's repository carries, and the table that its collect_results printed."""
-    folder = domainbed_checkout / "domainbed" / "misc"
+    folder = domainbed_files / "domainbed" / "misc"
     if not (folder / "test_sweep_data").is_dir():
         pytest.skip("this DomainBed carries no test_sweep_data")
     return folder / "test_sweep_data", (folder / "test_sweep_results.txt").read_text()
@@ -133,8 +133,8 @@ def test_the_hosts_own_sweep_gives_its_printed_table_without_the_host(host_sweep
 
 
 @pytest.mark.host
-def test_environments_are_called_as_in_the_host(domainbed_checkout):
-    tree = ast.parse((domainbed_checkout / "domainbed" / "datasets.py").read_text())
+def test_environments_are_called_as_in_the_host(domainbed_files):
+    tree = ast.parse((domainbed_files / "domainbed" / "datasets.py").read_text())
     theirs = {}
     for definition in ast.walk(tree):
         if isinstance(definition, ast.ClassDef):

@@ -7,8 +7,9 @@ import os
 import pytest
 from run_folders import domainbed_records, write_domainbed, write_wilds
 
+from cim_plugin import files
 from cim_plugin.errors import InputError
-from cim_plugin.report import reading, runs
+from cim_plugin.report import reading
 
 SAME = [[(0.5, 0.5)] * 2] * 2
 
@@ -83,7 +84,7 @@ def test_damaged_runs_are_left_out_and_named(tmp_path):
 def test_a_file_of_impossible_size_is_not_read(tmp_path, monkeypatch):
     write_wilds(tmp_path / "good")
     with open(write_wilds(tmp_path / "huge") / "results.json", "wb") as file:
-        os.truncate(file.fileno(), runs.LARGEST_FILE + 1)
+        os.truncate(file.fileno(), files.LARGEST + 1)
     found = reading.find([str(tmp_path)])
     assert folders(found) == [str(tmp_path / "good")] and "huge/results.json: 268 MB is too large" in found.left_out[0]
 

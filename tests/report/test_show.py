@@ -20,8 +20,9 @@ from interpreters import SMALL_HOST
 from PIL import Image
 
 from cim_plugin import cli
-from cim_plugin.data import demo, manifest
+from cim_plugin.data import demo
 from cim_plugin.data.releases import RELEASES
+from cim_plugin.files import write_whole
 
 FLAGS = (
     "--model small_cnn --transform image_base --target_resolution 28 --optimizer Adam --lr 1e-3 --weight_decay 0 "
@@ -35,7 +36,7 @@ def root(tmp_path_factory) -> Path:
     """A root with the demo release of Waterbirds."""
     root = tmp_path_factory.mktemp("root")
     for path, content in demo.make_files("waterbirds", 0).items():
-        manifest.write_file(RELEASES["waterbirds"].path(root) / path, content)
+        write_whole(RELEASES["waterbirds"].path(root) / path, content)
     return root
 
 
@@ -277,9 +278,9 @@ MODEL = "waterbirds_seed:0_epoch:best_model.pth"
 #: what is wrong -> (how a copy of a run is damaged, words after it, what the line says)
 BAD = {
     "no results": (lambda f: (f / "results.json").unlink(), [], "holds neither results.json"),
-    "broken JSON": (lambda f: (f / "results.json").write_text('{"status": '), [], "results.json cannot be read"),
-    "not UTF-8": (lambda f: (f / "results.json").write_bytes(b"\xff\xfe\x00"), [], "results.json cannot be read"),
-    "a list": (lambda f: (f / "results.json").write_text("[]"), [], "has no 'algorithm'"),
+    "broken JSON": (lambda f: (f / "results.json").write_text('{"status": '), [], "results.json, line 1: not JSON"),
+    "not UTF-8": (lambda f: (f / "results.json").write_bytes(b"\xff\xfe\x00"), [], "results.json: is not UTF-8"),
+    "a list": (lambda f: (f / "results.json").write_text("[]"), [], "a JSON object is expected"),
     "no configuration": (lambda f: change(f / "results.json", lambda r: r.pop("config")), [], "has no 'config'"),
     "half a configuration": (
         lambda f: change(f / "results.json", lambda r: r["config"].pop("transform")),
