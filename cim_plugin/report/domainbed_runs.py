@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import math
 import os
 from collections import defaultdict
 from typing import Any, Iterable, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, Iterable, NamedTuple
 import numpy as np
 
 from ..files import Unreadable, parse_json, read_text
+from . import json_lines
 from .runs import Run, check, fraction, get, own_settings
 
 RESULTS = "results.jsonl"
@@ -55,11 +57,8 @@ def read(folder: str) -> list[Run]:
         lines.pop() if not done and lines[-1] else ""
     )  # a killed run may leave half a line; a whole one ends in a newline
     families: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-    for number, text in enumerate(lines, 1):
-        if text.strip():
-            record = parse_json(text, path, number)
-            arguments = get(record, "args", dict, f"{path}, line {number}")
-            families[json.dumps(arguments, sort_keys=True)].append((number, record))
+    for line in json_lines.lines(lines, path):
+        families[line.arguments].append((line.number, line.record))
     if not families:
         raise Unreadable(
             f"{path}: incomplete, killed while the first evaluation was written"
@@ -128,7 +127,7 @@ def _remarks(folder: str, numbered: list[tuple[int, dict[str, Any]]], restarts: 
         (
             number
             for number, record in numbered
-            if isinstance(record.get("loss"), float) and not np.isfinite(record["loss"])
+            if isinstance(record.get("loss"), float) and not math.isfinite(record["loss"])
         ),
         None,
     )
@@ -136,13 +135,17 @@ def _remarks(folder: str, numbered: list[tuple[int, dict[str, Any]]], restarts: 
         yield f"the loss of {folder} is not a number at line {bad} of {RESULTS}"
 
 
+@functools.cache
+def _accuracies(environment: int) -> tuple[str, str]:
+    """The names of its two accuracies: on the part that may be trained on, and on the held-out one."""
+    return f"env{environment}_in_acc", f"env{environment}_out_acc"
+
+
 def _record(record: dict[str, Any], where: str) -> Record:
     inside, outside = [], []
-    while f"env{len(inside)}_in_acc" in record:
-        number = len(inside)
-        for split, accuracies in (("in", inside), ("out", outside)):
-            name = f"env{number}_{split}_acc"
-            accuracies.append(fraction(get(record, name, float, where), f"{where}: field {name!r}"))
+    while (names := _accuracies(len(inside)))[0] in record:
+        inside.append(_accuracy(record, names[0], where))
+        outside.append(_accuracy(record, names[1], where))
     if not inside:
         raise Unreadable(f"{where}: field 'env0_in_acc' is missing")
     seconds = get(record, "step_time", float, where) if "step_time" in record else None
@@ -153,8 +156,16 @@ def _record(record: dict[str, Any], where: str) -> Record:
     return Record(step, inside, outside, seconds, memory)
 
 
+def _accuracy(record: dict[str, Any], name: str, where: str) -> float:
+    value = record.get(name)
+    if type(value) is float and 0 <= value <= 1:  # nearly all of a million
+        return value
+    return fraction(get(record, name, float, where), f"{where}: field {name!r}")
+
+
 def _step_seconds(records: list[Record]) -> float:
     """The mean over all steps: a record holds the mean since the one before."""
     steps = [record.step for record in records]
     counts = [later - earlier if later > earlier else later + 1 for earlier, later in zip([-1, *steps], steps)]
-    return float(np.average([record.step_seconds for record in records], weights=counts))
+    seconds, weights = np.array([record.step_seconds for record in records]), np.array(counts, float)
+    return float((seconds * weights).sum() / weights.sum())

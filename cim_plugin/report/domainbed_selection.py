@@ -48,38 +48,40 @@ class Chosen(NamedTuple):
 def _training_domain(runs: list[Run], target: int) -> Chosen | None:
     """The first step with the highest mean held-out accuracy of the training environments."""
     steps = [
-        Chosen(
-            np.mean([accuracy for number, accuracy in enumerate(record.outside) if number != target]),
-            record.inside[target],
-            run,
-            record.step,
-        )
+        Chosen(validation, record.inside[target], run, record.step)
         for run in runs
         if run.measured.held_out == (target,)
-        for record in run.measured.records
+        for validation, record in zip(_validation(run), run.measured.records)
     ]
     return max(steps, key=lambda chosen: chosen.validation, default=None)
+
+
+def _validation(run: Run) -> list[float]:
+    """Per evaluation, the mean accuracy on the held-out parts of the training environments."""
+    outside = np.array([record.outside for record in run.measured.records])
+    return np.delete(outside, run.measured.held_out, axis=1).mean(axis=1).tolist()
 
 
 def _leave_one_out(runs: list[Run], target: int) -> Chosen | None:
     """The first step with the highest mean accuracy on the environments that were held out beside the target, one in
     each run.
     """
-    steps: dict[int, list[tuple[Run, Record]]] = defaultdict(list)
+    alone: dict[int, list[tuple[Run, Record]]] = defaultdict(list)  # step -> with no other environment held out
+    beside: dict[int, dict[int, float]] = defaultdict(dict)  # step -> other environment -> accuracy on it
     for run in runs:
+        others = set(run.measured.held_out) - {target}
         for record in run.measured.records:
-            steps[record.step].append((run, record))
+            if not others:
+                alone[record.step].append((run, record))
+            elif len(others) == 1:
+                (other,) = others
+                beside[record.step][other] = record.inside[other]
     candidates = []
-    for step in sorted(steps):
-        alone = [(run, record) for run, record in steps[step] if len(run.measured.held_out) == 1]
-        others = {}
-        for run, record in steps[step]:
-            if len(run.measured.held_out) == 2:
-                (other,) = set(run.measured.held_out) - {target}
-                others[other] = record.inside[other]
-        n_environments = len(steps[step][0][1].outside)
-        if len(alone) == 1 and len(others) == n_environments - 1:
-            run, record = alone[0]
+    for step in sorted(alone):
+        others = beside[step]
+        n_environments = len(alone[step][0][1].outside)
+        if len(alone[step]) == 1 and len(others) == n_environments - 1:
+            run, record = alone[step][0]
             validation = np.sum([others[number] for number in sorted(others)]) / (n_environments - 1)
             candidates.append(Chosen(validation, record.inside[target], run, step))
     return max(candidates, key=lambda chosen: chosen.validation, default=None)
@@ -162,9 +164,4 @@ def _duplicates(runs: list[Run]) -> list[str]:
 
 def curve(run: Run) -> Curve:
     """Mean accuracy per step on the held-out parts of the training environments."""
-    held_out = set(run.measured.held_out)
-    inner = [
-        [accuracy for number, accuracy in enumerate(record.outside) if number not in held_out]
-        for record in run.measured.records
-    ]
-    return Curve([record.step for record in run.measured.records], [float(np.mean(accuracies)) for accuracies in inner])
+    return Curve([record.step for record in run.measured.records], _validation(run))

@@ -61,11 +61,13 @@ def get(record: dict[str, Any], name: str, kind: type, where: str) -> Any:
         Unreadable: it is missing or of another type.
     """
     value: Any = record
-    for key in name.split("."):
+    for key in name.split(".") if "." in name else (name,):
         if not isinstance(value, dict) or key not in value:
             raise Unreadable(f"{where}: field {name!r} is missing")
         value = value[key]
-    return check(value, kind, f"{where}: field {name!r}")
+    if not _is(value, kind):
+        check(value, kind, f"{where}: field {name!r}")  # the words are made where they are needed, not for every field
+    return float(value) if kind is float else value
 
 
 def check(value: Any, kind: type, what: str) -> Any:
@@ -74,14 +76,18 @@ def check(value: Any, kind: type, what: str) -> Any:
     Raises:
         Unreadable: it is not.
     """
+    if not _is(value, kind):
+        shown = str(value) if not isinstance(value, (dict, list)) else type(value).__name__
+        raise Unreadable(f"{what} is {shown[:40]!r}, not {WORDS[kind]}")
+    return float(value) if kind is float else value
+
+
+def _is(value: Any, kind: type) -> bool:
     accepted = (int, float) if kind is float else kind
     right = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
     if right and kind in (int, float):
         right = abs(value) < 2**63  # false for NaN, too
-    if not right:
-        shown = str(value) if not isinstance(value, (dict, list)) else type(value).__name__
-        raise Unreadable(f"{what} is {shown[:40]!r}, not {WORDS[kind]}")
-    return float(value) if kind is float else value
+    return right
 
 
 def fraction(value: Any, what: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -34,6 +35,20 @@ class Family:
     flags: str  #: for pairing: equal where everything but the algorithm and its own hyperparameters is
     runs: list[Run]
 
+    @functools.cached_property
+    def finished(self) -> list[Run]:
+        return [run for run in self.runs if run.unfinished is None]
+
+    @functools.cached_property
+    def circumstances(self) -> list[dict[str, Any]]:
+        """Those of the finished runs, each once."""
+        return _distinct(run.circumstances for run in self.finished)
+
+    @functools.cached_property
+    def configurations(self) -> list[dict[str, Any]]:
+        """The flags of the finished runs, each once."""
+        return _distinct(run.flags for run in self.finished)
+
     @property
     def label(self) -> str:
         words = [self.algorithm, *(f"{name}={show(value)}" for name, value in self.settings.items())]
@@ -53,7 +68,7 @@ class Row:
 
     @property
     def finished(self) -> list[Run]:
-        return [run for run in self.family.runs if run.unfinished is None]
+        return self.family.finished
 
 
 @dataclass(eq=False)
@@ -184,7 +199,7 @@ def _table(
         _about_gains(rows, host),
         "ms/step, GiB: mean over runs of the time of a training step and of the peak memory.",
     ]
-    if host.splits_by_flags and (differing := _differing(run.flags for run in runs)):
+    if host.splits_by_flags and (differing := _differing(_distinct(run.flags for run in runs))):
         notes.append(f"Mixed configurations are kept apart, in a row each: the runs differ in {', '.join(differing)}.")
     notes += [] if host.splits_by_flags else _uneven_draws(families)
     warnings = [*([SYNTHETIC] if synthetic else []), *_common_marks(rows)]
@@ -224,7 +239,7 @@ def _about_gains(rows: list[Row], host: Host) -> str:
 
 
 def _families(runs: list[Run], splits_by_flags: bool) -> list[Family]:
-    differing = _differing(run.flags for run in runs) if splits_by_flags else {}
+    differing = _differing(_distinct(run.flags for run in runs)) if splits_by_flags else {}
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         flags = _key({name: run.flags.get(name) for name in differing})
@@ -240,6 +255,14 @@ def _families(runs: list[Run], splits_by_flags: bool) -> list[Family]:
 
 def _key(values: dict[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
+
+
+def _distinct(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each once, in the order of their first appearance: thousands of runs have a few configurations."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        found.setdefault(_key(record), record)
+    return list(found.values())
 
 
 def _differing(records: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
@@ -273,27 +296,28 @@ def _is_control(run: Run) -> bool:
 
 
 def _row(rule: str, family: Family, host: Host, columns: list[str]) -> Row:
-    finished = [run for run in family.runs if run.unfinished is None]
-    selected, marks = host.module.select(finished, rule) if finished else ([], [])
+    selected, marks = host.module.select(family.finished, rule) if family.finished else ([], [])
     row = Row(rule, family, selected, host.cells(selected, columns))
     row.marks += ["selected on TEST data: not a result that may be reported"] if rule == "oracle" else []
-    row.marks += [*marks, *_marks(family, finished, host)]
+    row.marks += [*marks, *_marks(family, host)]
     return row
 
 
-def _marks(family: Family, finished: list[Run], host: Host) -> Iterator[str]:
+def _marks(family: Family, host: Host) -> Iterator[str]:
     stopped = [f"{run.folder} ({run.unfinished})" for run in family.runs if run.unfinished is not None]
     if stopped:
         yield f"{len(stopped)} incomplete left out: {_some(stopped)}"
-    if differing := _mixed(finished, host):
+    if differing := _mixed([family], host):
         yield f"mixed configurations: runs differ in {_named(differing)}"
-    yield from dict.fromkeys(remark for run in finished for remark in run.remarks)
+    yield from dict.fromkeys(remark for run in family.finished for remark in run.remarks)
 
 
-def _mixed(runs: list[Run], host: Host) -> dict[str, list[str]]:
-    """In what runs of one row or of one difference are not alike, with the values."""
-    differing = _differing(run.circumstances for run in runs)
-    return differing if host.splits_by_flags else differing | _differing(run.flags for run in runs)
+def _mixed(families: list[Family], host: Host) -> dict[str, list[str]]:
+    """In what finished runs of one row or of one difference are not alike, with the values."""
+    differing = _differing(of_run for family in families for of_run in family.circumstances)
+    if host.splits_by_flags:
+        return differing
+    return differing | _differing(of_run for family in families for of_run in family.configurations)
 
 
 def _named(differing: dict[str, list[str]]) -> str:
@@ -340,8 +364,8 @@ def _across(row: Row, baseline: Row, host: Host) -> dict[str, list[str]]:
     """In what a row and its baseline are not alike, but for what the row says of its own runs and for hyperparameters
     of this plugin.
     """
-    within = _mixed(row.finished, host)
-    both = _mixed([*row.finished, *baseline.finished], host)
+    within = _mixed([row.family], host)
+    both = _mixed([row.family, baseline.family], host)
     return {
         name: values
         for name, values in both.items()
