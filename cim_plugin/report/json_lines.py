@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Iterator, NamedTuple
 
-from .runs import Unreadable, get, parse_json
+from ..files import Unreadable, parse_json
+from .runs import get
 
 
 class Line(NamedTuple):
