@@ -1,6 +1,6 @@
 """Post-import hooks: register with a host the moment it is imported. Standard library only.
 
-``cim_plugin_autoload.pth`` calls :func:`install` at every start of this environment's Python, so importing this
+The files of ``site_packages/`` call :func:`install` at every start of this environment's Python, so importing this
 module must stay cheap. ``CIM_PLUGIN_AUTOLOAD=0`` switches everything off.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import pickle
 import pkgutil
@@ -74,6 +75,14 @@ def test_classes_travel_by_their_name(tmp_path):
     assert pickle.loads(pickle.dumps(TransformationNetwork)) is TransformationNetwork
     torch.save(TransformationNetwork, tmp_path / "class.pth")
     assert torch.load(tmp_path / "class.pth", weights_only=False) is TransformationNetwork
+
+
+def test_every_dependency_has_a_lower_bound():
+    settings = configparser.ConfigParser()
+    settings.read(HERE.parent / "setup.cfg")
+    lists = [settings["options"]["install_requires"], *settings["options.extras_require"].values()]
+    needed = [line for text in lists for line in text.split("\n") if line and not line.startswith("cim_plugin[")]
+    assert len(needed) > 15 and [line for line in needed if ">=" not in line] == []
 
 
 # --- the method is missing: an installation from an archive that lost its links ---------------------------------------

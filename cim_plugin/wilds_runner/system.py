@@ -14,8 +14,10 @@ def is_windows() -> bool:
 
 
 def check_system() -> None:
-    """Raises:
-    InputError: training does not run on this system.
+    """Refuse a system where training does not run.
+
+    Raises:
+        InputError: this is Windows.
     """
     if is_windows():
         raise InputError(f"{NO_WINDOWS}; {INSTEAD}")
