@@ -207,9 +207,8 @@ def retired(values: Mapping[str, Any]) -> str | None:
     """The first of these hyperparameters that is :data:`RETIRED` and did something, in words; None without one."""
     for name, value in values.items():
         for key in (name, f"{name}={value}"):
-            harmless, instead = RETIRED.get(key, (value, ""))
-            if value != harmless:
-                return f"{name}={value!r} is no more, since version 0.2: {instead}"
+            if key in RETIRED and value != RETIRED[key][0]:
+                return f"{name}={value!r} is no more, since version 0.2: {RETIRED[key][1]}"
     return None
 
 

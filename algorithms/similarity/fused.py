@@ -73,8 +73,9 @@ class MSSSIM(Similarity):
 
     @property
     def how(self) -> str:
-        """With the number of scales."""
-        return f"{self.measure} with {self.scales} scales"
+        """With the number of scales, and the floor where it is not the smooth one."""
+        floor = "" if self.floor == "smooth" else f" and the {self.floor} floor"
+        return f"{self.measure} with {self.scales} scales{floor}"
 
     def embed(self, morphed: Morphed) -> Tensor:
         """psi(x) itself, (N, C, H, W) in [0, 1]."""

@@ -192,7 +192,7 @@ def notes(learnt: Learnt, shown: list[Example]) -> list[str]:
         "after: the class for psi(x).",
         f"Positives and negatives are drawn by the run's own rule (cim_pairs={contrast.pairs}), here from up to "
         f"{POOL:,} images of the split instead of a minibatch. "
-        f"psi(x) is compared with {sides} by {contrast.similarity.how}, as L_con does.",
+        f"Compared by {contrast.similarity.how}, as in L_con: psi(x) with {sides}.",
     ]
     if shown and shown[0].mask.shape[0] > 1:
         said.append("m has one value per channel; its mean over the channels is shown.")

@@ -352,13 +352,13 @@ def evaluate_only(trainer) -> None:
     word = "best" if config["eval_epoch"] is None else str(config["eval_epoch"])
     path = os.path.join(folder, results.model_file(config, word))
     saved = read_checkpoint(path, "--eval_only")
+    _check_same_run(config, trainer.fingerprint, os.path.join(folder, results.RESULTS))
     try:
         trainer.classifier.load_state_dict(saved["algorithm"])
     except (KeyError, RuntimeError) as error:
         raise InputError(
             f"--eval_only: {path} is not a model of {config['algorithm']} with --model {config['model']}"
         ) from error
-    _check_same_run(config, trainer.fingerprint, os.path.join(folder, results.RESULTS))
     trainer.epoch = saved["epoch"]
     for key in trainer.splits:
         predicted, _, outcome = trainer.evaluate_split(key)

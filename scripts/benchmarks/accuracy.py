@@ -26,8 +26,7 @@ import torch
 from scipy import stats
 
 from cim_plugin import cli
-from cim_plugin.algorithms import contrastive
-from cim_plugin.algorithms.similarity import ms_ssim as similarity
+from cim_plugin.algorithms.similarity import fused, ms_ssim
 from cim_plugin.data import demo
 from cim_plugin.data.releases import RELEASES
 from cim_plugin.files import write_whole
@@ -53,7 +52,7 @@ def plain() -> Iterator[None]:
         return build(*arguments).to(memory_format=torch.contiguous_format)
 
     with (
-        mock.patch.dict(contrastive.TRIPLETS, ms_ssim=similarity.triplet),
+        mock.patch.object(fused, "fused_triplet", ms_ssim.triplet),
         mock.patch.object(trainer, "build_model", build_contiguous),
         mock.patch.object(optimization, "_fused", lambda config, device: {}),
     ):

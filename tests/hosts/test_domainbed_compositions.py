@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import retired
 from hosts import forked_host
 from hosts.forked_host import SMALL_HOST
 
@@ -342,23 +343,22 @@ def test_base_that_psi_cannot_be_put_before_is_refused_with_the_reason(body, ext
     assert kind == "InputError" and message.startswith("CIM+Base: ") and words in message
 
 
-LOSS_IS_THE_BASES = "cim_composites and cim_sparsity belong to the classifier's loss, which is Base's here"
 OPTIMIZER_IS_THE_BASES = "cim_learning_rate=0.001, but the optimizer that moves psi is Base's here"
 
 
 @pytest.mark.parametrize(
     "values, said",
     [
-        ("cim_composites=True", LOSS_IS_THE_BASES),
-        ("cim_sparsity=0.5", LOSS_IS_THE_BASES),
-        ("cim_learning_rate=0.001", OPTIMIZER_IS_THE_BASES),
+        ("cim_learning_rate=0.001", f"CIM+Base: {OPTIMIZER_IS_THE_BASES}"),
+        ("cim_composites=True", f"CIM: {retired.said('cim_composites')}"),
+        ("cim_mask='per_channel'", f"CIM: {retired.said('cim_mask')}"),
     ],
 )
-def test_what_only_our_own_classifier_can_do_is_refused(values, said, host):
+def test_what_only_our_own_classifier_can_do_and_what_is_no_more_is_refused(values, said, host):
     kind, message = ask(
         host, ADDED.replace("SHAPE", "pass").replace(", EXTRA", "").replace('"CIM+Base"', f'"CIM+Base", {values}')
     )
-    assert kind == "InputError" and message.startswith(f"CIM+Base: {said}")
+    assert kind == "InputError" and message.startswith(said)
 
 
 def test_the_hosts_networks_are_as_they_were_afterwards(host):

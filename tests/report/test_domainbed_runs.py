@@ -9,6 +9,7 @@ import json
 
 import numpy as np
 import pytest
+from retired import GONE, HARMLESS
 from interpreters import HERE, run_python
 from run_folders import domainbed_records, write_domainbed, write_sweep
 
@@ -255,6 +256,18 @@ def test_controls_are_rows_of_their_own_and_draws_are_not(compare, tmp_path):
     ]
     assert any("hparams.lr (null, 0.1)" in mark for mark in table.rows[1].marks)
     assert any("Uneven search" in note and "CIM 2" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_what_an_old_run_was_given_and_is_no_more_is_in_its_label(name, compare, tmp_path):
+    same = [[(0.5, 0.5)] * 2] * 2
+    value = GONE[name][0]
+    for folder, settings in (("now", {}), ("then", HARMLESS), ("gone", {**HARMLESS, name: value})):
+        records = domainbed_records([0], same, algorithm="CIM", hparams=json.dumps(settings), trial_seed=len(folder))
+        write_domainbed(tmp_path / folder, records)
+    (table,) = compare(tmp_path, ["oracle"])
+    shown = value if isinstance(value, str) else json.dumps(value)
+    assert {row.family.label: len(row.family.runs) for row in table.rows} == {"CIM": 2, f"CIM, {name}={shown}": 1}
 
 
 def test_compositions_have_settings_and_controls(compare, tmp_path):

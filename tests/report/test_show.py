@@ -18,6 +18,7 @@ import torch
 from hosts import forked_host
 from interpreters import SMALL_HOST
 from PIL import Image
+from retired import HARMLESS
 
 from cim_plugin import cli
 from cim_plugin.data import demo
@@ -334,6 +335,32 @@ def test_a_run_from_before_a_hyperparameter_is_shown_with_its_default(copy, run,
     change(copy / "results.json", lambda results: results["config"]["hyperparameters"].pop("cim_learning_rate"))
     before = numbers(capsys, copy)
     assert {**before, "run": now["run"]} == now
+
+
+def test_a_run_of_before_hyperparameters_that_are_no_more_is_shown(copy, run, capsys):
+    """What did nothing changes nothing; a sparsity left a counter in the weights; m of three channels is rebuilt."""
+    now = numbers(capsys, run)
+    model = torch.load(copy / MODEL, weights_only=True)
+    model["algorithm"]["sparsity_step"] = torch.tensor(7)
+    torch.save(model, copy / MODEL)
+    then = {**HARMLESS, "cim_sparsity": 0.1, "cim_composites": True, "cim_floor": "exact"}
+    change(copy / "results.json", lambda results: results["config"]["hyperparameters"].update(then))
+    before = numbers(capsys, copy)
+    assert before["m"] == now["m"]
+    assert "is not a model of CIM_VIB" in refusal(capsys, copy, *per_channel(copy))
+    last = "morphing.network.features.6."
+    for name in (f"{last}weight", f"{last}bias"):
+        model["algorithm"][name] = model["algorithm"][name].repeat_interleave(3, 0)
+    torch.save(model, copy / MODEL)
+    several = numbers(capsys, copy)
+    for key in ("mean", "std_between_images", "on_figure"):
+        assert several["m"][key] == pytest.approx(now["m"][key])
+
+
+def per_channel(folder: Path) -> list[str]:
+    """Make a run one of then with a mask per channel, for which its weights do not do yet."""
+    change(folder / "results.json", lambda results: results["config"]["hyperparameters"].update(cim_mask="per_channel"))
+    return []
 
 
 @pytest.mark.parametrize("what", BAD)

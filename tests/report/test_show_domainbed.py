@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from hosts import forked_host
+from hosts.forked_host import SMALL_HOST
+from retired import HARMLESS, said
 
 from cim_plugin import cli
 from cim_plugin.report.show_domainbed import _read
@@ -103,6 +105,7 @@ def test_a_real_run(domainbed, tmp_path, algorithm):
     assert done.returncode == 0, done.stderr
     saved = torch.load(tmp_path / "model.pkl", weights_only=False)
     saved["model_hparams"].pop("cim_learning_rate")  # as if trained before there was this one
+    saved["model_hparams"].update(HARMLESS)  # and while there were those
     torch.save(saved, tmp_path / "model.pkl")
     script = f"""
         import json
@@ -120,12 +123,39 @@ def test_a_real_run(domainbed, tmp_path, algorithm):
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])
     train, val, test = json.loads(done.stdout.splitlines()[-1])
-    for said, part in ((train, "in"), (val, "out")):
-        assert said[:3] == ["environment", ["environment +90%", "environment +80%"], True]
-        assert said[3] == pytest.approx([written[f"env0_{part}_acc"], written[f"env1_{part}_acc"]])
-        assert said[4]
+    for told, part in ((train, "in"), (val, "out")):
+        assert told[:3] == ["environment", ["environment +90%", "environment +80%"], True]
+        assert told[3] == pytest.approx([written[f"env0_{part}_acc"], written[f"env1_{part}_acc"]])
+        assert told[4]
     assert test[1] == ["environment -90%"]
     n_in, n_out = 480, 119  # of 599
     assert test[3][0] == pytest.approx(
         (n_in * written["env2_in_acc"] + n_out * written["env2_out_acc"]) / (n_in + n_out)
     )
+
+
+def test_a_model_of_then_is_built_as_it_was(tmp_path):
+    """On the small host: with hyperparameters that did nothing it is built anywhere, with others by ``show`` only."""
+    script = """
+        import json, torch
+        from domainbed import algorithms, hparams_registry
+        from cim_plugin import catalog
+        from cim_plugin.errors import InputError
+        CIM = algorithms.get_algorithm_class("CIM")
+        hparams = {**hparams_registry.default_hparams("CIM", "Debug28"), **HARMLESS}
+        def built(**changes):
+            model = CIM((3, 28, 28), 2, 2, {**hparams, **changes}).model
+            return [model.morphing(torch.rand(2, 3, 28, 28)).mask.shape[1], model.contrast.similarity.floor]
+        said = [built()]
+        try:
+            built(cim_mask="per_channel", cim_floor="exact")
+        except InputError as error:
+            said.append(str(error))
+        with catalog.retired_allowed():
+            said.append(built(cim_mask="per_channel", cim_floor="exact"))
+        print(json.dumps(said))
+    """
+    done = forked_host.run(SMALL_HOST, "-c", textwrap.dedent(script).replace("**HARMLESS", f"**{HARMLESS}"))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told == [[1, "smooth"], f"CIM: {said('cim_mask')}", [3, "exact"]]

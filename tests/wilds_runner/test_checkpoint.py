@@ -12,6 +12,7 @@ import signal
 
 import pytest
 import torch
+from retired import GONE, HARMLESS, said
 
 from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import checkpoint
@@ -232,6 +233,18 @@ def test_what_is_younger_than_a_run_had_its_default_then(left, configure):
             InputError, match=f"had {words[0].removeprefix('--')} '.*', now it is '{words[1]}'; repeat its flags"
         ):
             checkpoint.load_state(left({"config": older}), configure("--algorithm", "CIM", *words), MAY_DIFFER)
+
+
+def test_a_run_of_then_goes_on_where_what_is_no_more_did_nothing(left, configure):
+    now = configure("--algorithm", "CIM")
+    older = {**now, "hyperparameters": {**now["hyperparameters"], **HARMLESS}}
+    assert checkpoint.load_state(left({"config": older}), now, MAY_DIFFER) is not None
+    for name, (value, _) in GONE.items():
+        hyperparameters = {**older["hyperparameters"], name: value}
+        with pytest.raises(InputError) as error:
+            checkpoint.load_state(left({"config": {**older, "hyperparameters": hyperparameters}}), now, MAY_DIFFER)
+        expected = f"the run that is there cannot be taken up, its {said(name)}; choose another folder"
+        assert str(error.value) == expected
 
 
 @pytest.mark.parametrize(

@@ -343,14 +343,6 @@ def test_given_hyperparameters_replace_their_defaults(configure):
     assert math.isclose(chosen["vib_beta"], 1e-3)
 
 
-@pytest.mark.parametrize(
-    "words, value",
-    [("--cim_composites false", False), ("--cim_composites true", True), ("--cim_composites", True), ("", False)],
-)
-def test_a_hyperparameter_that_is_true_or_false_is_said_in_words(words, value, configure):
-    assert configure("--algorithm", "CIM", *words.split())["hyperparameters"]["cim_composites"] is value
-
-
 def test_flags_that_may_differ_on_resume_exist():
     assert MAY_DIFFER <= set(NAMES)
 

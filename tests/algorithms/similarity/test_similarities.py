@@ -139,6 +139,10 @@ def test_how_in_words(name, size, how):
     assert SIMILARITIES[name](size).how == how
 
 
+def test_the_exact_floor_is_said():
+    assert MSSSIM((28, 28), floor="exact").how == "MS-SSIM with 2 scales and the exact floor"
+
+
 def test_ms_ssim_takes_a_floor_and_fewer_scales(crops):
     x = crops(N, 3, 96, 96)
     psi = 0.5 * x + 0.1
