@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from .inputs import as_floats
 
-
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  #: mean and standard deviation of RGB
 
 

@@ -347,18 +347,30 @@ def test_erm_with_wrong_input_to_domainbed_behaves_as_in_the_host_alone(name, do
     assert last_line(on) == last_line(off) and not errors_of(on)
 
 
-def test_unknown_algorithm_near_ours_gets_the_hosts_words(host, tmp_path):
-    done = forked_host.run(host, *TRAIN, "--algorithm", "CIMM", "--dataset", "DebugDigitsOnPhotos", cwd=tmp_path)
-    assert done.returncode == 1 and not errors_of(done)
-    assert last_line(done) == "NotImplementedError: Algorithm not found: CIMM"
+MISSPELT = {"CIM_NOPE": "CIM", "cim": "CIM", "Cim_vib": "CIM_VIB", "CIM-VIB": "CIM_VIB", "SCL": "SCL_E2E", "vib": "VIB"}
 
 
-def test_unknown_fault_keeps_its_traceback(host, tmp_path):
-    done = forked_host.run(
-        host, *TRAIN, "--algorithm", "CIM", "--dataset", "DebugDigitsOnPhotos", *hparams(lr=-1), cwd=tmp_path
-    )
+@pytest.mark.parametrize("name", MISSPELT)
+def test_a_misspelt_algorithm_is_one_line_before_any_data_is_loaded(name, host, tmp_path):
+    """With a batch larger than an environment the host would wait for ever."""
+    words = ("--algorithm", name, "--dataset", "Debug28", "--data_dir", "/no/such/folder", *hparams(batch_size=1000))
+    done = forked_host.run(host, *TRAIN, *words, cwd=tmp_path)
+    assert done.returncode == 2 and len(errors_of(done)) == 1
+    assert f"--algorithm {name!r} is not" in done.stderr and f"did you mean {MISSPELT[name]!r}?" in done.stderr
+
+
+def test_an_unknown_algorithm_gets_the_hosts_words(host, tmp_path):
+    done = forked_host.run(host, *TRAIN, "--algorithm", "Nobody", "--dataset", "DebugDigitsOnPhotos", cwd=tmp_path)
     assert done.returncode == 1 and not errors_of(done)
-    assert "Traceback" in done.stdout + done.stderr and last_line(done) == "ValueError: Invalid learning rate: -1"
+    assert last_line(done) == "NotImplementedError: Algorithm not found: Nobody"
+
+
+def test_unknown_fault_keeps_its_traceback(tmp_path):
+    environments(tmp_path, sizes=(16, 16, 0))
+    words = ("--algorithm", "CIM", *STORED, "--test_envs", "2", "--data_dir", str(tmp_path), *hparams(no_such_key=0))
+    (tmp_path / "environments.pt").write_bytes(b"no file of torch")
+    done = forked_host.run(SMALL_HOST, *TRAIN, *words, cwd=tmp_path)
+    assert done.returncode == 1 and not errors_of(done) and "UnpicklingError" in last_line(done)
 
 
 def said_of(error: Exception, data_dir: str | None) -> str:
