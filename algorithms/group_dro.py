@@ -37,8 +37,8 @@ class GroupWeights(nn.Module):
         self.register_buffer("weights", in_training.float() / in_training.sum())
 
     def forward(self, losses: Tensor, groups: Tensor, shard: Shard = WHOLE) -> Tensor:
-        """Per-sample losses (N,) and their groups (N,), whole numbers -> (N,), whose mean over the global batch is sum_g q_g ·
-        loss_g.
+        """Per-sample losses (N,) and their groups (N,), whole numbers -> (N,), whose mean over the global batch is
+        sum_g q_g · loss_g.
 
         In training the weights move first, by the losses of this batch, as in Algorithm 1.
         """

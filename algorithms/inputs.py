@@ -77,7 +77,8 @@ def check_labels(labels: Tensor, n_classes: int, wait: bool) -> None:
 def check_pixels(images: Tensor, space: PixelSpace) -> None:
     """Compare the values of a batch with what is assumed of them; waits for the device. Meant for a first batch.
 
-    Pixels slightly outside [0, 1] give a warning, and so does standard normal noise, which DomainBed's Debug sets hold.
+    Pixels slightly outside [0, 1] give a warning. Standard normal noise, which DomainBed's Debug sets hold for trying
+    things, is an image in no unit and passes.
 
     Args:
         images: (N, C, H, W) floats, as they are given to the encoder.
@@ -98,11 +99,9 @@ def check_pixels(images: Tensor, space: PixelSpace) -> None:
     if outside <= ROUNDING:
         if space.is_imagenet and (_fill(low, high, 0, 1) or _fill(low, high, -1, 1)):
             raise ValueError(f"{said}; {_fix(low, high, space)}")
-    elif _is_standard_noise(images):
-        warnings.warn(f"{said}; they are standard normal noise, good for trying things only", RuntimeWarning, 2)
     elif outside <= SLIGHT:
-        warnings.warn(f"{said}; values outside are used as they are", RuntimeWarning, 2)
-    else:
+        warnings.warn(f"{said}; values outside are used as they are", RuntimeWarning, stacklevel=2)
+    elif not _is_standard_noise(images):
         raise ValueError(f"{said}; {_fix(low, high, space)}")
 
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .algorithms.morphing import InputMorphing, PixelSpace
 
 
+LARGEST = 65536  #: of whole numbers, which are sizes of layers: much larger ones fit no memory
+
+
 @dataclass(frozen=True)
 class Hyperparameter:
     """One value that a user may set."""
@@ -47,6 +50,8 @@ class Hyperparameter:
         given, value = value, plain(value)
         if not self.accepts(value):
             raise InputError(f"{name}={shown(given)} is not {self.values} (default {self.default!r})")
+        if isinstance(value, int) and value > LARGEST and not isinstance(self.default, float):
+            raise InputError(f"{name}={shown(given)} is too large; give at most {LARGEST} (default {self.default!r})")
         return float(value) if isinstance(self.default, float) else value
 
     @property
@@ -116,8 +121,6 @@ def _choice(default: str, others: tuple[str, ...], help: str) -> Hyperparameter:
     )
 
 
-LARGEST_CODE = 65536  #: of vib_dimension: a layer that is larger by far fits no memory
-
 #: part -> its hyperparameters. The first of each part is the weight of the part's loss term.
 PARTS: dict[str, dict[str, Hyperparameter]] = {
     "morphing": {
@@ -160,8 +163,8 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             256,
             lambda r: int(r.choice([64, 128, 256])),
             "64, 128 or 256",
-            lambda value: isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_CODE,
-            f"a whole number of at least 1 and at most {LARGEST_CODE}",
+            lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+            "a whole number of at least 1",
             "length of the code z",
         ),
     },

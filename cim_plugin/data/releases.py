@@ -54,9 +54,13 @@ class Release:
             if count != self.counts[part]
         )
 
+    def image_path(self, dataset: Any, row: int) -> str:
+        """The file of an image of ``dataset``, an object of the wilds package."""
+        return os.path.join(dataset.data_dir, self.image.format(getattr(dataset, self.image_names)[row]))
+
     def image_paths(self, dataset: Any) -> list[str]:
-        """The file of every image of ``dataset``, an object of the wilds package, in its order."""
-        return [os.path.join(dataset.data_dir, self.image.format(name)) for name in getattr(dataset, self.image_names)]
+        """The file of every image, in the order of the data set."""
+        return [self.image_path(dataset, row) for row in range(len(getattr(dataset, self.image_names)))]
 
 
 def _wilds(name: str, version: str, needs: tuple[str, ...], counts: dict[str, int], **more: str) -> Release:

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from .. import catalog
-from ..algorithms.inputs import check_labels, check_pixels
 from ..announcer import Announcer
 from ..catalog import COMPOSITION
 from ..errors import InputError
@@ -25,6 +24,7 @@ from . import domainbed_faults, domainbed_hparams
 from .domainbed_images import (
     check_finite,
     check_predictions,
+    check_values,
     checked,
     concatenate,
     featurizer,
@@ -144,7 +144,7 @@ class _Composition:
         self._step += 1
         minibatches = checked(self.name, minibatches, self._shape)
         batch = concatenate(minibatches)
-        self._check_values(batch)
+        check_values(self.name, batch, self._n_classes, pixels(self.name, self._shape)[1], first=self._step == 0)
         added = AddedContrast(self, self._contrast, self.hparams["cim_lambda"], batch)
         with _psi_in_front_of(self, self._shape, self.hparams), added, self._in_words():
             logged = {**super().update(minibatches, unlabeled), **added.logged()}
@@ -156,15 +156,6 @@ class _Composition:
         """The base's; NotFinite where a prediction of an evaluation is."""
         logits = super().predict(*inputs, **more)
         return logits if self.training else check_predictions(self.name, logits, self._step)
-
-    def _check_values(self, batch) -> None:
-        """Pixels and labels of the first batch, and on the CPU the labels of every one."""
-        try:
-            check_labels(batch.labels, self._n_classes, wait=self._step == 0)
-            if self._step == 0:
-                check_pixels(batch.images, pixels(self.name, self._shape)[1].to(batch.images.device))
-        except ValueError as error:
-            raise InputError(f"{self.name}: {error}") from error
 
     @contextlib.contextmanager
     def _in_words(self):

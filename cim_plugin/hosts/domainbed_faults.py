@@ -7,6 +7,7 @@ does nothing.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import sys
@@ -15,7 +16,8 @@ from types import ModuleType
 from typing import Any, Callable
 
 from .. import catalog
-from ..errors import InputError
+from ..errors import InputError, NotFinite
+from . import domainbed_hparams
 
 SCRIPT = "domainbed.scripts.train"
 
@@ -28,9 +30,85 @@ def watch() -> None:
     """Where the host's train script is starting, print known faults as one line."""
     global _script
     main = sys.modules["__main__"]
-    if getattr(getattr(main, "__spec__", None), "name", None) == SCRIPT and main is not _script:
+    if _is_train_script(main) and main is not _script:
         _script = main
         sys.excepthook = _one_line(sys.excepthook)
+
+
+def _is_train_script(main: ModuleType) -> bool:
+    """Whether it runs as a module, or by its path."""
+    if getattr(getattr(main, "__spec__", None), "name", None) == SCRIPT:
+        return True
+    file, package = getattr(main, "__file__", None), getattr(sys.modules.get("domainbed"), "__file__", None)
+    if not file or not package:
+        return False
+    return os.path.realpath(file) == os.path.join(os.path.dirname(os.path.realpath(package)), "scripts", "train.py")
+
+
+def check_algorithm(name: Any) -> None:
+    """Raise InputError for a name that the train script was given, that is none of the host's, and that is near ours:
+    the host would load data first, and wait for ever where a batch is larger than an environment.
+    """
+    args, module = getattr(_script, "args", None), sys.modules.get("domainbed.algorithms")
+    if args is None or module is None or name != args.algorithm or catalog.owner(name) == "CIM":
+        return
+    if name in module.ALGORITHMS or hasattr(module, name):
+        return
+    ours = {own.lower(): own for own in catalog.ALGORITHMS}
+    word = name.lower().replace("-", "_")
+    near = difflib.get_close_matches(word, ours, n=1) or [own for own in sorted(ours, key=len) if word.startswith(own)]
+    hint = f"{catalog.COMPOSITION}{name[len(catalog.COMPOSITION) :]}" if word.startswith("cim+") else None
+    if near or hint:
+        raise InputError(
+            f"--algorithm {name!r} is not an algorithm of DomainBed or of this plugin; did you mean "
+            f"{hint or ours[near[-1]]!r}?"
+        )
+
+
+def check_arguments(algorithm: str, defaults: dict[str, tuple[Any, Any]]) -> None:
+    """Raise InputError for what the train script was given and cannot use, before it loads any data.
+
+    Args:
+        algorithm: whose hyperparameters of ours are added.
+        defaults: name -> (default, random draw) of all hyperparameters.
+    """
+    args = _arguments()
+    if args is None:
+        return
+    for flag, (fits, expected) in _FLAGS.items():
+        value = getattr(args, flag, None)
+        if value is not None and not fits(value):
+            raise InputError(f"--{flag} {value} is not {expected}")
+    if args.hparams:
+        values = {name: default for name, (default, _) in defaults.items()} | _given(args.hparams)
+        domainbed_hparams.checked(algorithm, args.algorithm, values, {name: pair[0] for name, pair in defaults.items()})
+
+
+#: flag of the train script -> (whether a value can be used, what is expected). With others it does nothing, or a part
+_FLAGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "steps": (lambda value: value >= 1, "a number of steps of at least 1; leave it out for the data set's own"),
+    "checkpoint_freq": (
+        lambda value: value >= 1,
+        "a number of steps of at least 1; leave it out for the data set's own",
+    ),
+    "holdout_fraction": (lambda value: 0 <= value <= 1, "a fraction from 0 to 1; DomainBed's own is 0.2"),
+    "uda_holdout_fraction": (lambda value: 0 <= value <= 1, "a fraction from 0 to 1; DomainBed's own is 0"),
+    "seed": (lambda value: 0 <= value < 2**32, "a seed from 0 to 4294967295"),
+}
+
+
+def _given(text: str) -> dict[str, Any]:
+    """``--hparams``, read."""
+    like = "write it like '{\"cim_lambda\": 0.5}'"
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--hparams {catalog.shown(text)} is not JSON ({error}); {like}") from error
+    except (RecursionError, ValueError) as error:  # nested without end, or an int of thousands of digits
+        raise InputError(f"--hparams {catalog.shown(text)} cannot be read ({type(error).__name__}); {like}") from error
+    if not isinstance(given, dict):
+        raise InputError(f"--hparams {catalog.shown(text)} is not a JSON object; {like}")
+    return given
 
 
 def check_batch_size(n_images: int, weighted: bool, batch_size: Any) -> None:
@@ -45,7 +123,8 @@ def check_batch_size(n_images: int, weighted: bool, batch_size: Any) -> None:
     if not weighted and n_images < batch_size:
         raise InputError(
             f"an environment has {n_images} images to draw from, fewer than batch_size={batch_size}: "
-            f"DomainBed would wait for ever; pass --hparams '{{\"batch_size\": {n_images}}}' or less"
+            f"DomainBed would wait for ever; pass --hparams '{{\"batch_size\": {n_images}}}' or less, or change "
+            f"{_splitting(args)}, which cut the images up"
         )
 
 
@@ -102,11 +181,15 @@ def _arguments() -> argparse.Namespace | None:
 
 
 def _no_images(args: argparse.Namespace) -> str:
-    fraction = f"{args.holdout_fraction:g}"
     return (
-        f"an environment of {args.dataset} has no images in one of its splits; add images, or choose another "
-        f"--holdout_fraction than {fraction}"
+        f"an environment of {args.dataset} has no images in one of its splits; add images, or change {_splitting(args)}"
     )
+
+
+def _splitting(args: argparse.Namespace) -> str:
+    """The flags that say how an environment's images are split, as they stand."""
+    flags = ["holdout_fraction"] + ["uda_holdout_fraction"] * bool(getattr(args, "uda_holdout_fraction", 0))
+    return " or ".join(f"--{flag} {getattr(args, flag):g}" for flag in flags)
 
 
 def raised_in(error: BaseException, module: str) -> bool:
@@ -140,22 +223,11 @@ def _missing(error: FileNotFoundError) -> str:
 
 #: (what it is, what to say), both given the error and the script's arguments; the first match is said
 _FAULTS: list[tuple[Callable[[Any, argparse.Namespace], bool], Callable[[Any, argparse.Namespace], str]]] = [
-    (lambda e, a: isinstance(e, InputError), lambda e, a: str(e)),
     (
         _is_of_output,
         lambda e, a: (
             f"--output_dir {a.output_dir} cannot be written ({e.filename}: {e.strerror}); choose another folder"
         ),
-    ),
-    (
-        lambda e, a: isinstance(e, json.JSONDecodeError) and e.doc == a.hparams,
-        lambda e, a: f"--hparams {a.hparams!r} is not JSON ({e}); write it like '{{\"cim_lambda\": 0.5}}'",
-    ),
-    (
-        lambda e, a: (
-            isinstance(e, (TypeError, ValueError)) and a.hparams and not isinstance(json.loads(a.hparams), dict)
-        ),
-        lambda e, a: f"--hparams {a.hparams!r} is not a JSON object; write it like '{{\"cim_lambda\": 0.5}}'",
     ),
     (
         lambda e, a: isinstance(e, NotImplementedError) and not hasattr(sys.modules["domainbed.datasets"], a.dataset),
@@ -200,6 +272,13 @@ _FAULTS: list[tuple[Callable[[Any, argparse.Namespace], bool], Callable[[Any, ar
         ),
     ),
     (
+        lambda e, a: "device-side assert" in str(e),
+        lambda e, a: (
+            f"the GPU has refused a value ({last_line(e)}); as far as can be told a label of {a.dataset} is not below "
+            f"the number of its classes: correct the labels, or num_classes"
+        ),
+    ),
+    (
         lambda e, a: isinstance(e, OSError) and e.strerror is not None,
         lambda e, a: f"{e.filename}: {e.strerror}" if e.filename else e.strerror,
     ),
@@ -210,8 +289,7 @@ def _one_line(inner: Callable[..., Any]) -> Callable[..., Any]:
     """An excepthook that says known faults in one line and leaves all others to ``inner``, the one before it."""
 
     def hook(kind, error, trace):
-        args = _arguments()
-        line = next((say(error, args) for known, say in _FAULTS if known(error, args)), None) if args else None
+        line = _said(error)
         if line is None:
             inner(kind, error, trace)
             return
@@ -220,6 +298,14 @@ def _one_line(inner: Callable[..., Any]) -> Callable[..., Any]:
             getattr(sys.stderr, "file", sys.__stderr__),
         }:  # the host's Tee writes errors to the standard output
             print(f"error: {line}", file=stream, flush=True)
-        raise SystemExit(2)
+        raise SystemExit(1 if isinstance(error, NotFinite) else 2)
 
     return hook
+
+
+def _said(error: BaseException) -> str | None:
+    """What is known of a fault; those of ours speak for themselves."""
+    if isinstance(error, (InputError, NotFinite)):
+        return str(error)
+    args = _arguments()
+    return next((say(error, args) for known, say in _FAULTS if known(error, args)), None) if args else None

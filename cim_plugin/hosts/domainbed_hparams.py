@@ -40,7 +40,8 @@ def checked(algorithm: str, base: str, hparams: Mapping[str, Any], defaults: Map
             values[name] = _host_value(name, catalog.plain(values[name]), defaults.get(name, 0.0))
         elif near := difflib.get_close_matches(name, defaults, n=1, cutoff=0.8):
             raise InputError(
-                f"{base} has no hyperparameter {name!r} (given {catalog.shown(values[name])}); did you mean {near[0]!r}?"
+                f"{base} has no hyperparameter {name!r} (given {catalog.shown(values[name])}); did you mean "
+                f"{near[0]!r}?"
             )
     return values
 

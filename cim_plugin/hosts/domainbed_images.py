@@ -8,7 +8,7 @@ import warnings
 import torch
 
 from ..algorithms.classifier import collapse_in_words
-from ..algorithms.inputs import as_floats, class_numbers
+from ..algorithms.inputs import as_floats, check_labels, check_pixels, class_numbers
 from ..algorithms.morphing import PixelSpace
 from ..announcer import Announcer
 from ..errors import InputError, NotFinite
@@ -44,21 +44,33 @@ def checked(name: str, minibatches, input_shape) -> list[tuple[torch.Tensor, tor
     return taken
 
 
+def check_values(name: str, batch: Batch, n_classes: int, space: PixelSpace | None, first: bool) -> None:
+    """Raise InputError where labels of a batch, or in the first one pixels, are not what is assumed of them. On a GPU
+    only the first batch is looked at.
+
+    Args:
+        space: None where nothing is assumed of pixels.
+    """
+    try:
+        check_labels(batch.labels, n_classes, wait=first)
+        if first and space is not None:
+            check_pixels(batch.images, space.to(batch.images.device))
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
 def check_finite(name: str, logged: dict[str, float], step: int, minibatches) -> None:
-    """Raise NotFinite where a loss that a step has logged is NaN or infinite; nothing is waited for."""
-    wrong = [key for key, value in logged.items() if _is_loss(key) and not math.isfinite(value)]
+    """Raise NotFinite where a loss, or a part of one, that a step has logged is NaN or infinite; nothing is waited
+    for.
+    """
+    wrong = [key for key, value in logged.items() if isinstance(value, float) and not math.isfinite(value)]
     if wrong:
         single = any(len(images) == 1 for images, _ in minibatches)
         more = ", or a larger batch_size: an environment gave one image, which has no variance" if single else ""
         raise NotFinite(
-            f"{name}: the loss is not finite at step {step} ({wrong[0]}={logged[wrong[0]]}); what was recorded before "
-            f"is kept. Try a smaller lr{more}, with another --output_dir"
+            f"{name}: the loss is not finite at step {step} ({wrong[0]} is {logged[wrong[0]]}); what was recorded "
+            f"before is kept. Try a smaller lr{more}, with another --output_dir"
         )
-
-
-def _is_loss(key: str) -> bool:
-    """Whether that is how the host's algorithms, or ours, call what they minimise."""
-    return "loss" in key or key in ("nll", "L_con")
 
 
 def check_predictions(name: str, logits: torch.Tensor, step: int) -> torch.Tensor:

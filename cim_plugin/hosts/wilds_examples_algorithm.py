@@ -118,6 +118,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
             return {**results, "y_pred": self.model(images)}
         environments = move_to(self._environments.metadata_to_group(metadata), self.device)
         found = self.model(images, labels, environments)
+        self.classifier.inputs_checked = True  # a replica's own note is lost with it
         losses = {name: found[name] for name in self.classifier.weights}
         if "no_triplet" in found:
             results |= {"no_triplet": found["no_triplet"].sum() / len(labels), "mask_mean": found["mask_mean"].mean()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections import defaultdict
 from typing import Any, Iterable, NamedTuple
@@ -92,6 +91,7 @@ def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], don
     settings = own_settings(algorithm, overrides)
     steps = [record.step for record in records]
     restarts = sum(later <= earlier for earlier, later in zip(steps, steps[1:]))
+    bad = _not_finite(numbered)
     timed = [record for record in records if record.step_seconds is not None]
     memory = max(record.memory_gib for record in records)
     return Run(
@@ -106,16 +106,36 @@ def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], don
         circumstances={},
         synthetic=dataset.startswith("Debug"),
         measured=Measured(held_out, get(arguments, "hparams_seed", int, where), records),
-        unfinished=None
-        if done
-        else f"step {steps[-1]}" + (f" of {arguments['steps'] - 1}" if isinstance(arguments.get("steps"), int) else ""),
-        remarks=tuple(_remarks(folder, numbered, restarts, sharing)),
+        unfinished=_unfinished(arguments, steps[-1], bad, done),
+        remarks=tuple(_remarks(folder, bad, restarts, sharing)),
         step_seconds=_step_seconds(timed) if timed else None,
         memory={"GPU": memory * 2**30} if memory else {},  # the host says 0 where there is no GPU
     )
 
 
-def _remarks(folder: str, numbered: list[tuple[int, dict[str, Any]]], restarts: int, sharing: int) -> Iterable[str]:
+def _unfinished(arguments: dict[str, Any], step: int, bad: tuple[int, dict[str, Any]] | None, done: bool) -> str | None:
+    """Why the figures of a run are not those of a whole training, if they are not."""
+    if bad is not None:
+        return f"the loss is not finite at step {bad[1]['step']}"
+    if done:
+        return None
+    of = f" of {arguments['steps'] - 1}" if isinstance(arguments.get("steps"), int) else ""
+    return f"step {step}{of}"
+
+
+def _not_finite(numbered: list[tuple[int, dict[str, Any]]]) -> tuple[int, dict[str, Any]] | None:
+    """The first record that holds a loss, or a part of one, that is NaN or infinite."""
+    return next(
+        (
+            (number, record)
+            for number, record in numbered
+            if any(isinstance(value, float) and not np.isfinite(value) for value in record.values())
+        ),
+        None,
+    )
+
+
+def _remarks(folder: str, bad: tuple[int, dict[str, Any]] | None, restarts: int, sharing: int) -> Iterable[str]:
     if sharing > 1:
         yield (
             f"{folder} holds {sharing} runs with different arguments; its file 'done' does not tell which of them "
@@ -123,16 +143,8 @@ def _remarks(folder: str, numbered: list[tuple[int, dict[str, Any]]], restarts: 
         )
     if restarts:
         yield f"{folder} was started {restarts + 1} times; all its evaluations count, as in collect_results"
-    bad = next(
-        (
-            number
-            for number, record in numbered
-            if isinstance(record.get("loss"), float) and not math.isfinite(record["loss"])
-        ),
-        None,
-    )
     if bad is not None:
-        yield f"the loss of {folder} is not a number at line {bad} of {RESULTS}"
+        yield f"the loss of {folder} is not a number at line {bad[0]} of {RESULTS}"
 
 
 @functools.cache

@@ -15,8 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import TensorDataset
+from torchvision.datasets import DatasetFolder
 
 from .. import autoload, catalog
+from ..algorithms.inputs import check_labels, class_numbers
 from ..data.images import strict_decoding
 from ..errors import InputError
 from .show_figures import environment_digits
@@ -67,8 +70,13 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> Learnt:
             f"--holdout_fraction {args['holdout_fraction']:g}"
         )
     where = [(environment, row) for environment, rows in parts for row in rows]
-    labels = [_labels(environments[number]) for number, _ in parts]
-    figures = _figures(environments, args)
+    try:
+        labels = [_labels(host, environments[number]) for number, _ in parts]
+        for of_environment in labels:
+            check_labels(of_environment, saved["model_num_classes"], wait=True)
+    except ValueError as error:
+        raise InputError(f"{args['dataset']}: {error}") from error
+    figures = _figures(host, environments, args)
     names = getattr(type(environments), "ENVIRONMENTS", None) or range(len(environments))
     groups = torch.tensor([position for position, (_, rows) in enumerate(parts) for _ in rows])
     return Learnt(
@@ -275,27 +283,29 @@ def _read_images(environments, places: list[tuple[int, int]]) -> Tensor:
         raise InputError(f"an image cannot be read ({str(error) or type(error).__name__}); replace the file") from error
 
 
-def _labels(environment) -> Tensor:
-    """(N,) int64, without decoding an image where the environment knows its labels."""
-    if isinstance(environment, torch.utils.data.TensorDataset):
-        return environment.tensors[1].long()
-    if hasattr(environment, "targets"):
-        return torch.as_tensor(environment.targets).long()
-    if hasattr(environment, "indices") and hasattr(environment.dataset, "y_array"):
-        return environment.dataset.y_array[environment.indices].reshape(-1).long()
-    from ..progress import progress
+def _labels(host, environment) -> Tensor:
+    """(N,) int64, as ``environment[row][1]`` gives them; without decoding an image where it is known how that reads
+    labels: a subclass may do it in its own way.
+    """
+    read = type(environment).__getitem__
+    if read is TensorDataset.__getitem__:
+        labels = environment.tensors[1]
+    elif read is DatasetFolder.__getitem__:
+        transform = environment.target_transform or (lambda label: label)
+        labels = [transform(label) for _, label in environment.samples]
+    elif read is getattr(getattr(host.datasets, "WILDSEnvironment", None), "__getitem__", None):
+        labels = environment.dataset.y_array[environment.indices]
+    else:
+        from ..progress import progress
 
-    return torch.tensor(
-        [
-            int(environment[row][1])
-            for row in progress(range(len(environment)), desc="reading labels", unit="image", leave=False)
-        ]
-    )
+        rows = progress(range(len(environment)), desc="reading labels", unit="image", leave=False)
+        labels = [environment[row][1] for row in rows]
+    return class_numbers(labels if isinstance(labels, Tensor) else torch.as_tensor(labels))
 
 
-def _figures(environments, args: dict[str, Any]) -> list[Tensor] | None:
+def _figures(host, environments, args: dict[str, Any]) -> list[Tensor] | None:
     if args["dataset"] != "DebugDigitsOnPhotos":
         return None
     with _seeded(args["seed"]):
         seed = int(torch.randint(2**31, ()))  # the first draw, as the data set makes it
-    return environment_digits(seed, [_labels(environment) for environment in environments])
+    return environment_digits(seed, [_labels(host, environment) for environment in environments])

@@ -13,6 +13,7 @@ import pandas
 import torch
 from torch import Tensor
 
+from ..algorithms.inputs import class_numbers
 from ..data.releases import RELEASES, how_to_get, is_synthetic
 from ..errors import InputError
 from . import groupwise
@@ -119,7 +120,7 @@ def _reason(error: Exception) -> str:
 def _split(dataset, key: str, grouper, frac: float) -> Split:
     subset = dataset.get_subset(key, frac=frac)
     metadata = subset.metadata_array
-    labels = subset.y_array.reshape(-1).long()
+    labels = class_numbers(subset.y_array.reshape(-1))
     groups = grouper.metadata_to_group(metadata) if len(labels) else labels
     return Split(dataset.split_names[key], subset, np.asarray(subset.indices), labels, metadata, groups)
 
@@ -138,7 +139,14 @@ def _check_rows(dataset, name: str) -> None:
             f"the tables of {name} have different lengths: "
             + ", ".join(f"{count} {what}" for what, count in n_rows.items())
         )
-    labels = dataset.y_array.reshape(-1)
+    if dataset.y_array[:1].numel() > 1:
+        raise InputError(
+            f"the labels of {name} have the shape {tuple(dataset.y_array.shape)}; one class number per image is needed"
+        )
+    try:
+        labels = class_numbers(dataset.y_array.reshape(-1), f"the labels of {name}")
+    except ValueError as error:
+        raise InputError(str(error)) from error
     wrong = torch.nonzero((labels < 0) | (labels >= dataset.n_classes)).reshape(-1)
     if len(wrong):
         raise InputError(
@@ -207,4 +215,4 @@ def difference_of_data(before: dict[str, str] | None, now: dict[str, str]) -> st
 
 def image_path(dataset, row: int) -> str:
     """The file of an image."""
-    return RELEASES[dataset.dataset_name].image_paths(dataset)[row]
+    return RELEASES[dataset.dataset_name].image_path(dataset, row)

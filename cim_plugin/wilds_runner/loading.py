@@ -21,6 +21,7 @@ from torch.utils.data import BatchSampler, DataLoader, WeightedRandomSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data.images import strict_decoding
+from ..data.rgb import rgb
 from ..errors import InputError
 from .datasets import Dataset, Split, image_path
 from .transforms import Transform
@@ -113,11 +114,11 @@ def read_image(wilds, index: int, transform: Transform) -> np.ndarray:
     """Decode and resize one image: (H, W, C) uint8.
 
     Raises:
-        InputError: the file is missing, damaged, or not of the size that the transform promises.
+        InputError: the file is missing, damaged, or not of the size that the transform assumes or promises.
     """
     try:
         with strict_decoding():
-            image = np.asarray(transform.resize(wilds.get_input(index)))
+            image = np.asarray(transform.resize(_opened(wilds, index)))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"image {index}, {image_path(wilds, index)}, cannot be read ({str(error) or type(error).__name__}); "
@@ -130,6 +131,16 @@ def read_image(wilds, index: int, transform: Transform) -> np.ndarray:
             f"{transform.size[0]}x{transform.size[1]}; give --target_resolution"
         )
     return image
+
+
+def _opened(wilds, index: int):
+    """The image as RGB. Files of the wilds package's data sets are opened here: it makes all grey above 8 bits white,
+    or leaves an image the mode that it has.
+    """
+    if type(wilds).get_input.__module__.startswith("wilds."):
+        with Image.open(image_path(wilds, index)) as file:
+            return rgb(file)
+    return rgb(wilds.get_input(index))
 
 
 def to_pixels(images: Tensor, device) -> Tensor:

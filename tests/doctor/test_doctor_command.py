@@ -271,7 +271,8 @@ STARTS = {
         ["error"],
         "did you mean 'cim_lambda'",
     ),
-    "an unknown algorithm": ('{"batch_size": 5}', "CIMM", ["error"], "Algorithm not found: CIMM"),
+    "a misspelt algorithm": ('{"batch_size": 5}', "CIMM", ["error"], "did you mean 'CIM'"),
+    "an unknown algorithm": ('{"batch_size": 5}', "Nobody", ["error"], "Algorithm not found: Nobody"),
 }
 
 
@@ -302,6 +303,28 @@ def test_a_training_is_started_up_to_its_first_step(stored, tmp_path, monkeypatc
     )
     assert [level for level, _ in said] == levels and words in said[-1][1]
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        (lambda images, labels: (images * 255, labels), "are taken as pixels in [0, 1]; divide them by 255"),
+        (lambda images, labels: (images[:, :, :14, :14], labels), "images have the shape (3, 14, 14)"),
+        (lambda images, labels: (images, labels + 2), "is out of range: this classifier has 2 classes"),
+    ],
+)
+def test_the_first_images_are_compared_with_what_is_assumed(changed, words, stored, tmp_path, monkeypatch):
+    first, *others = torch.load(stored / "environments.pt")  # the small host declares the shape of the first
+    torch.save([first, *(changed(*other) for other in others)], tmp_path / "environments.pt")
+    monkeypatch.setenv("DOMAINBED_HOME", str(SMALL_HOST))
+    monkeypatch.setattr(
+        traps, "child", lambda command, environment=None: forked_host.run(SMALL_HOST, *command[1:], cwd=tmp_path)
+    )
+    said = look(
+        f"{sys.executable} -m cim_plugin.domainbed train --dataset Stored --data_dir {tmp_path} --algorithm CIM "
+        f"--output_dir {tmp_path / 'out'} --hparams '{{\"batch_size\": 5}}'"
+    )
+    assert said[-1][0] == "error" and words in said[-1][1]
 
 
 # --- cim-plugin train -------------------------------------------------------------------------------------------------

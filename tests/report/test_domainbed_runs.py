@@ -9,8 +9,8 @@ import json
 
 import numpy as np
 import pytest
-from retired import GONE, HARMLESS
 from interpreters import HERE, run_python
+from retired import GONE, HARMLESS
 from run_folders import domainbed_records, write_domainbed, write_sweep
 
 from cim_plugin import cli
@@ -225,17 +225,25 @@ def test_what_a_reader_must_know_is_marked(compare, tmp_path):
     write_domainbed(tmp_path / "b", domainbed_records([0], same, seed=1))
     write_domainbed(tmp_path / "c", domainbed_records([1], same, holdout_fraction=0.5))
     write_domainbed(tmp_path / "d", domainbed_records([0], same, trial_seed=1) * 2)
-    write_domainbed(
-        tmp_path / "e", [{**record, "loss": float("nan")} for record in domainbed_records([1], same, trial_seed=1)]
-    )
     (table,) = compare(tmp_path, ["oracle"])
     told = "\n".join(table.rows[0].marks)
     assert "is there twice, pooled as in collect_results" in told
     assert "mixed configurations: runs differ in holdout_fraction (0.2, 0.5)" in told
     assert "was started 2 times" in told
-    assert "loss of" in told and "line 1" in told
     assert "selected on TEST data" in told
     assert table.synthetic and "SYNTHETIC" in table.title and "SYNTHETIC" in table.warnings[0]
+
+
+@pytest.mark.parametrize("key", ["loss", "penalty"])
+def test_a_run_whose_loss_became_nan_has_no_finished_number(compare, tmp_path, key):
+    same = [[(0.5, 0.5)] * 2] * 2
+    write_domainbed(tmp_path / "a", domainbed_records([0], same))
+    first, *others = domainbed_records([0], [[(0.9, 0.9)] * 2] * 2, trial_seed=1)
+    write_domainbed(tmp_path / "b", [first, *({**record, key: float("nan")} for record in others)])
+    (table,) = compare(tmp_path, ["oracle"])
+    assert table.rows[0].cells["env 0"].mean == 0.5
+    told = "\n".join([*table.rows[0].marks, *table.warnings])
+    assert f"{tmp_path / 'b'} (the loss is not finite at step {others[0]['step']})" in told
 
 
 def test_controls_are_rows_of_their_own_and_draws_are_not(compare, tmp_path):

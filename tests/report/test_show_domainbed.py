@@ -8,16 +8,20 @@ import json
 import os
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hosts import forked_host
 from hosts.forked_host import SMALL_HOST
+from PIL import Image
 from retired import HARMLESS, said
+from torch.utils.data import ConcatDataset, TensorDataset
+from torchvision.datasets import ImageFolder
 
 from cim_plugin import cli
-from cim_plugin.report.show_domainbed import _read
+from cim_plugin.report.show_domainbed import _labels, _read
 
 ARGS = {
     "algorithm": "CIM",
@@ -159,3 +163,26 @@ def test_a_model_of_then_is_built_as_it_was(tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told == [[1, "smooth"], f"CIM: {said('cim_mask')}", [3, "exact"]]
+class _Flipped(TensorDataset):
+    def __getitem__(self, row):
+        image, label = super().__getitem__(row)
+        return image, 1 - label
+
+
+def test_labels_are_those_that_the_data_set_gives(tmp_path):
+    """Not those that it holds: a target_transform, or a subclass, comes between."""
+    for number, name in enumerate(("cat", "dog", "dog")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name / f"{number}.png")
+    images, labels = torch.zeros(3, 3, 4, 4), torch.tensor([0.0, 1.0, 1.0])
+    given = [
+        ImageFolder(tmp_path, target_transform=lambda label: 1 - label),
+        ImageFolder(tmp_path),
+        TensorDataset(images, labels),
+        _Flipped(images, labels),
+        ConcatDataset([ImageFolder(tmp_path, target_transform=lambda label: label + 5), ImageFolder(tmp_path)]),
+    ]
+    host = SimpleNamespace(datasets=SimpleNamespace())
+    for environment in given:
+        assert _labels(host, environment).tolist() == [int(environment[row][1]) for row in range(len(environment))]
+        assert _labels(host, environment).dtype == torch.int64
