@@ -75,7 +75,7 @@ def test_a_full_disk_under_torch_save_is_an_input_error(tmp_path, monkeypatch):
     path = tmp_path / "file.pth"
     checkpoint.save(str(path), {"a": 1})
     before = files(tmp_path)
-    (tmp_path / "file.pth.part").symlink_to("/dev/full")
+    monkeypatch.setattr(checkpoint, "open", lambda path, mode: open("/dev/full", "wb"), raising=False)
     with pytest.raises(InputError, match="cannot write"):
         checkpoint.save(str(path), {"a": torch.zeros(10**6)})
     assert files(tmp_path) == before
@@ -96,6 +96,13 @@ def test_what_a_killed_run_left_half_written_is_replaced(tmp_path):
     (tmp_path / "file.part").write_bytes(b"a longer rest of a killed run")
     checkpoint.write_whole(str(tmp_path / "file"), lambda file: file.write(b"new"))
     assert files(tmp_path) == {"file": b"new"}
+
+
+def test_a_link_in_the_place_of_what_is_being_written_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "file.part").symlink_to(tmp_path / "victim")
+    checkpoint.write_whole(str(tmp_path / "file"), lambda file: file.write(b"new"))
+    assert files(tmp_path) == {"file": b"new", "victim": b"precious"}
 
 
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):

@@ -68,7 +68,7 @@ WRONG = {
     "an epoch that is true": (change("epoch", to=True), "'epoch' is True"),
     "an epoch that is a fraction": (change("epoch", to=1.0), "'epoch' is 1.0"),
     "a batch beyond the epoch": (change("batch", to=50), "'batch' is 50 where a whole number from 0 to 3 belongs"),
-    "fewer batches seen": (change("batch", to=2), "'seen' has 1 batches where 2 belong"),
+    "fewer batches seen": (change("batch", to=1), "'seen' has 2 batches where 1 belong"),
     "a missing weight": (change("model", WEIGHT, drop=True), f"'model' has no '{WEIGHT}'"),
     "an unknown weight": (change("model", "x", to=torch.zeros(1)), "'model' has 'x'"),
     "a weight of another shape": (change("model", WEIGHT, to=torch.zeros(3, 3)), "a tensor (3, 3)"),
@@ -117,7 +117,7 @@ WRONG = {
     "a size that is a fraction": (change("log_sizes", "log.txt", to=0.5), "'log_sizes'['log.txt'] is 0.5"),
     "no configuration": (change("config", drop=True), "is not the state of a run"),
     "a configuration of lists": (change("config", to=[]), "is not the state of a run"),
-    "an algorithm that is a list": (change("config", "algorithm", to=[]), "is not the state of a run"),
+    "an algorithm that is a list": (change("config", "algorithm", to=[]), "had algorithm []"),
 }
 
 
