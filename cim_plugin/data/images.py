@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import struct
 import threading
 from typing import Callable, Iterator
 
@@ -75,4 +76,11 @@ def _format_of(file) -> str | None:
         with open(file, "rb") as opened:
             first = opened.read(16)
     Image.init()
-    return next((name for name, (_, accepts) in Image.OPEN.items() if accepts and accepts(first) is True), None)
+    return next((name for name, (_, accepts) in Image.OPEN.items() if accepts and _says_yes(accepts, first)), None)
+
+
+def _says_yes(accepts: Callable, first: bytes) -> bool:
+    try:
+        return accepts(first) is True
+    except (IndexError, TypeError, SyntaxError, struct.error):  # what Pillow itself takes for no, of short files
+        return False

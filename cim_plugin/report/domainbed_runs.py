@@ -129,7 +129,7 @@ def _not_finite(numbered: list[tuple[int, dict[str, Any]]]) -> tuple[int, dict[s
         (
             (number, record)
             for number, record in numbered
-            if any(isinstance(value, float) and not np.isfinite(value) for value in record.values())
+            if any(isinstance(value, float) and not math.isfinite(value) for value in record.values())
         ),
         None,
     )

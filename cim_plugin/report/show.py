@@ -144,6 +144,8 @@ def _print(learnt: Learnt, shown: list[Example], summary: dict[str, Any], output
     from .show_summary import lines, table
 
     print(title(learnt))
+    if learnt.data is not None:
+        print(f"images are read from {learnt.data}")
     for line in lines(summary, learnt.unit, shown):
         print(line)
     rows = table(summary, learnt.unit)

@@ -7,8 +7,8 @@ import importlib
 import io
 import os
 import random
-import sys
 import warnings
+from numbers import Integral
 from typing import Any, Callable, Iterator
 
 import numpy as np
@@ -100,6 +100,9 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> Learnt:
         figure=None
         if figures is None
         else lambda rows: torch.stack([figures[where[row][0]][where[row][1]] for row in rows]),
+        data=None
+        if data_folder is not None or args["dataset"].startswith(CALLED_SYNTHETIC)
+        else f"{args['data_dir']}, as the model's file says",
     )
 
 
@@ -125,8 +128,8 @@ def _read(file: str) -> dict[str, Any]:
     sizes = {name: saved[f"model_{name}"] for name in ("input_shape", "num_classes", "num_domains")}
     sizes["input_shape"] = list(sizes["input_shape"])
     numbers = [*sizes["input_shape"], sizes["num_classes"], sizes["num_domains"]]
-    numbers += [value for value in saved["model_hparams"].values() if isinstance(value, int)]
-    if not all(isinstance(number, int) and 0 <= number <= LARGEST for number in numbers):
+    numbers += [value for value in saved["model_hparams"].values() if isinstance(value, Integral)]
+    if not all(isinstance(number, Integral) and 0 <= number <= LARGEST for number in numbers):
         raise InputError(f"{file} is not a model.pkl of DomainBed: a size in it is not a number from 0 to {LARGEST}")
     return saved
 
@@ -246,8 +249,6 @@ def _open_data(host, args: dict[str, Any], hparams: dict[str, Any], data_folder:
     if not name.startswith(CALLED_SYNTHETIC):
         if folder is None or not os.path.isdir(folder):  # the wilds package would make it
             raise InputError(f"{folder} with {name} does not exist; name the folder that holds it with --data_dir")
-        if data_folder is None:
-            print(f"images are read from {folder}, as the model's file says", file=sys.stderr)
     try:
         with _seeded(args["seed"]), _nothing_fetched():
             return make(folder, args["test_envs"], hparams)

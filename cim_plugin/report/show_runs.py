@@ -38,6 +38,7 @@ class Learnt(NamedTuple):
     figure: (
         Callable[[list[int]], Tensor] | None
     )  #: rows -> how much of a pixel is the digit, (n, 1, H, W) in [0, 1]; None where nobody knows
+    data: str | None = None  #: the folder of the images and who named it, where that was not the user
 
     def facts(self) -> dict[str, Any]:
         """What a reader must know of it, in plain values."""

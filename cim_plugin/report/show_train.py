@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,13 +25,12 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Lea
     from ..wilds_runner.foreign import taken_from
 
     results = _read_results(path)
-    check_algorithm(results["config"].get("algorithm"), path)
+    for algorithm in (results["algorithm"], results["config"].get("algorithm")):
+        check_algorithm(algorithm, path)
     config = {**taken_from(results["config"], os.path.join(path, RESULTS)), "log_dir": path}
     file, choice = _model_file(path, results, config, rule)
     if data_folder is not None:
         config["root_dir"] = data_folder
-    else:
-        print(f"images are read from {config['root_dir']}, as {RESULTS} says", file=sys.stderr)
     try:
         data, transform, model = _build(config)
     except InputError:
@@ -73,6 +71,7 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Lea
         class_names=_class_names(data),
         read=lambda rows: _read(data, part, transform, rows),
         figure=release_figures(data, part, transform),
+        data=None if data_folder is not None else f"{config['root_dir']}, as {RESULTS} says",
     )
 
 

@@ -48,9 +48,9 @@ MODEL_KWARGS: dict[str, Check] = {
         "pretrained progress channels in_chans drop_rate drop_path_rate attn_drop_rate proj_drop_rate drop_block_rate "
         "pos_drop_rate patch_drop_rate dropout attention_dropout stochastic_depth_prob width_mult width_per_group "
         "groups growth_rate num_init_features bn_size depth embed_dim num_heads mlp_ratio patch_size img_size "
-        "image_size window_size dynamic_img_size dynamic_img_pad class_token reg_tokens init_values qkv_bias layer_scale "
-        "norm_eps output_stride zero_init_residual zero_init_last replace_stride_with_dilation aux_logits transform_input "
-        "memory_efficient base_width cardinality stem_width stem_type_depth avg_down".split(),
+        "image_size window_size dynamic_img_size dynamic_img_pad class_token reg_tokens init_values qkv_bias "
+        "layer_scale norm_eps output_stride zero_init_residual zero_init_last replace_stride_with_dilation aux_logits "
+        "transform_input memory_efficient base_width cardinality stem_width stem_type_depth avg_down".split(),
         _numbers,
     ),
     **dict.fromkeys("global_pool pos_embed act_layer stem_type".split(), _word),
@@ -94,6 +94,8 @@ def taken_from(before: dict[str, Any], file: str) -> dict[str, Any]:
     """
     config = {name: before.get(name) for name in VALUES}
     for name, (fits, wanted) in VALUES.items():
+        if name not in before and not fits(None):
+            raise InputError(f"{file}: its configuration has no {name!r}")
         if not fits(config[name]):
             raise InputError(f"{file}: {name} {_short(config[name])} is not taken out of a file; it can be {wanted}")
     for name, known in (("model_kwargs", MODEL_KWARGS), ("dataset_kwargs", DATASET_KWARGS)):

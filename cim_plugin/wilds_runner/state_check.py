@@ -35,9 +35,13 @@ def check_state(trainer: Trainer, state: dict[str, Any], path: str) -> None:
         InputError: something in it is missing, of another kind, or out of range.
     """
     try:
+        table(text, text)(state.get("data", {}), "'data'")
+        _check_data(trainer, state)  # on which depends what is right below
         _run(trainer)(state, "")
         _check_together(trainer, state)
-    except Wrong as wrong:
+    except InputError:
+        raise
+    except (Wrong, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as wrong:
         raise InputError(
             f"--resume: {path} is not a state that this run can go on from: {wrong}; restore the file, or begin again "
             f"with another --log_dir"
@@ -47,13 +51,17 @@ def check_state(trainer: Trainer, state: dict[str, Any], path: str) -> None:
             f"--resume: the run in {trainer.config['log_dir']} stopped within an epoch, which one process trains to "
             f"its end; go on with one"
         )
+    if state.get("cross_fit"):
+        cross_fit.read(trainer.config["log_dir"], trainer.data)
+
+
+def _check_data(trainer: Trainer, state: dict[str, Any]) -> None:
     if differs := difference_of_data(state.get("data"), trainer.fingerprint):
         raise InputError(
             f"--resume: {differs} of {trainer.config['dataset']} in {trainer.config['root_dir']} are not those that "
-            f"the run in {trainer.config['log_dir']} was trained with; restore them, or begin again with another --log_dir"
+            f"the run in {trainer.config['log_dir']} was trained with; restore them, or begin again with another "
+            f"--log_dir"
         )
-    if state.get("cross_fit"):
-        cross_fit.read(trainer.config["log_dir"], trainer.data)
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -122,7 +130,7 @@ def numbers(length: int | None, high: int) -> Check:
 def tensor(dtype: torch.dtype | None, *shapes: tuple[int, ...], finite: bool = False) -> Check:
     def check(value: Any, where: str) -> None:
         wanted = f"a tensor {' or '.join(map(str, shapes))} of {dtype or 'real numbers'}"
-        fits = isinstance(value, Tensor) and tuple(value.shape) in shapes
+        fits = isinstance(value, Tensor) and value.layout == torch.strided and tuple(value.shape) in shapes
         fits = fits and (value.dtype == dtype if dtype else value.is_floating_point())
         _need(fits, where, value, wanted)
         if finite and not value.isfinite().all():

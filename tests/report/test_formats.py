@@ -140,6 +140,24 @@ def test_csv_holds_full_precision_and_every_note(report):
     assert [row["marks"] for row in rows if row["kind"] == "left out"] == report.left_out
 
 
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t=", "\r=", "＝"])
+def test_csv_holds_no_formula(tmp_path, begin):
+    name = f"{begin}HYPERLINK(1)"
+    record = wilds_record("CIM", dataset=name, config={"lr": name})
+    for chosen in record["selection"].values():
+        groups = chosen["splits"]["test"]["groups"]
+        chosen["splits"]["test"]["groups"] = {name + group: value for group, value in groups.items()}
+    (write_wilds(tmp_path / "run") / "results.json").write_text(json.dumps(record))
+    (write_wilds(tmp_path / f"{begin.strip()}cmd") / "results.json").write_text("{")
+    found = reading.find([str(tmp_path)])
+    rows = list(csv.reader(io.StringIO(formats.to_csv(sheets.make_report(found, tables.build(found.runs), True)))))
+    cells = [cell for row in rows for cell in row]
+    assert any("HYPERLINK" in cell for cell in cells)
+    assert not [cell for cell in cells if cell.startswith(formats.FORMULA) and not formats._is_number(cell)]
+    column = rows[0].index("mean")
+    assert any(float(row[column]) > 0 for row in rows[1:] if row[0] == "measured")
+
+
 def test_json_holds_every_seed(report):
     value = json.loads(formats.to_json(report))
     (table,) = [table for table in value["measured"] if table["dataset"] == "waterbirds"]

@@ -286,7 +286,7 @@ BAD = {
     "half a configuration": (
         lambda f: change(f / "results.json", lambda r: r["config"].pop("transform")),
         [],
-        "is not one of this version",
+        "has no 'transform'",
     ),
     "no seed": (lambda f: change(f / "results.json", lambda r: r["config"].pop("seed")), [], "has no 'seed'"),
     "nothing selected": (
@@ -403,3 +403,36 @@ def test_without_matplotlib_numbers_can_be_had(run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install 'cim_plugin[report]'" in refusal(capsys, run)
     assert numbers(capsys, run, "--images", "1")["picture"] is None
+
+
+#: what a results.json from somebody else may ask for -> what the line says
+HOSTILE = {
+    "a pickle": ({"model": "timm/resnet18", "model_kwargs": {"checkpoint_path": "bomb.pth"}}, "checkpoint_path"),
+    "a pickle in a configuration": (
+        {"model": "timm/resnet18", "model_kwargs": {"pretrained_cfg_overlay": {"file": "bomb.pth"}}},
+        "pretrained_cfg_overlay",
+    ),
+    "a model of a hub": ({"model": "hf-hub:somebody/model"}, "the name of a model"),
+    "a model of a folder": ({"model": "local-dir:."}, "the name of a model"),
+    "a data set's argument": ({"dataset_kwargs": {"download": True}}, "dataset_kwargs download=True"),
+    "a data set elsewhere": ({"dataset": "../../x"}, "dataset '../../x'"),
+    "a seed that leads elsewhere": ({"seed": "/../../x"}, "seed '/../../x'"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_run_from_somebody_else_executes_nothing(copy, capsys, monkeypatch, what):
+    values, says = HOSTILE[what]
+    monkeypatch.chdir(copy)
+    torch.save(_Code(), copy / "bomb.pth")
+    change(copy / "results.json", lambda results: results["config"].update(values))
+    before = sorted(os.listdir())
+    assert says in refusal(capsys, copy)
+    assert sorted(os.listdir()) == before
+
+
+def test_the_folder_of_the_images_is_named_where_the_file_names_it(run, root, capsys):
+    show(run)
+    assert f"images are read from {root}, as results.json says" in capsys.readouterr().out.splitlines()
+    show(run, "--root_dir", root)
+    assert "images are read from" not in capsys.readouterr().out

@@ -82,6 +82,11 @@ BAD = {
     "no seed": ({"args": {key: value for key, value in ARGS.items() if key != "seed"}}, [], "its args have no 'seed'"),
     "code": ({"model_dict": _Code()}, [], "nothing else is loaded"),
     "a split of WILDS": ({}, ["--split", "id_val"], "one of train, val, test"),
+    "a fraction of 2": ({"args": {**ARGS, "holdout_fraction": 2.0}}, [], "its holdout_fraction is 2.0"),
+    "environments that are text": ({"args": {**ARGS, "test_envs": "2"}}, [], "its test_envs is '2'"),
+    "a folder that is a number": ({"args": {**ARGS, "data_dir": 3}}, [], "its data_dir is 3"),
+    "a billion classes": ({"model_num_classes": 10**9}, [], "a size in it is not a number from 0 to"),
+    "a layer of a billion": ({"model_hparams": {"vib_dim": 10**9}}, [], "a size in it is not a number from 0 to"),
     "no DomainBed": ({}, [], "needs DomainBed to build its model"),
 }
 

@@ -113,6 +113,13 @@ def test_what_a_killed_run_left_half_written_is_replaced(tmp_path):
     assert files(tmp_path) == {"file": b"new"}
 
 
+def test_a_link_in_the_place_of_what_is_being_written_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "file.part").symlink_to(tmp_path / "victim")
+    checkpoint.write_whole(str(tmp_path / "file"), lambda file: file.write(b"new"))
+    assert files(tmp_path) == {"file": b"new", "victim": b"precious"}
+
+
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
