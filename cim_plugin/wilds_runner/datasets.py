@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..data.releases import RELEASES, how_to_get, is_synthetic
 from ..errors import InputError
+from ..files import kind
 from . import groupwise
 
 MOST_GROUPS = 1_000_000
@@ -57,6 +59,7 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     name = config["dataset"]
     if not config["download"] and not os.path.isdir(config["root_dir"]):  # wilds would make it
         raise InputError(f"{name} is not in --root_dir {config['root_dir']}; {how_to_get(name, config['root_dir'])}")
+    _check_files(RELEASES[name].path(config["root_dir"]))
     options = {key: config[key] for key in ("version", "split_scheme") if config[key] is not None}
     try:
         with warnings.catch_warnings():
@@ -102,6 +105,13 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     splits = {key: _split(dataset, key, grouper, config["frac"]) for key in dataset.split_dict}
     _check_splits(splits, config)
     return Dataset(dataset, grouper, splits, dataset.n_classes, is_synthetic(dataset.data_dir))
+
+
+def _check_files(folder: Path) -> None:
+    """A reader waits for ever for a pipe."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.exists() and not (entry.is_file() or entry.is_dir()):
+            raise InputError(f"{entry} is {kind(entry)}; put the data set's own there")
 
 
 def _reason(error: Exception) -> str:
