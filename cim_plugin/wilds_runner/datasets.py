@@ -147,6 +147,9 @@ def _check_rows(dataset, name: str) -> None:
             f"the tables of {name} have different lengths: "
             + ", ".join(f"{count} {what}" for what, count in n_rows.items())
         )
+    nowhere = np.flatnonzero(np.isnan(np.asarray(dataset.split_array, dtype=float)))
+    if len(nowhere):
+        raise InputError(f"row {nowhere[0]} of {name} has no number of a split; 'cim-plugin data check' has a look")
     labels = dataset.y_array.reshape(-1)
     wrong = torch.nonzero((labels < 0) | (labels >= dataset.n_classes)).reshape(-1)
     if len(wrong):
