@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 
-from cim_plugin.errors import InputError, exit_status
-from cim_plugin.files import read_json, read_text, undone_where_refused
+from cim_plugin.errors import exit_status
+from cim_plugin.files import read_json, read_text
 from cim_plugin.flags import Parser, whole
 from cim_plugin.progress import progress
 
@@ -54,9 +54,9 @@ def run() -> int:
     )
     args = parser.parse_args()
     data = os.path.join(args.output_dir, "data")
-    with undone_where_refused(data):
-        if subprocess.call([*PLUGIN, "data", "demo", "--root", data]):
-            raise InputError(f"--output_dir {args.output_dir} cannot be used, as the line above says")
+    status = subprocess.call([*PLUGIN, "data", "demo", "--root", data])
+    if status:  # it has said why
+        return status
     folders = {
         (row, seed): os.path.join(
             args.output_dir, "wilds", f"{row.partition(' (')[0].replace(', ', '-')}-{args.epochs}-{seed}"

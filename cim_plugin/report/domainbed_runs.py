@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections import defaultdict
 from typing import Any, Iterable, NamedTuple

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import math
 from typing import Any, Callable
 
 from .. import catalog
@@ -31,7 +32,15 @@ class KeyValues(argparse.Action):
             if not (key and separator):
                 parser.error(f"{option_string} takes key=value, {shortened(word, 80)!r} was given")
             pairs[key] = _literal(text)
+            if not _usable(pairs[key]):
+                parser.error(f"{option_string} {shortened(word, 80)}: numbers are finite, and whole ones below 2**63")
         setattr(namespace, self.dest, pairs)
+
+
+def _usable(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_usable, value))
+    return not isinstance(value, (int, float)) or abs(value) < (2**63 if isinstance(value, int) else math.inf)
 
 
 def _literal(text: str) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import traceback
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..algorithms.inputs import class_numbers
 from ..data.releases import RELEASES, how_to_get, is_synthetic
 from ..errors import InputError
+from ..files import kind
 from . import groupwise
 
 MOST_GROUPS = 1_000_000
@@ -59,6 +61,7 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     name = config["dataset"]
     if not config["download"] and not os.path.isdir(config["root_dir"]):  # wilds would make it
         raise InputError(f"{name} is not in --root_dir {config['root_dir']}; {how_to_get(name, config['root_dir'])}")
+    _check_files(RELEASES[name].path(config["root_dir"]))
     options = {key: config[key] for key in ("version", "split_scheme") if config[key] is not None}
     try:
         with warnings.catch_warnings():
@@ -106,6 +109,13 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     return Dataset(dataset, grouper, splits, dataset.n_classes, is_synthetic(dataset.data_dir))
 
 
+def _check_files(folder: Path) -> None:
+    """A reader waits for ever for a pipe."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.exists() and not (entry.is_file() or entry.is_dir()):
+            raise InputError(f"{entry} is {kind(entry)}; put the data set's own there")
+
+
 def _reason(error: Exception) -> str:
     """The first line of what an exception says; of a bare assertion, what it asserts."""
     if "read-only" in str(error):
@@ -139,6 +149,9 @@ def _check_rows(dataset, name: str) -> None:
             f"the tables of {name} have different lengths: "
             + ", ".join(f"{count} {what}" for what, count in n_rows.items())
         )
+    nowhere = np.flatnonzero(np.isnan(np.asarray(dataset.split_array, dtype=float)))
+    if len(nowhere):
+        raise InputError(f"row {nowhere[0]} of {name} has no number of a split; 'cim-plugin data check' has a look")
     if dataset.y_array[:1].numel() > 1:
         raise InputError(
             f"the labels of {name} have the shape {tuple(dataset.y_array.shape)}; one class number per image is needed"

@@ -26,7 +26,7 @@ def make_optimizer(config: dict[str, Any], parameters: Iterable, device: str = "
     Raises:
         InputError: it cannot be made with its arguments, or not take a step.
     """
-    _step_once(_optimizer(config, [nn.Parameter(torch.zeros(2, 2))], "cpu"), config)
+    _try(_optimizer(config, [nn.Parameter(torch.zeros(2, 2))], "cpu"), config)
     return _optimizer(config, parameters, device)
 
 
@@ -42,18 +42,13 @@ def _optimizer(config: dict[str, Any], parameters: Iterable, device: str) -> tor
         )
 
 
-def _step_once(optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> None:
-    """What no constructor looks at fails here, not after an hour."""
+def _try(optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> None:
+    """What no constructor looks at fails here, before the data are read."""
     (weight,) = optimizer.param_groups[0]["params"]
-    weight.grad = torch.ones_like(weight)
     with _said("optimizer", config):
-        optimizer.step()
-        optimizer.zero_grad()
-    if config["optimizer_kwargs"] and not weight.isfinite().all():
-        raise InputError(
-            f"--optimizer {config['optimizer']} with --optimizer_kwargs {config['optimizer_kwargs']} makes a weight "
-            f"{weight.flatten()[0].item()} in its first step"
-        )
+        for _ in range(2):  # momentum begins with the second step
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
 
 
 def _fused(config: dict[str, Any], device: str) -> dict[str, bool]:
@@ -91,9 +86,15 @@ def make_scheduler(config: dict[str, Any], optimizer: torch.optim.Optimizer, n_s
 def _by_epoch(config: dict[str, Any], optimizer: torch.optim.Optimizer):
     with _said("scheduler", config):
         scheduler = getattr(lr_scheduler, config["scheduler"])(optimizer, **config["scheduler_kwargs"])
-    milestones = list(getattr(scheduler, "milestones", ()))
-    if not all(is_whole(milestone, 0) for milestone in milestones):
-        raise InputError(f"--scheduler_kwargs milestones={milestones} are not numbers of epochs")
+    for name, low, epochs in (
+        ("step_size", 1, [getattr(scheduler, "step_size", 1)]),
+        ("milestones", 0, list(getattr(scheduler, "milestones", ()))),
+    ):
+        if not all(is_whole(epoch, low) for epoch in epochs):
+            raise InputError(
+                f"--scheduler_kwargs {name}={shortened(str(config['scheduler_kwargs'][name]), 40)}: epochs are whole "
+                f"numbers of at least {low}"
+            )
     return scheduler
 
 

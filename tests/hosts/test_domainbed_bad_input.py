@@ -429,8 +429,8 @@ def test_wrong_input_to_domainbed_is_one_line_on_the_standard_error(case, domain
     done = forked_host.run(domainbed, *words, cwd=tmp_path, TORCH_HOME=str(tmp_path))
     assert done.returncode == 2, done.stdout
     assert len(errors_of(done)) == 1 and "Traceback" not in done.stdout + done.stderr
-    for said in case.said:
-        assert said in errors_of(done)[0]
+    for words in case.said:
+        assert words in errors_of(done)[0]
     assert "download=True" not in errors_of(done)[0]  # a library's advice for its own users
     assert errors_of(done)[0] in (tmp_path / "out" / "err.txt").read_text().splitlines()
 
