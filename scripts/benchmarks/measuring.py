@@ -12,10 +12,11 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Callable, Sequence
 
-import machine
 import torch
 
 from cim_plugin.errors import InputError
+
+from . import machine
 
 Times = list[tuple[float, float]]  #: wall and CPU seconds of every run
 

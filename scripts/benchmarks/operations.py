@@ -14,13 +14,14 @@ os.environ.setdefault(
     "KINETO_LOG_LEVEL", "6"
 )  # to be set before torch is imported; else every start of the profiler is a line on stderr
 
-import measuring
 import torch
-from step import Case, make_step
 from torch.profiler import ProfilerActivity, profile
 
 from cim_plugin.algorithms import contrastive, similarity
 from cim_plugin.algorithms.fused_triplet import fused_triplet
+
+from . import measuring
+from .step import Case, make_step
 
 TRIPLETS = {"before": similarity.triplet, "after": fused_triplet}
 

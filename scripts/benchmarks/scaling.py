@@ -12,9 +12,7 @@ import math
 import statistics
 from typing import Callable, NamedTuple
 
-import measuring
 import torch
-from step import Case, make_step
 from torch import nn
 
 from cim_plugin import catalog
@@ -23,6 +21,9 @@ from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.algorithms.similarity import choose_scales
 from cim_plugin.algorithms.triplets import draw_triplets
 from cim_plugin.wilds_runner.backbones import SmallCNN
+
+from . import measuring
+from .step import Case, make_step
 
 
 class Series(NamedTuple):

@@ -11,7 +11,6 @@ import argparse
 import functools
 from typing import Callable, NamedTuple
 
-import measuring
 import pytorch_msssim
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,8 @@ from torch import Tensor
 from cim_plugin.algorithms.colours import colour_embedding, cosine_triplet
 from cim_plugin.algorithms.fused_triplet import fused_triplet
 from cim_plugin.algorithms.similarity import WEIGHTS, choose_scales, scale_weights, triplet
+
+from . import measuring
 
 
 class Case(NamedTuple):

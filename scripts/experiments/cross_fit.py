@@ -9,10 +9,11 @@ from typing import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rows import References
 from torch import Tensor, nn
 
 from cim_plugin.wilds_runner.cross_fit import shuffle_tiles
+
+from .rows import References
 
 BATCH = 64
 

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import search
-from rows import ROWS, References
-from tables import Results
-from tasks import Folders
-
 from cim_plugin.wilds_runner.checkpoint import save_json
+
+from . import search
+from .rows import ROWS, References
+from .tables import Results
+from .tasks import Folders
 
 N_PICTURES = 8  #: of masks
 
@@ -46,7 +46,7 @@ def needed(runs: list[Run]) -> list[Run]:
 
 def train_one(run: Run, folders: Folders, output_dir: Path) -> None:
     """Train a row and keep its result."""
-    import training
+    from . import training
 
     row, mean = search.draw(ROWS[run.row], run.draw), None
     if "random_mask" in row.changes:
@@ -62,7 +62,8 @@ def masks_of(run: Run, folders: Folders) -> tuple[Any, Any]:
     1 or C, H, W).
     """
     import torch
-    import training
+
+    from . import training
 
     row = search.draw(ROWS[run.row], run.draw)
     task = task_of(run.task, run.seed, folders)
@@ -77,7 +78,8 @@ def masks_of(run: Run, folders: Folders) -> tuple[Any, Any]:
 def task_of(name: str, seed: int, folders: Folders) -> Any:
     """The task; a process trains several rows on it."""
     import torch
-    from tasks import make_task
+
+    from .tasks import make_task
 
     torch.set_num_threads(1)
     return make_task(name, seed, folders)
@@ -86,7 +88,7 @@ def task_of(name: str, seed: int, folders: Folders) -> Any:
 @functools.lru_cache(maxsize=4)
 def pseudo_environments(task: str, seed: int, folders: Folders, references: References) -> Any:
     """Those of the training and validation images, as :func:`training.pseudo_environments` finds them."""
-    import training
+    from . import training
 
     return training.pseudo_environments(task_of(task, seed, folders), seed, references)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operations
 import pytest
 from paired_rows import check_ratio
-from step import Case
 
 from cim_plugin.algorithms import contrastive
 from cim_plugin.algorithms.fused_triplet import fused_triplet
+from scripts.benchmarks import operations
+from scripts.benchmarks.step import Case
 
 FUSED = "_Scale"  #: the autograd function of the fused triplet
 

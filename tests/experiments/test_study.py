@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -17,14 +16,16 @@ from experiments.mnist_files import write_mnist
 from PIL import Image
 from scipy import stats
 
+from scripts import study as command
+
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS = ROOT / "scripts" / "experiments"
 
 
 def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
     command = [
         sys.executable,
-        str(EXPERIMENTS),
+        "-m",
+        "scripts.study",
         "--mnist",
         str(mnist),
         "--output_dir",
@@ -34,7 +35,7 @@ def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess
         *words,
     ]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command, cwd=ROOT, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
 
 
@@ -61,9 +62,7 @@ def study_here(monkeypatch, capsys):
         monkeypatch.setattr(
             sys, "argv", ["study", "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words]
         )
-        with pytest.raises(SystemExit) as left:
-            runpy.run_path(str(EXPERIMENTS), run_name="__main__")
-        return (left.value.code, *capsys.readouterr())
+        return (command.main(), *capsys.readouterr())
 
     return study_here
 
@@ -86,7 +85,7 @@ def quick(mnist, tmp_path_factory):
 
 
 def test_quick_trains_every_row_but_the_ablations_and_prints_them(quick):
-    from rows import FURTHER, MAIN
+    from scripts.experiments.rows import FURTHER, MAIN
 
     output, text = quick
     files = list(output.rglob("results.json"))
@@ -179,8 +178,8 @@ def test_data_that_are_not_there_are_said_in_one_line(mnist, tmp_path):
 
 
 def test_draws_share_the_learning_rate_and_leave_what_makes_a_row():
-    from rows import ROWS
-    from search import draw
+    from scripts.experiments.rows import ROWS
+    from scripts.experiments.search import draw
 
     assert all(draw(row, 0) == row for row in ROWS.values())
     rates = []
@@ -199,7 +198,7 @@ def test_draws_share_the_learning_rate_and_leave_what_makes_a_row():
 
 
 def test_the_draw_with_the_best_validation_score_is_chosen_where_all_are_done(tmp_path):
-    from runs import Run, chosen
+    from scripts.experiments.runs import Run, chosen
 
     searched = [
         Run("photos_95", row, seed, 5, number) for row in ("ERM", "CIM") for seed in (10, 11) for number in range(3)
@@ -245,7 +244,7 @@ def _reference_interval(ours: list[float], theirs: list[float]) -> tuple[float, 
 
 
 def test_a_summary_has_a_line_per_row_and_a_column_per_task():
-    from tables import summary
+    from scripts.experiments.tables import summary
 
     worst = {("a", "ERM"): (60.0, 64.0), ("a", "CIM"): (70.0, 75.0), ("b", "CIM"): (80.0,), ("c", "VIB"): (50.0,)}
     results = {
@@ -259,7 +258,7 @@ def test_a_summary_has_a_line_per_row_and_a_column_per_task():
 
 
 def test_differences_are_paired_and_carry_their_interval():
-    from tables import difference
+    from scripts.experiments.tables import difference
 
     ours, theirs = [80.0, 82.5, 79.0, 85.0], [70.0, 75.5, 71.0, 69.0]
     low, high = _reference_interval(ours, theirs)
@@ -269,8 +268,8 @@ def test_differences_are_paired_and_carry_their_interval():
 
 
 def test_differences_are_drawn_as_the_tables_say_them(tmp_path, monkeypatch):
-    import figures
-    from tables import difference
+    from scripts.experiments import figures
+    from scripts.experiments.tables import difference
 
     worst = {"ERM": (60.0, 64.0, 61.0), "CIM": (70.0, 69.0, 74.0), "VIB": (61.0,)}
     results = {
@@ -302,7 +301,7 @@ def _result(worst_group: float) -> dict:
 
 
 def test_tables_of_a_page_are_what_its_commands_print(tmp_path):
-    from docs_page import END, refresh
+    from scripts.experiments.docs_page import END, refresh
 
     page = tmp_path / "page.md"
     page.write_text(

@@ -16,18 +16,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import options
 import torch
 from PIL import Image
-from showing import show
-from trainings import configurations, train
-from variants import FIELD, Variants, as_dataset
 
 from cim_plugin.data.images import SUFFIXES
 from cim_plugin.data.releases import RELEASES, Release
 from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import command, defaults
 from cim_plugin.wilds_runner.image_cache import open_cache
+
+from . import options
+from .showing import show
+from .trainings import configurations, train
+from .variants import FIELD, Variants, as_dataset
 
 ALGORITHMS = ("ERM", "VIB", "CIM", "CIM_VIB")
 RULES = ("average", "last")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from types import ModuleType
 
 from cim_plugin.errors import exit_status
 
-#: benchmark -> (module here with add_arguments(parser) and run(args) -> exit status, what it measures)
+#: benchmark -> (module of benchmarks/ with add_arguments(parser) and run(args) -> exit status, what it measures)
 BENCHMARKS = {
     "startup": ("startup", "what the autoload file adds to every start of Python"),
     "similarity": ("similarity", "MS-SSIM of a batch and its gradient, against pytorch_msssim and other libraries"),
@@ -26,15 +27,18 @@ BENCHMARKS = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the plugin on this machine.")
     benchmarks = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
-    for name, (module, what) in BENCHMARKS.items():
+    for name, (_, what) in BENCHMARKS.items():
         benchmark = benchmarks.add_parser(
             name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         if sys.argv[1:2] == [name]:
-            importlib.import_module(module).add_arguments(benchmark)
+            _module(name).add_arguments(benchmark)
     args = parser.parse_args()
-    module = BENCHMARKS[args.benchmark][0]
-    return exit_status(f"scripts/bench {args.benchmark}", lambda: importlib.import_module(module).run(args))
+    return exit_status(f"scripts/bench {args.benchmark}", lambda: _module(args.benchmark).run(args))
+
+
+def _module(benchmark: str) -> ModuleType:
+    return importlib.import_module(f"{__package__}.benchmarks.{BENCHMARKS[benchmark][0]}")
 
 
 if __name__ == "__main__":

@@ -7,28 +7,25 @@ from __future__ import annotations
 import argparse
 import colorsys
 import struct
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import options
-import sweep
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from showing import show
 from torch import Tensor
-from trainings import configurations, train
-from variants import FIELD, Variants, as_dataset
 
 from cim_plugin.data.digits_on_photos import SIDE, load_digits
 from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import command, defaults
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
-from tasks import SATURATION, VALUE, mnist, mnist_folder  # noqa: E402  the study's
+from ..experiments.tasks import SATURATION, VALUE, mnist, mnist_folder
+from . import options, sweep
+from .showing import show
+from .trainings import configurations, train
+from .variants import FIELD, Variants, as_dataset
 
 ALGORITHMS = ("ERM", "VIB", "SCL_E2E", "CIM", "CIM_VIB")
 RULES = ("average", "last")

@@ -7,13 +7,13 @@ import functools
 import os
 from pathlib import Path
 
-import options
-from showing import show
-from sweep import ALGORITHMS, RULES, has_domainbed, sweep
-
 from cim_plugin.data.images import SUFFIXES
 from cim_plugin.data.releases import RELEASES
 from cim_plugin.errors import InputError
+
+from . import options
+from .showing import show
+from .sweep import ALGORITHMS, RULES, has_domainbed, sweep
 
 RELEASE = RELEASES["VLCS"]
 

@@ -15,16 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
-from docs_page import refresh
-from figures import draw_curves, draw_differences, draw_masks
-from rows import GROUPS, ROWS, References
-from runs import Run, chosen, masks_of, needed, read, train_one
-from search import LEARNING_RATES
-from tables import Results, draws_table, references, summary, table
-from tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
 from tqdm import tqdm
 
 from cim_plugin.errors import InputError, exit_status
+
+from .experiments.docs_page import refresh
+from .experiments.figures import draw_curves, draw_differences, draw_masks
+from .experiments.rows import GROUPS, ROWS, References
+from .experiments.runs import Run, chosen, masks_of, needed, read, train_one
+from .experiments.search import LEARNING_RATES
+from .experiments.tables import Results, draws_table, references, summary, table
+from .experiments.tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
 
 RULES = ("worst_pseudo_group", "average", "worst_class", "worst_group", "last", "oracle")
 AGAINST = ("ERM", "ERM, balanced")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import options
-from showing import show
-from trainings import configurations, train
-
 from cim_plugin.data.releases import RELEASES, is_synthetic
 from cim_plugin.wilds_runner.command import prepare
+
+from . import options
+from .showing import show
+from .trainings import configurations, train
 
 ALGORITHMS = ("ERM", "groupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB")
 RULES = ("worst_group", "average", "worst_class", "last", "oracle")

@@ -11,12 +11,12 @@ import threading
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
-from options import Parser, lock
-
 from cim_plugin import catalog
 from cim_plugin.errors import InputError, NotFinite
 from cim_plugin.wilds_runner.checkpoint import difference
 from cim_plugin.wilds_runner.config import MAY_DIFFER, add_arguments, make_config
+
+from .options import Parser, lock
 
 RESULTS = "results.json"
 OURS = {

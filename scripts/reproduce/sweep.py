@@ -14,11 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Sequence, TextIO
 
-from options import lock
 from tqdm import tqdm
 
 from cim_plugin import autoload
 from cim_plugin.errors import InputError
+
+from .options import lock
 
 ALGORITHMS = ("ERM", "GroupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB")
 RULES = ("training_domain", "leave_one_out", "oracle")

@@ -7,11 +7,11 @@ from __future__ import annotations
 import importlib
 import sys
 
-from options import make_parser
-
 from cim_plugin.errors import exit_status
 
-#: experiment -> (its module here, with add_arguments(parser, name) and run(args, name, words), what it does)
+from .options import make_parser
+
+#: experiment -> (its module of this package, with add_arguments(parser, name) and run(args, name, words), what it does)
 EXPERIMENTS = {
     "vlcs": ("vlcs", "VLCS through DomainBed's sweep: four held-out environments, three selection methods"),
     "waterbirds": ("subgroups", "worst-group accuracy on Waterbirds; other flags go to 'cim-plugin train'"),
@@ -33,11 +33,12 @@ def main() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in EXPERIMENTS:
         print(
-            f"reproduction: error: {name!r} is not an experiment; choose from {', '.join(EXPERIMENTS)}", file=sys.stderr
+            f"scripts/reproduce: error: {name!r} is not an experiment; choose from {', '.join(EXPERIMENTS)}",
+            file=sys.stderr,
         )
         return 2
     module, what = EXPERIMENTS[name]
-    experiment = importlib.import_module(module)
+    experiment = importlib.import_module(f"{__package__}.{module}")
     parser = make_parser(name, what)
     experiment.add_arguments(parser, name)
     args, words = parser.parse_known_args(sys.argv[2:])
