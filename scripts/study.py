@@ -1,28 +1,31 @@
 """``scripts/study``: does CIM help, and what of it? Trains every row on every task and seed that is not done, and
 prints the tables.
 
-Every finished run is a file under --output_dir; running the command again goes on, or extends the study.
+Every finished run is a file under --output_dir; running the command again goes on, or extends the study; --pack puts
+these files into one.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import multiprocessing
 import os
-import signal
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Sequence
 
+import torch
 from tqdm import tqdm
 
 from cim_plugin.errors import InputError, exit_status
+from cim_plugin.runs import jobs, packed
+from cim_plugin.runs.jobs import Job
 
 from .experiments.docs_page import refresh
 from .experiments.figures import draw_curves, draw_differences, draw_masks
 from .experiments.rows import GROUPS, ROWS, References
-from .experiments.runs import Run, chosen, masks_of, needed, read, train_one
+from .experiments.runs import Run, Work, chosen, masks, needed, pack, read, result, take, train
 from .experiments.search import LEARNING_RATES
 from .experiments.tables import Results, draws_table, references, summary, table
 from .experiments.tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
@@ -71,7 +74,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pacs", type=Path, default=beside("PACS"), help="folder of PACS's domains, with ../weights of a SqueezeNet"
     )
-    parser.add_argument("--output_dir", type=Path, default=Path("docs/study"), help="a file per finished run")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("docs/study"),
+        help=f"holds {packed.NAME}, and a file per run since then",
+    )
+    parser.add_argument(
+        "--pack", action="store_true", help=f"only put the files of finished runs into {packed.NAME}, and remove them"
+    )
     parser.add_argument("--rule", choices=RULES, default=RULES[0], help="selection rule of the tables; all are kept")
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
     parser.add_argument(
@@ -104,7 +115,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.page:
+    if args.pack:
+        print(f"{pack(args.output_dir)} runs packed into {args.output_dir / packed.NAME}")
+    elif args.page:
         for page in args.page:
             refresh(
                 page,
@@ -145,23 +158,30 @@ def study_and_tables(args: argparse.Namespace) -> str:
             for run in runs
             if run.seed == FIRST_SEED and run.row in rows and ROWS[run.row].algorithm.startswith("CIM")
         ]
-        found = list(on_all_cores(args, masks_of, first)) if first else []
-        for task in args.tasks:
-            of_task = {run.row: pair for run, pair in zip(first, found) if run.task == task}
-            if of_task:
-                images = next(iter(of_task.values()))[0]
-                draw_masks(
-                    images,
-                    {row: mask for row, (_, mask) in of_task.items()},
-                    f"{task}, seed {FIRST_SEED}: x, and m of every row",
-                    args.masks / f"{task}.png",
-                )
+        draw_masks_of(args, first)
     return tables(
         args,
         rows,
         results,
         [read(args.output_dir, [run for run in searched if run.draw == number]) for number in draws(args)],
     )
+
+
+def draw_masks_of(args: argparse.Namespace, runs: list[Run]) -> None:
+    """A picture per task."""
+    with tempfile.TemporaryDirectory() as folder:
+        do_missing(args, masks, runs, Path(folder))
+        found = read(Path(folder), runs)
+    for task in args.tasks:
+        of_task = {row: made for (of, row, _), made in found.items() if of == task}
+        if of_task:
+            images = next(iter(of_task.values()))["images"]
+            draw_masks(
+                torch.tensor(images),
+                {row: torch.tensor(made["masks"]) for row, made in of_task.items()},
+                f"{task}, seed {FIRST_SEED}: x, and m of every row",
+                args.masks / f"{task}.png",
+            )
 
 
 def draws(args: argparse.Namespace) -> Sequence[int]:
@@ -188,24 +208,37 @@ def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
         for row in rows
     ]
     for part in (needed(runs), runs):
-        left = [run for run in dict.fromkeys(part) if not run.file(args.output_dir).exists()]
-        if left and not args.tables:
-            for _ in on_all_cores(args, functools.partial(train_one, output_dir=args.output_dir), left):
-                pass
+        if not args.tables:
+            do_missing(args, train, list(dict.fromkeys(part)), args.output_dir)
     return runs
 
 
-def on_all_cores(args: argparse.Namespace, work: Callable[..., Any], runs: list[Run]) -> Iterator[Any]:
-    """``work(run, folders)`` of every run, in order, with a progress bar."""
+def do_missing(args: argparse.Namespace, work: Work, runs: list[Run], output_dir: Path) -> None:
+    """Do the runs that are not done, in --jobs processes that share them out, with a progress bar.
+
+    Raises:
+        InputError: an input is wrong, or a run failed; the others are done.
+    """
+    runs = [run for run in runs if result(output_dir, run) is None]
     os.environ["OMP_NUM_THREADS"] = "1"
-    pool = multiprocessing.get_context("spawn").Pool(
-        min(args.jobs, len(runs)), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    )  # of Ctrl-C this process tells
-    with pool, tqdm(total=len(runs), unit="run", dynamic_ncols=True) as bar:
-        for run, found in zip(runs, pool.imap(functools.partial(work, folders=Folders(args.mnist, args.pacs)), runs)):
-            bar.set_postfix_str(f"{run.task}, seed {run.seed}: {run.row}")
-            bar.update()
-            yield found
+    context = multiprocessing.get_context("spawn")
+    wrong = context.SimpleQueue()
+    job = jobs.function(context, take, work, runs, Folders(args.mnist, args.pacs), output_dir, wrong)
+    with tqdm(total=len(runs), unit="run", dynamic_ncols=True, disable=not runs) as bar:
+
+        def watch() -> None:
+            bar.update(sum(run.file(output_dir).exists() for run in runs) - bar.n)
+
+        n_jobs = min(args.jobs, len(runs))
+        statuses = jobs.run([Job(f"process {n}", job) for n in range(n_jobs)], [{}] * n_jobs, watch=watch)
+    if not wrong.empty():
+        raise InputError(wrong.get())
+    left = sum(result(output_dir, run) is None for run in runs)
+    if failed := jobs.failed(statuses):
+        why = next(iter(failed.values()))
+        raise InputError(f"{left} of {len(runs)} runs are not done, some failed ({why}); the same command does them")
+    if left:
+        print(f"{left} of {len(runs)} runs are left to the command that is at them", file=sys.stderr)
 
 
 def tables(args: argparse.Namespace, rows: list[str], results: Results, by_draw: list[Results]) -> str:

@@ -132,7 +132,8 @@ def run(args: argparse.Namespace) -> int:
     pairs = 5 if args.quick else args.pairs
     report = measuring.Report(
         args.json,
-        f"time per image (by class: time), relative to the series' first row, median [quartiles] of {pairs} paired runs",
+        f"time per image (by class: time), relative to the series' first row, median [quartiles] of {pairs} paired "
+        f"runs",
         "relative",
     )
     times: dict[str, dict[int, measuring.Times]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -16,6 +15,8 @@ from experiments.mnist_files import write_mnist
 from PIL import Image
 from scipy import stats
 
+from cim_plugin.runs import jobs, packed
+from cim_plugin.runs.locks import held
 from scripts import study as command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,23 +40,21 @@ def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess
     )
 
 
-class PoolOfOne:
-    """What the command needs of a pool of processes, in this one."""
+def in_this_process(context, target, *arguments):
+    """What stands for a job in a process of its own: what it does is done when it starts."""
 
-    def __init__(self, *arguments):
-        self.imap = map
+    def start(environment) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as end:
+            target(*arguments)
+        return SimpleNamespace(poll=lambda: end.value.code)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
+    return start
 
 
 @pytest.fixture
 def study_here(monkeypatch, capsys):
     """The same in this process: returns exit status, standard output and standard error."""
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: SimpleNamespace(Pool=PoolOfOne))
+    monkeypatch.setattr(jobs, "function", in_this_process)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the command sets
 
     def study_here(mnist: Path, output: Path, *words: str) -> tuple[int, str, str]:
@@ -135,12 +134,69 @@ def test_a_row_that_needs_another_ones_mask_has_it_trained_first(mnist, study_he
     ]
 
 
-def test_compare_reads_the_studys_runs(quick, capsys):
+def test_packed_runs_are_in_one_file_that_tables_and_compare_read(mnist, quick, study_here, tmp_path, capsys):
     from cim_plugin import cli
 
-    assert cli.main(["compare", str(quick[0])]) == 0
+    output = tmp_path / "study"
+    shutil.copytree(quick[0], output)
+    text = (study_here(mnist, output, "--quick", "--tables", "--rows", "main", "further"), compare(output, capsys))
+    files = list(output.rglob("results.json"))
+    before = {str(file.parent.relative_to(output / "quick")): json.loads(file.read_text()) for file in files}
+    for lock in output.rglob("*.lock"):
+        lock.unlink()
+    (output / "quick" / "steps_2" / "photos_95" / "ERM" / "11.lock").touch()  # of a run that goes on
+    file = output / "quick" / packed.NAME
+    assert study_here(mnist, output, "--quick", "--pack")[:2] == (0, f"{len(before)} runs packed into {file}\n")
+    assert packed.read(str(file)) == before
+    assert sorted(path.name for path in output.rglob("*") if not path.is_dir()) == ["11.lock", packed.NAME]
+    assert (
+        study_here(mnist, output, "--quick", "--tables", "--rows", "main", "further"),
+        compare(file, capsys),
+    ) == text
+
+    assert study_here(mnist, output, "--quick", "--rows", "main")[0] == 0 and not list(output.rglob("results.json"))
+    assert study_here(mnist, output, "--quick", "--rows", "ERM", "--draw", "1")[0] == 0
+    assert study_here(mnist, output, "--quick", "--pack")[1] == f"1 runs packed into {file}\n"
+    assert packed.read(str(file)).keys() - before == {"steps_2_draw_1/photos_95/ERM/10"}
+
+    file.write_bytes(file.read_bytes()[:-1])
+    assert study_here(mnist, output, "--quick", "--tables")[::2] == (
+        2,
+        f"study: error: {file}: damaged, it ends early\n",
+    )
+    assert cli.main(["compare", str(file)]) == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def compare(path: Path, capsys) -> str:
+    from cim_plugin import cli
+
+    assert cli.main(["compare", str(path), "--rules", "last"]) == 0
     text = capsys.readouterr().out
     assert "photos_95" in text and "SYNTHETIC" in text and "groupDRO" in text
+    return text
+
+
+def test_runs_are_shared_out_among_commands_and_a_failed_one_stops_no_other(mnist, study_here, tmp_path, monkeypatch):
+    from scripts.experiments import runs
+
+    def train(run, folders, output_dir):
+        assert run.row != "VIB"
+        return {}
+
+    monkeypatch.setattr(command, "train", train)
+    monkeypatch.setattr(command, "tables", lambda *arguments: "")
+    folder = tmp_path / "quick" / "steps_2" / "photos_95"
+    with held(folder / "CIM" / "10.lock"):
+        status, _, said = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "CIM", "VIB", "groupDRO")
+        assert status == 2 and "row='VIB', seed=10, steps=2, draw=0) failed:" in said
+        assert said.splitlines()[-1] == (
+            "study: error: 2 of 4 runs are not done, some failed (exit status 1); the same command does them"
+        )
+        assert sorted(file.parts[-3] for file in folder.rglob("results.json")) == ["ERM", "groupDRO"]
+        status, _, said = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "CIM", "groupDRO")
+        assert status == 0 and said.splitlines()[-1] == "1 of 1 runs are left to the command that is at them"
+    assert study_here(mnist, tmp_path, "--quick", "--rows", "CIM")[0] == 0
+    assert runs.Run("photos_95", "CIM", 10, 2).file(tmp_path / "quick").exists()
 
 
 @pytest.mark.parametrize(

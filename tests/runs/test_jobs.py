@@ -176,8 +176,8 @@ def test_a_function_is_stopped_by_a_keyboard_interrupt(tmp_path):
 def test_a_function_ends_with_the_process_that_asked_for_it(tmp_path):
     code = (
         "import multiprocessing, sys; from pathlib import Path; from runs import test_jobs; "
-        "from cim_plugin.runs import jobs; jobs.run([jobs.Job('a', jobs.function(multiprocessing.get_context('forkserver'), test_jobs.wait, "
-        "Path(sys.argv[1])))])"
+        "from cim_plugin.runs import jobs; context = multiprocessing.get_context('forkserver'); "
+        "jobs.run([jobs.Job('a', jobs.function(context, test_jobs.wait, Path(sys.argv[1])))])"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "a")],
