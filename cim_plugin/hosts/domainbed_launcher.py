@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
-import time
 
 import torch
+
+from ..runs import jobs
+from ..runs.jobs import Job
 
 
 def cim_local(commands):
@@ -20,32 +21,23 @@ def cim_local(commands):
     on the path. Goes on after a failed job.
 
     Raises:
-        SystemExit: 1 where jobs failed, naming how many and how to run them again.
+        SystemExit: 1 where jobs failed, naming how many and how to run them again; 128 + the signal's number where
+            stopped, when the jobs have ended.
     """
-    waiting, running, failed = list(enumerate(commands, 1)), {}, 0
-    devices = _gpus() or [None]
+    numbers = {str(number): command for number, command in enumerate(commands, 1)}
+
+    def say(job: Job, slot: jobs.Environment) -> None:
+        gpu = "".join(f" on GPU {name}" for name in slot.values())
+        print(f"cim_local: job {job.name} of {len(commands)}{gpu}", flush=True)
+
+    trainings = [
+        Job(number, jobs.command(_with_this_interpreter(shlex.split(command)))) for number, command in numbers.items()
+    ]
     try:
-        while waiting or running:
-            for device in devices:
-                if device in running and running[device].poll() is not None:
-                    failed += running.pop(device).returncode != 0
-                if waiting and device not in running:
-                    number, command = waiting.pop(0)
-                    print(
-                        f"cim_local: job {number} of {len(commands)}" + (f" on GPU {device}" if device else ""),
-                        flush=True,
-                    )
-                    chosen = {"CUDA_VISIBLE_DEVICES": device} if device else {}
-                    running[device] = subprocess.Popen(
-                        _with_this_interpreter(shlex.split(command)), env={**os.environ, **chosen}
-                    )
-            time.sleep(0.1)
-    finally:
-        for process in running.values():  # stopped: a terminal has told them, too
-            process.terminate()
-        for process in running.values():
-            process.wait()
-    if failed:
+        statuses = jobs.run(trainings, [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in _gpus()] or [{}], started=say)
+    except jobs.Stopped as stop:
+        raise SystemExit(128 + stop.number) from None
+    if failed := len(jobs.failed(statuses)):
         print(
             f"cim_local: {failed} of {len(commands)} jobs failed; their err.txt says why. 'sweep delete_incomplete', "
             f"then 'launch' runs them again",

@@ -1,7 +1,7 @@
 """Jobs, each a process of its own: so many at a time, a failed one stops no other, Ctrl-C stops all and loses nothing.
 
-Several commands share jobs out where each job takes the lock of its run (:mod:`.locks`), and ends with :data:`LEFT`
-where another process holds it.
+Several commands share jobs out where each job takes the lock of its run (:mod:`..folder_lock`), and ends with
+:data:`LEFT` where another process holds it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ class Process(Protocol):
         """The exit status, that of a signal negative; None while it runs."""
 
 
+Start = Callable[[Environment], Process]
+
+
 @dataclass(frozen=True)
 class Job:
     """A process to be started."""
 
     name: str
-    start: Callable[[Environment], Process]
+    start: Start
 
 
 class Stopped(KeyboardInterrupt):
@@ -50,7 +53,7 @@ class Stopped(KeyboardInterrupt):
         self.statuses = statuses  #: as :func:`run` would have returned them
 
 
-def command(words: Sequence[str], **settings: Any) -> Callable[[Environment], Process]:
+def command(words: Sequence[str], **settings: Any) -> Start:
     """Starts a command line.
 
     Args:
@@ -61,7 +64,7 @@ def command(words: Sequence[str], **settings: Any) -> Callable[[Environment], Pr
     )
 
 
-def function(context: Any, target: Callable[..., Any], *args: Any) -> Callable[[Environment], Process]:
+def function(context: Any, target: Callable[..., Any], *args: Any) -> Start:
     """Starts a function of a module. A signal is a KeyboardInterrupt in it, as is the end of the process that asks.
 
     Args:
@@ -107,7 +110,9 @@ def run(
                         if not signals:
                             ended(job, status)
                         if status not in (0, LEFT) and not go_on:
-                            return statuses
+                            waiting.clear()
+                            _end([process for _, process in running.values()])
+                            running.clear()
                     if waiting and number not in running and not signals:
                         job = waiting.pop(0)
                         started(job, slot)
@@ -142,7 +147,8 @@ def failed(statuses: Mapping[str, int]) -> dict[str, str]:
 def _received() -> Iterator[list[int]]:
     """The signals that come meanwhile; one that this process ignores, by nohup for instance, stays ignored."""
     signals: list[int] = []
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    main = threading.current_thread() is threading.main_thread()
+    heard = [number for number in SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, lambda number, frame: signals.append(number)) for number in heard}
     try:
         yield signals

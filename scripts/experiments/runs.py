@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from cim_plugin.errors import InputError
+from cim_plugin.folder_lock import FolderLock, Locked
 from cim_plugin.report.command import write_whole
 from cim_plugin.runs import packed
-from cim_plugin.runs.locks import Taken, held
 from cim_plugin.wilds_runner.checkpoint import save_json
 
 from . import search
@@ -81,7 +81,6 @@ def pack(folder: Path) -> int:
         write_whole(str(folder / packed.NAME), packed.pack(runs))
     for file in files.values():
         file.unlink()
-        file.parent.with_suffix(".lock").unlink(missing_ok=True)
         for empty in list(file.parents)[:4]:
             if not any(empty.iterdir()):
                 empty.rmdir()
@@ -135,10 +134,10 @@ def take(work: Work, runs: list[Run], folders: Folders, output_dir: Path, wrong:
     failed = 0
     for run in runs:
         try:
-            with held(run.file(output_dir).parent.with_suffix(".lock")):
+            with FolderLock(str(output_dir / run.name), "--output_dir"):
                 if result(output_dir, run) is None:
                     save_json(str(run.file(output_dir)), work(run, folders, output_dir))
-        except Taken:
+        except Locked:
             continue
         except InputError as error:
             wrong.put(str(error))

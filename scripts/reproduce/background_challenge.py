@@ -61,7 +61,10 @@ DEFAULTS = {
     "n_epochs": 60,
     "loader_kwargs": {"num_workers": min(16, os.cpu_count() or 1), "pin_memory": True},
 }
-QUICK = "--model small_cnn --target_resolution 48 --batch_size 16 --optimizer AdamW --lr 1e-3 --n_epochs 1 --loader_kwargs num_workers=0 --cache false".split()
+QUICK = (
+    "--model small_cnn --target_resolution 48 --batch_size 16 --optimizer AdamW --lr 1e-3 --n_epochs 1 "
+    "--loader_kwargs num_workers=0 --cache false"
+).split()
 QUICK_IMAGES = 8  #: of every class, in training and in every variant
 
 

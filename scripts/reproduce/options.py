@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import sys
 from pathlib import Path
-from typing import TextIO
 
 import torch
 
@@ -103,13 +101,3 @@ def announce(quick: bool, *lines: str) -> None:
         lines += ("warning: torch sees no GPU: this trains on the CPU, for weeks; --quick shows that everything runs",)
     for line in lines:
         print(line, file=sys.stderr)
-
-
-def lock(file: TextIO) -> int:
-    """The number of the file, which is locked until every process that holds it has ended.
-
-    Raises:
-        BlockingIOError: another process holds it.
-    """
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return file.fileno()

@@ -6,25 +6,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import importlib.util
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Sequence, TextIO
+from typing import Any, Callable, Iterator, Sequence
 
 from tqdm import tqdm
 
 from cim_plugin import autoload
 from cim_plugin.errors import InputError
-
-from .options import lock
+from cim_plugin.runs import jobs
+from cim_plugin.runs.jobs import Job
 
 ALGORITHMS = ("ERM", "GroupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB")
 RULES = ("training_domain", "leave_one_out", "oracle")
 LOG = "sweep.txt"
-POLL = 5  #: seconds; a sweep has thousands of folders, perhaps over a network
+EVERY = 5  #: seconds; a sweep has thousands of folders, perhaps over a network
 QUICK_STEPS = 2  #: of a job
 QUICK_ALGORITHMS = (
     "ERM",
@@ -71,35 +71,37 @@ def sweep(
         folder, {"data_dir": str(data_dir), "steps": args.steps, "hparams": json.dumps(hparams) if hparams else None}
     )
     folder.mkdir(parents=True, exist_ok=True)
+    done = Done(folder, args.algorithms, args.keep_models)
     with contextlib.ExitStack() as stack:
-        locks = [_lock(stack.enter_context(open(folder / f"{name}.lock", "w"))) for name in args.algorithms]
-        log, bar = (
-            stack.enter_context(open(folder / LOG, "a")),
-            stack.enter_context(tqdm(total=n_jobs, unit="job", dynamic_ncols=True)),
-        )
-        for command in ("delete_incomplete", "launch"):
-            failed = _call(
-                [sys.executable, "-m", "cim_plugin.domainbed", "sweep", command, *words],
-                log,
-                locks,
-                Jobs(folder, args.algorithms, args.keep_models),
-                bar,
+        locks = [stack.enter_context(_lock(folder / f"{name}.lock")) for name in args.algorithms]
+        log = stack.enter_context(open(folder / LOG, "a"))
+        bar = stack.enter_context(tqdm(total=n_jobs, unit="job", dynamic_ncols=True))
+        settings = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT, "pass_fds": locks}
+        sweep_commands = [
+            Job(word, jobs.command([sys.executable, "-m", "cim_plugin.domainbed", "sweep", word, *words], **settings))
+            for word in ("delete_incomplete", "launch")
+        ]
+        failed = jobs.failed(
+            jobs.run(
+                sweep_commands, watch=lambda: bar.update(min(bar.total, done.count()) - bar.n), every=EVERY, go_on=False
             )
-            if failed:
-                break
+        )
     show(failed=bool(failed))
     if failed:
         raise InputError(f"jobs of DomainBed's sweep failed, {folder / LOG} says why; the same command does them again")
 
 
-def _lock(file: TextIO) -> int:
-    """For the sweep as well, which goes on where only this process is killed."""
-    try:
-        return lock(file)
-    except BlockingIOError as error:
-        raise InputError(
-            f"{file.name} is locked: a sweep of that algorithm is running in this folder; wait until it ends, or end it"
-        ) from error
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[int]:
+    """For the sweep as well, which inherits it and goes on where only this process is killed."""
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{path} is locked: a sweep of that algorithm is running in this folder; wait until it ends, or end it"
+            ) from error
+        yield file.fileno()
 
 
 def _check_same(folder: Path, setting: dict[str, Any]) -> None:
@@ -143,8 +145,8 @@ def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, 
     return words + (["--single_test_envs"] if args.quick else [])
 
 
-class Jobs:
-    """Those of some algorithms that are done; other sweeps may have theirs in the same folder.
+class Done:
+    """Those jobs of some algorithms that are done; other sweeps may have theirs in the same folder.
 
     Models are deleted when their job is done, unless they are to be kept: of VLCS they are about 94 MB each, and a
     sweep whose
@@ -164,22 +166,3 @@ class Jobs:
                 if self.ours[path] and not self.keep_models:
                     path.with_name("model.pkl").unlink(missing_ok=True)
         return sum(self.ours.values())
-
-
-def _call(command: list[str], log: TextIO, locks: list[int], jobs: Jobs, bar: tqdm) -> int:
-    """Run a command, the bar counting the jobs that are done; its exit status."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=locks)
-    try:
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=POLL)
-            status = process.returncode
-            done = min(bar.total, jobs.count())
-            if done != bar.n:
-                bar.update(done - bar.n)
-            if status is not None:
-                return status
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)  # a terminal has sent it already, other senders have not
-        process.wait()
-        raise

@@ -7,16 +7,18 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
 from cim_plugin import catalog
 from cim_plugin.errors import InputError, NotFinite
+from cim_plugin.folder_lock import FolderLock, Locked
+from cim_plugin.runs import jobs
+from cim_plugin.runs.jobs import LEFT, Job
 from cim_plugin.wilds_runner.checkpoint import difference
 from cim_plugin.wilds_runner.config import MAY_DIFFER, add_arguments, make_config
 
-from .options import Parser, lock
+from .options import Parser
 
 RESULTS = "results.json"
 OURS = {
@@ -100,73 +102,60 @@ def train(configs: list[Config], prepare: Prepare) -> int:
     """Train what is not finished, one run after the other. Exit status 1 where some failed, having said why, else 0.
 
     A process of its own per run, so that the peak memory in results.json is that of the run. A run that another command
-    is
-    training is left to it, so that several commands, each with a GPU, share the runs of a folder.
+    is training is left to it, so that several commands, each with a GPU, share the runs of a folder.
     """
-    status = 0
-    left = [config for config in configs if not is_finished(config)]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED_ONCE)
-    for number, config in enumerate(left, 1):
-        print(f"run {number} of {len(left)}: {config['algorithm']}, seed {config['seed']}", file=sys.stderr)
-        process = context.Process(target=_train_one, args=(prepare, config))
-        process.start()
-        try:
-            process.join()
-        except KeyboardInterrupt:
-            os.kill(process.pid, signal.SIGINT)  # a terminal has sent it already, other senders have not
-            process.join()
-            raise
-        if process.exitcode < 0:
-            name = signal.Signals(-process.exitcode).name
+    left = {_name(config): config for config in configs if not is_finished(config)}
+    numbers = {name: number for number, name in enumerate(left, 1)}
+
+    def say(job: Job, slot: jobs.Environment) -> None:
+        print(f"run {numbers[job.name]} of {len(left)}: {job.name}", file=sys.stderr)
+
+    def say_how(job: Job, status: int) -> None:
+        if status == LEFT:
+            print(f"{job.name}: left to the command that is training it", file=sys.stderr)
+        if status < 0:
+            name = signal.Signals(-status).name
             print(
-                f"{config['algorithm']}, seed {config['seed']}: error: ended by {name}, as where memory is short; the "
-                f"same command goes on",
+                f"{job.name}: error: ended by {name}, as where memory is short; the same command goes on",
                 file=sys.stderr,
             )
-        status = status or int(process.exitcode != 0)
-    return status
+
+    trainings = [Job(name, jobs.function(context, _train_one, prepare, config)) for name, config in left.items()]
+    return int(bool(jobs.failed(jobs.run(trainings, started=say, ended=say_how))))
+
+
+def _name(config: Config) -> str:
+    return f"{config['algorithm']}, seed {config['seed']}"
 
 
 def _train_one(prepare: Prepare, config: Config) -> None:
-    run = f"{config['algorithm']}, seed {config['seed']}"
-    os.makedirs(os.path.dirname(config["log_dir"]), exist_ok=True)
-    with open(f"{config['log_dir']}.lock", "w") as file:
-        try:
-            lock(file)
-        except BlockingIOError:
-            print(f"{run}: left to the command that is training it", file=sys.stderr)
-            return
-        if not is_finished(config):  # by another command, meanwhile
-            _train_locked(prepare, config, run)
+    try:
+        with FolderLock(config["log_dir"], "--output_dir"):
+            if not is_finished(config):  # by another command, meanwhile
+                _train_locked(prepare, config)
+    except Locked:
+        sys.exit(LEFT)
 
 
-def _train_locked(prepare: Prepare, config: Config, run: str) -> None:
+def _train_locked(prepare: Prepare, config: Config) -> None:
     import torch
 
     from cim_plugin.wilds_runner.command import in_words, make_fabric
     from cim_plugin.wilds_runner.trainer import Stopped
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # log.txt has it all
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         fabric = make_fabric(config)
         fabric.launch()
         trainer = prepare(config, fabric)
-        signal.signal(signal.SIGINT, lambda *_: setattr(trainer, "stop_asked", True))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: setattr(trainer, "stop_asked", True))
         trainer.train()
         trainer.bar.close()
-    except (Stopped, KeyboardInterrupt):
-        sys.exit(130)
+    except Stopped:
+        sys.exit(128 + signal.SIGINT)
     except (InputError, NotFinite, torch.cuda.OutOfMemoryError) as error:
-        print(f"{run}: error: {in_words(error)}", file=sys.stderr)
+        print(f"{_name(config)}: error: {in_words(error)}", file=sys.stderr)
         sys.exit(1)
-
-
-def _stop_with_parent() -> None:
-    """Save and stop where the command was killed: the same command takes up the run, and must not find another process
-    writing it.
-    """
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGINT)

@@ -15,8 +15,8 @@ from experiments.mnist_files import write_mnist
 from PIL import Image
 from scipy import stats
 
+from cim_plugin.folder_lock import FolderLock
 from cim_plugin.runs import jobs, packed
-from cim_plugin.runs.locks import held
 from scripts import study as command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,13 +142,12 @@ def test_packed_runs_are_in_one_file_that_tables_and_compare_read(mnist, quick, 
     text = (study_here(mnist, output, "--quick", "--tables", "--rows", "main", "further"), compare(output, capsys))
     files = list(output.rglob("results.json"))
     before = {str(file.parent.relative_to(output / "quick")): json.loads(file.read_text()) for file in files}
-    for lock in output.rglob("*.lock"):
-        lock.unlink()
-    (output / "quick" / "steps_2" / "photos_95" / "ERM" / "11.lock").touch()  # of a run that goes on
+    (output / "quick" / "steps_2" / "photos_95" / "ERM" / "11").mkdir()  # of a run that goes on
     file = output / "quick" / packed.NAME
     assert study_here(mnist, output, "--quick", "--pack")[:2] == (0, f"{len(before)} runs packed into {file}\n")
     assert packed.read(str(file)) == before
-    assert sorted(path.name for path in output.rglob("*") if not path.is_dir()) == ["11.lock", packed.NAME]
+    left = {str(path.relative_to(output / "quick")) for path in output.rglob("*")}
+    assert left >= {packed.NAME, "steps_2/photos_95/ERM/11"} and len(left) == 6
     assert (
         study_here(mnist, output, "--quick", "--tables", "--rows", "main", "further"),
         compare(file, capsys),
@@ -186,7 +185,7 @@ def test_runs_are_shared_out_among_commands_and_a_failed_one_stops_no_other(mnis
     monkeypatch.setattr(command, "train", train)
     monkeypatch.setattr(command, "tables", lambda *arguments: "")
     folder = tmp_path / "quick" / "steps_2" / "photos_95"
-    with held(folder / "CIM" / "10.lock"):
+    with FolderLock(str(folder / "CIM" / "10")):
         status, _, said = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "CIM", "VIB", "groupDRO")
         assert status == 2 and "row='VIB', seed=10, steps=2, draw=0) failed:" in said
         assert said.splitlines()[-1] == (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -13,6 +12,8 @@ import time
 import pytest
 from interpreters import HERE
 from stand_ins import reproduce, write_mnist
+
+from cim_plugin.folder_lock import FolderLock
 
 
 def _trainer_of(command: int) -> int:
@@ -75,8 +76,7 @@ def test_failed_run_stops_no_other_and_one_that_another_command_trains_is_left_t
     words = ["--quick", "--n_trials", "0", "--algorithms", "ERM", "VIB", "CIM"]
     (folder / "ERM-0").mkdir()
     (folder / "ERM-0" / "state.pth").write_text("damaged")
-    with open(folder / "VIB-0.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FolderLock(str(folder / "VIB-0")):
         done = reproduce("colored_mnist", *words, cwd=tmp_path)
     said = done.stderr.splitlines()
     assert done.returncode == 1 and "VIB, seed 0: left to the command that is training it" in said
