@@ -24,7 +24,7 @@ def pseudo_groups(labels: Tensor, environments: Tensor) -> Tensor:
     return 2 * labels + (environments != labels)
 
 
-def predict_out_of_fold(
+def out_of_fold(
     labels: Tensor, fold: Tensor, probabilities: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
     """The class that models take every image for which were trained on the other folds; of other images, that of all
@@ -66,8 +66,9 @@ def fit(
     """
     model.train()
     for images, labels in batches:
+        images = shuffle_tiles(images, tiles)
         with forward():
-            logits = model(shuffle_tiles(images, tiles))
+            logits = model(images)
         step(F.cross_entropy(logits.float(), labels))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES, LossTerms, RobustClassifier, collapse_in_words
+from ..algorithms.pseudo_environments import pseudo_groups
 from ..algorithms.shard import Shard
 from ..errors import InputError, NotFinite
 from . import checkpoint, cross_fit, results, selection
@@ -172,7 +173,7 @@ class Trainer:
     def _pseudo_groups(self, key: str) -> Tensor | None:
         if self.pseudo is None or key not in self.pseudo:
             return None
-        return cross_fit.pseudo_groups(self.data.splits[key].labels, self.pseudo[key])
+        return pseudo_groups(self.data.splits[key].labels, self.pseudo[key])
 
     def _train_epoch(self) -> None:
         batches = self.order.epoch(self.epoch, self.fabric.global_rank, self.fabric.world_size)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
-from cim_plugin.wilds_runner.cross_fit import pseudo_groups, shuffle_tiles
+from cim_plugin.algorithms.pseudo_environments import pseudo_groups, shuffle_tiles
 from cim_plugin.wilds_runner.results import versions
 
 from .cross_fit import describe, out_of_fold_predictions
