@@ -157,5 +157,3 @@ def collapse_in_words(mask_mean: float) -> str | None:
             "cim_learning_rate (of the network alone) or learning rate keeps it from that"
         )
     return None
-
-

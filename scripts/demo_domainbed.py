@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
-import time
 
-from cim_plugin.errors import InputError, exit_status
 from cim_plugin.files import parse_json, read_text
 from cim_plugin.flags import Parser, whole
 from cim_plugin.progress import progress
+from cim_plugin.runs import jobs
+
+from .demo_wilds import run_all
 
 ALGORITHMS = ("ERM", "CIM", "CIM_VIB")
 TEST_ENVIRONMENT = 2  #: "-90%": the background that went with one label goes with the other
 TRAINING_ENVIRONMENTS = (0, 1)
+RESULTS = "results.jsonl"  #: gets a line per evaluation
 
 
-def main() -> int:
-    return exit_status("scripts/demo", run, "stopped; finished runs are kept, the same command goes on")
-
-
-def run() -> int:
+def main(words: list[str]) -> int:
     """Train what is not finished and print the table. Exit status 1 where a run failed."""
     parser = Parser(prog="scripts/demo", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--steps", type=whole(1), default=201, help="training steps per run")
@@ -32,64 +30,48 @@ def run() -> int:
     parser.add_argument(
         "--output_dir", default="demo_output", help="where runs are kept; a finished run is not done again"
     )
-    args = parser.parse_args()
-    if importlib.util.find_spec("domainbed") is None:
-        raise InputError(
-            "DomainBed is not found; run '.venv/bin/cim-plugin get-domainbed', or set DOMAINBED_HOME to a checkout"
-        )
+    args = parser.parse_args(words)
     runs = [(algorithm, seed) for seed in range(args.seeds) for algorithm in ALGORITHMS]
-    records = {}
+    folders = {run: os.path.join(args.output_dir, f"{run[0]}-{args.steps}-{run[1]}") for run in runs}
+    starts = {folder: start(*run, args.steps, folder) for run, folder in folders.items() if not finished(folder)}
     with progress(total=len(runs) * args.steps, unit="step", smoothing=0.05) as bar:
-        for algorithm, seed in runs:
-            bar.set_description(f"{algorithm}, seed {seed}")
-            folder = os.path.join(args.output_dir, f"{algorithm}-{args.steps}-{seed}")
-            if not train(algorithm, seed, args.steps, folder, bar):
-                bar.close()
-                print(f"demo: error: {algorithm} failed; {folder}/err.txt says why", file=sys.stderr)
-                return 1
-            records[algorithm, seed] = read(folder)
-    print_table(records, args)
+        failed = run_all(starts, [{}], bar, lambda: sum(steps_done(folder, args.steps) for folder in folders.values()))
+    if failed:
+        print(f"demo: error: {failed} failed; {failed}/err.txt says why", file=sys.stderr)
+        return 1
+    print_table({run: read(folder) for run, folder in folders.items()}, args)
     return 0
 
 
-def train(algorithm: str, seed: int, steps: int, folder: str, bar) -> bool:
-    """One run of the host's script, the bar following its results file; False when it failed."""
-    if os.path.exists(os.path.join(folder, "done")):
-        bar.update(steps)
-        return True
-    os.makedirs(folder, exist_ok=True)
-    results = os.path.join(folder, "results.jsonl")
-    if os.path.exists(results):  # of a run that was stopped: the host would append to it
-        os.remove(results)
-    command = [
-        sys.executable,
-        "-m",
-        "domainbed.scripts.train",
-        "--dataset",
-        "DebugDigitsOnPhotos",
-        "--algorithm",
-        algorithm,
-    ]
-    command += ["--test_envs", str(TEST_ENVIRONMENT), "--steps", str(steps), "--checkpoint_freq", "20"]
-    command += ["--seed", str(seed), "--trial_seed", str(seed), "--output_dir", folder]
-    done = 0
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while process.poll() is None:
-            time.sleep(0.3)
-            reached = read(folder)[-1]["step"] + 1 if os.path.exists(results) else 0
-            bar.update(reached - done)
-            done = reached
-    finally:
-        process.terminate()
-        process.wait()
-    bar.update(steps - done)
-    return process.returncode == 0
+def start(algorithm: str, seed: int, steps: int, folder: str) -> jobs.Start:
+    """Starts the host's script."""
+    words = ["--dataset", "DebugDigitsOnPhotos", "--algorithm", algorithm, "--test_envs", str(TEST_ENVIRONMENT)]
+    words += ["--steps", str(steps), "--checkpoint_freq", "20"]
+    words += ["--seed", str(seed), "--trial_seed", str(seed), "--output_dir", folder]
+
+    def start(environment: jobs.Environment) -> jobs.Process:
+        with contextlib.suppress(FileNotFoundError):  # of a run that was stopped: the host would append to it
+            os.remove(os.path.join(folder, RESULTS))
+        os.makedirs(folder, exist_ok=True)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return jobs.command([sys.executable, "-m", "domainbed.scripts.train", *words], **quiet)(environment)
+
+    return start
+
+
+def finished(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "done"))
+
+
+def steps_done(folder: str, steps: int) -> int:
+    if finished(folder):
+        return steps
+    return read(folder)[-1]["step"] + 1 if os.path.exists(os.path.join(folder, RESULTS)) else 0
 
 
 def read(folder: str) -> list[dict]:
     """The records that a run has written so far."""
-    path = os.path.join(folder, "results.jsonl")
+    path = os.path.join(folder, RESULTS)
     *lines, _ = read_text(path).split("\n")  # the last one is empty, or being written
     return [parse_json(line, path, number) for number, line in enumerate(lines, 1)] or [{"step": -1}]
 
@@ -121,7 +103,3 @@ def print_table(records: dict, args: argparse.Namespace) -> None:
 def validation(record: dict) -> float:
     """Mean accuracy on the training environments' held-out images."""
     return statistics.mean(record[f"env{environment}_out_acc"] for environment in TRAINING_ENVIRONMENTS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,12 +7,13 @@ import os
 import statistics
 import subprocess
 import sys
-import time
+from typing import Any, Callable
 
-from cim_plugin.errors import exit_status
 from cim_plugin.files import read_json, read_text
 from cim_plugin.flags import Parser, whole
 from cim_plugin.progress import progress
+from cim_plugin.runs import jobs
+from cim_plugin.runs.jobs import Job
 
 #: row of the table -> flags of cim-plugin train
 ROWS = {
@@ -41,10 +42,6 @@ EVALUATED = "train_eval.csv"  #: gets a line per epoch
 
 
 def main() -> int:
-    return exit_status("scripts/demo", run, "stopped; finished runs are kept, the same command goes on")
-
-
-def run() -> int:
     """Make the data, train what is not finished, and print the table. Exit status 1 where a run failed."""
     parser = Parser(prog="scripts/demo", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--epochs", type=whole(1), default=20, help="epochs per run")
@@ -83,7 +80,14 @@ def run() -> int:
         for seed in range(args.seeds)
         for row, flags in ROWS.items()
     }
-    failed = run_all(commands, args.epochs)
+    starts = {folder: start(command, folder) for folder, command in commands.items() if not finished(folder)}
+    with progress(total=len(commands) * args.epochs, unit="epoch", smoothing=0.1) as bar:
+        failed = run_all(
+            starts,
+            [{"OMP_NUM_THREADS": "1"}] * (os.cpu_count() or 1),
+            bar,
+            lambda: sum(min(args.epochs, epochs_done(folder)) for folder in commands),
+        )
     if failed:
         print(f"demo: error: a run failed; {failed}/err.txt says why", file=sys.stderr)
         return 1
@@ -94,36 +98,33 @@ def run() -> int:
 PLUGIN = [sys.executable, "-m", "cim_plugin.cli"]
 
 
-def run_all(commands: dict[str, list[str]], epochs: int) -> str | None:
-    """Run the commands, one per core at a time, with a bar that counts epochs; the folder of the first that fails, or
-    None.
+def start(command: list[str], folder: str) -> jobs.Start:
+    """Starts a training, whose errors go to a file."""
+
+    def start(environment: jobs.Environment) -> jobs.Process:
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, "err.txt"), "w") as errors:
+            return jobs.command(command, stdout=subprocess.DEVNULL, stderr=errors)(environment)
+
+    return start
+
+
+def run_all(
+    starts: dict[str, jobs.Start], slots: list[jobs.Environment], bar: Any, done: Callable[[], int]
+) -> str | None:
+    """Run what stands under the names of folders, with a bar that shows how much is done; the folder of the first that
+    fails, which stops the others, or None.
     """
-    waiting, running = [folder for folder in commands if not finished(folder)], {}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    try:
-        with progress(total=len(commands) * epochs, unit="epoch", smoothing=0.1) as bar:
-            while waiting or running:
-                while waiting and len(running) < (os.cpu_count() or 1):
-                    folder = waiting.pop(0)
-                    os.makedirs(folder, exist_ok=True)
-                    with open(os.path.join(folder, "err.txt"), "w") as errors:
-                        running[folder] = subprocess.Popen(
-                            commands[folder], stdout=subprocess.DEVNULL, stderr=errors, env=environment
-                        )
-                time.sleep(0.3)
-                for folder, process in list(running.items()):
-                    if process.poll() is not None:
-                        del running[folder]
-                        if process.returncode:
-                            return folder
-                bar.set_description(", ".join(map(os.path.basename, running)))
-                bar.update(sum(min(epochs, epochs_done(folder)) for folder in commands) - bar.n)
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
-    return None
+
+    def watch() -> None:
+        bar.update(done() - bar.n)
+
+    def say(job: Job, slot: jobs.Environment) -> None:
+        bar.set_description(os.path.basename(job.name))
+
+    todo = [Job(folder, start) for folder, start in starts.items()]
+    statuses = jobs.run(todo, slots, started=say, watch=watch, go_on=False)
+    return next(iter(jobs.failed(statuses)), None)
 
 
 def results(folder: str) -> dict:
@@ -169,7 +170,3 @@ def print_table(folders: dict, args: argparse.Namespace) -> None:
 def spread(values: list[float]) -> str:
     percent = [100 * value for value in values]
     return f"{statistics.mean(percent):.1f}" + (f" ± {statistics.stdev(percent):.1f}" if len(percent) > 1 else "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
-import subprocess
 import sys
-import threading
-import time
 
 import torch
+
+from ..runs import jobs
+from ..runs.jobs import Job
 
 
 def cim_local(commands):
@@ -22,52 +21,29 @@ def cim_local(commands):
     on the path. Goes on after a failed job.
 
     Raises:
-        SystemExit: 1 where jobs failed, naming how many and how to run them again; 143 on SIGTERM, when the jobs have
-            ended.
+        SystemExit: 1 where jobs failed, naming how many and how to run them again; 128 + the signal's number where
+            stopped, when the jobs have ended.
     """
-    waiting, running, failed = list(enumerate(commands, 1)), {}, 0
-    devices = _gpus() or [None]
-    before = _exit_on_sigterm()
+    numbers = {str(number): command for number, command in enumerate(commands, 1)}
+
+    def say(job: Job, slot: jobs.Environment) -> None:
+        gpu = "".join(f" on GPU {name}" for name in slot.values())
+        print(f"cim_local: job {job.name} of {len(commands)}{gpu}", flush=True)
+
+    trainings = [
+        Job(number, jobs.command(_with_this_interpreter(shlex.split(command)))) for number, command in numbers.items()
+    ]
     try:
-        while waiting or running:
-            for device in devices:
-                if device in running and running[device].poll() is not None:
-                    failed += running.pop(device).returncode != 0
-                if waiting and device not in running:
-                    number, command = waiting.pop(0)
-                    print(
-                        f"cim_local: job {number} of {len(commands)}" + (f" on GPU {device}" if device else ""),
-                        flush=True,
-                    )
-                    chosen = {"CUDA_VISIBLE_DEVICES": device} if device else {}
-                    running[device] = subprocess.Popen(
-                        _with_this_interpreter(shlex.split(command)), env={**os.environ, **chosen}
-                    )
-            time.sleep(0.1)
-    finally:
-        for process in running.values():  # stopped: a terminal has told them, too
-            process.terminate()
-        for process in running.values():
-            process.wait()
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-    if failed:
+        statuses = jobs.run(trainings, [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in _gpus()] or [{}], started=say)
+    except jobs.Stopped as stop:
+        raise SystemExit(128 + stop.number) from None
+    if failed := len(jobs.failed(statuses)):
         print(
             f"cim_local: {failed} of {len(commands)} jobs failed; their err.txt says why. 'sweep delete_incomplete', "
             f"then 'launch' runs them again",
             file=sys.stderr,
         )
         raise SystemExit(1)
-
-
-def _exit_on_sigterm():
-    """Leave as Ctrl-C does, by an exception, so that the jobs end with us; the handler that was there before.
-
-    None, and nothing is changed, where this is not the thread that gets signals.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _gpus() -> list[str]:

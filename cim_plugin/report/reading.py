@@ -11,11 +11,12 @@ from typing import Iterator
 from ..errors import InputError
 from ..files import Unreadable
 from ..progress import progress
+from ..runs import packed
 from . import domainbed_runs, wilds_runs
 from .runs import Run
 
 READERS = (wilds_runs, domainbed_runs)
-MARKERS = {wilds_runs.RESULTS, domainbed_runs.RESULTS}  #: a link by one of these names may lead anywhere
+MARKERS = {wilds_runs.RESULTS, domainbed_runs.RESULTS, packed.NAME}  #: a link by one of these names may lead anywhere
 
 
 @dataclass
@@ -28,20 +29,25 @@ class Found:
 
 
 def find(folders: list[str]) -> Found:
-    """All runs in and below the folders, each once, in the order of their paths.
+    """All runs in and below the folders, and of files of packed runs, each once, in the order of their paths.
 
     Raises:
-        InputError: a folder is not there, or there is no run at all.
+        InputError: a folder or file is not there, or there is no run at all.
     """
     found, seen = Found(), set()
     with _no_collection():
         for top in folders:
+            if top.endswith(packed.SUFFIX) and os.path.isfile(top):
+                _read_packed(top, found, seen)
+                continue
             _check_folder(top)
             for folder, files in progress(_walk(top, found), desc="reading", unit=" folders", leave=False):
                 place = os.path.realpath(folder)
                 if place not in seen:
                     seen.add(place)
                     _read(folder, files, found)
+                    if packed.NAME in files:
+                        _read_packed(os.path.join(folder, packed.NAME), found, seen)
     if not found.runs:
         where = ", ".join(folders)
         if found.left_out:
@@ -76,7 +82,9 @@ def _check_folder(folder: str) -> None:
     if not os.path.lexists(folder):
         raise InputError(f"{folder} does not exist; name a folder that holds runs")
     if not os.path.isdir(folder):
-        raise InputError(f"{folder} is not a folder; name the folder that holds the run")
+        raise InputError(
+            f"{folder} is not a folder; name the folder that holds the run, or a file of packed runs (*{packed.SUFFIX})"
+        )
 
 
 def _walk(top: str, found: Found) -> Iterator[tuple[str, set[str]]]:
@@ -99,3 +107,19 @@ def _read(folder: str, files: set[str], found: Found) -> None:
                 found.runs += reader.read(folder)
             except Unreadable as error:
                 found.left_out.append(str(error))
+
+
+def _read_packed(path: str, found: Found, seen: set[str]) -> None:
+    if os.path.realpath(path) in seen:
+        return
+    seen.add(os.path.realpath(path))
+    try:
+        runs = packed.read(path)
+    except InputError as error:
+        found.left_out.append(str(error))
+        return
+    for folder, results in runs.items():
+        try:
+            found.runs.append(wilds_runs.run_of(results, f"{path}/{folder}", is_packed=True))
+        except Unreadable as error:
+            found.left_out.append(str(error))

@@ -42,6 +42,7 @@ class Run:
     remarks: tuple[str, ...] = ()  #: what a reader of a table should know of it
     step_seconds: float | None = None
     memory: dict[str, float] = field(default_factory=dict)  #: "GPU" or "host" -> most bytes held
+    is_packed: bool = False  #: in one file with others; ``folder`` is then a name only
 
 
 WORDS = {

@@ -61,14 +61,26 @@ def read(folder: str) -> list[Run]:
     path = os.path.join(folder, RESULTS)
     if not os.path.lexists(path):
         raise Unreadable(f"{folder}: incomplete, stopped before the end of its first epoch (no {RESULTS})")
-    record = read_json(path)
+    return [run_of(read_json(path), folder)]
+
+
+def run_of(record: dict[str, Any], folder: str, is_packed: bool = False) -> Run:
+    """The run that a results.json tells of.
+
+    Args:
+        folder: where it is; only a name where it ``is_packed``.
+
+    Raises:
+        Unreadable: the record is of something else, or lacks something.
+    """
+    path = folder if is_packed else os.path.join(folder, RESULTS)
     config = get(record, "config", dict, path)
     algorithm = get(record, "algorithm", str, path)
     status = get(record, "status", str, path)
     epochs, wanted = get(record, "epochs", int, path), get(config, "n_epochs", int, path)
     chosen = get(record, "selection", dict, path)
     steps, seconds = get(record, "steps", int, path), get(record, "seconds", dict, path)
-    run = Run(
+    return Run(
         folder=folder,
         host="wilds",
         dataset=get(record, "dataset", str, path),
@@ -87,8 +99,8 @@ def read(folder: str) -> list[Run]:
         remarks=(f"--frac {config['frac']}: a part of every split only",) if config.get("frac", 1) != 1 else (),
         step_seconds=get(record, "seconds.train", float, path) / steps if steps and "train" in seconds else None,
         memory=_memory(get(record, "peak_memory_bytes", dict, path), path),
+        is_packed=is_packed,
     )
-    return [run]
 
 
 def _flags(algorithm: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -181,6 +193,8 @@ def curve(run: Run) -> Curve:
     Raises:
         Unreadable: val_eval.csv is missing or damaged.
     """
+    if run.is_packed:
+        raise Unreadable(f"{run.folder}: packed, without val_eval.csv")
     path = os.path.join(run.folder, "val_eval.csv")
     (_, header), *rows = [*csv_lines(read_text(path), path)] or [(1, [])]
     name = next((name for name in (*WORST_GROUP, *AVERAGES) if name in header), None)

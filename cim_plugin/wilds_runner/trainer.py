@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES, LossTerms, RobustClassifier, collapse_in_words
 from ..algorithms.distributed import Shard
+from ..algorithms.pseudo_environments import pseudo_groups
 from ..announcer import Announcer
 from ..errors import InputError, NotFinite
 from . import checkpoint, cross_fit, results, selection
@@ -175,7 +176,7 @@ class Trainer:
     def _pseudo_groups(self, key: str) -> Tensor | None:
         if self.pseudo is None or key not in self.pseudo:
             return None
-        return cross_fit.pseudo_groups(self.data.splits[key].labels, self.pseudo[key])
+        return pseudo_groups(self.data.splits[key].labels, self.pseudo[key])
 
     def _train_epoch(self) -> None:
         batches = self.order.epoch(self.epoch, self.fabric.global_rank, self.fabric.world_size)

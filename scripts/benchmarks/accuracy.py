@@ -15,13 +15,11 @@ import json
 import math
 import os
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Iterator
 from unittest import mock
 
-import measuring
 import torch
 from scipy import stats
 
@@ -34,8 +32,8 @@ from cim_plugin.flags import whole
 from cim_plugin.progress import progress
 from cim_plugin.wilds_runner import optimization, trainer
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-from demo_wilds import SETTINGS  # noqa: E402
+from ..demo_wilds import SETTINGS
+from . import measuring
 
 #: task -> share of the training images of a class that lie on the class' photograph; half do in validation and test
 TASKS = {f"{demo.TIED[0]:.0%} tied, as scripts/demo": demo.TIED[0], "75% tied": 0.75}

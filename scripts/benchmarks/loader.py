@@ -10,7 +10,6 @@ import os
 import tempfile
 from types import SimpleNamespace
 
-import measuring
 import numpy as np
 import torch
 import torchvision.transforms as T
@@ -19,6 +18,8 @@ from sklearn.datasets import load_sample_images
 
 from cim_plugin.errors import InputError
 from cim_plugin.flags import whole
+
+from . import measuring
 
 SIDE = 224
 SMALLEST_PHOTO = 427  #: rows of scikit-learn's photographs

@@ -12,11 +12,12 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Callable, Sequence
 
-import machine
 import torch
 
 from cim_plugin.errors import InputError
 from cim_plugin.flags import whole
+
+from . import machine
 
 Times = list[tuple[float, float]]  #: wall and CPU seconds of every run
 

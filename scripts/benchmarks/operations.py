@@ -14,13 +14,14 @@ os.environ.setdefault(
     "KINETO_LOG_LEVEL", "6"
 )  # to be set before torch is imported; else every start of the profiler is a line on stderr
 
-import measuring
 import torch
-from step import Case, make_step
 from torch.profiler import ProfilerActivity, profile
 
 from cim_plugin.algorithms.similarity import fused, ms_ssim
 from cim_plugin.flags import whole
+
+from . import measuring
+from .step import Case, make_step
 
 TRIPLETS = {"before": ms_ssim.triplet, "after": fused.fused_triplet}
 

@@ -11,7 +11,6 @@ import argparse
 import functools
 from typing import Callable, NamedTuple
 
-import measuring
 import pytorch_msssim
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,8 @@ from torch import Tensor
 from cim_plugin.algorithms.similarity.colours import Colours, colour_embedding
 from cim_plugin.algorithms.similarity.fused import fused_triplet
 from cim_plugin.algorithms.similarity.ms_ssim import WEIGHTS, choose_scales, scale_weights, triplet
+
+from . import measuring
 
 
 class Case(NamedTuple):

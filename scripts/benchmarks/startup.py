@@ -16,8 +16,7 @@ import venv
 from pathlib import Path
 from typing import NamedTuple
 
-import machine
-import measuring
+from . import machine, measuring
 
 CHECKOUT = Path(__file__).parents[2]
 TARGET_MS = 2.0  #: at most, as the median of the paired differences in wall time

@@ -14,7 +14,6 @@ import functools
 import sys
 from typing import Callable, NamedTuple
 
-import measuring
 import torch
 from torch import nn
 
@@ -23,6 +22,8 @@ from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.flags import whole
 from cim_plugin.wilds_runner.backbones import make_encoder
 from cim_plugin.wilds_runner.transforms import StandardiseImageNet
+
+from . import measuring
 
 ALGORITHMS = ("ERM", "CIM", "CIM_VIB")
 MEMORY_TARGET = 1.25

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import accuracy
 import pandas
 import pytest
 import torch
@@ -11,6 +10,7 @@ from scipy import stats
 from cim_plugin.algorithms.similarity import fused, ms_ssim
 from cim_plugin.algorithms.similarity.fused import fused_triplet
 from cim_plugin.wilds_runner.trainer import Trainer
+from scripts.benchmarks import accuracy
 
 
 def test_the_share_of_tied_images_is_that_of_the_task(tmp_path):

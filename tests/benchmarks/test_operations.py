@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operations
 import pytest
 from paired_rows import check_ratio
-from step import Case
 
 from cim_plugin.algorithms.similarity import fused
+from scripts.benchmarks import operations
+from scripts.benchmarks.step import Case
 
 FUSED_TRIPLET = fused.fused_triplet
 FUSED = "_Scale"  #: the autograd function of the fused triplet

@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import math
 
-import measuring
 import pytest
-import scaling
-import similarity
 from paired_rows import check_ratio
+
+from scripts.benchmarks import measuring, scaling, similarity
 
 
 def test_similarity_has_a_row_per_method_and_size(bench, monkeypatch):

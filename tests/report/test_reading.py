@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 
 import pytest
-from run_folders import domainbed_records, write_domainbed, write_wilds
+from run_folders import domainbed_records, wilds_record, write_domainbed, write_wilds
 
 from cim_plugin import files
 from cim_plugin.errors import InputError
-from cim_plugin.report import reading
+from cim_plugin.report import reading, runs, wilds_runs
+from cim_plugin.runs import packed
 
 SAME = [[(0.5, 0.5)] * 2] * 2
 
@@ -132,3 +135,61 @@ def test_nothing_to_read_is_an_error(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(InputError, match="links are not followed, name their targets: .*link"):
         reading.find([str(tmp_path)])
+
+
+# --- packed runs ------------------------------------------------------------------------------------------------------
+
+
+def write_packed(path, **records):
+    path.write_bytes(packed.pack(records))
+    return path
+
+
+def test_packed_runs_are_read_as_their_folders_are(tmp_path):
+    write_wilds(tmp_path / "runs" / "a")
+    write_wilds(tmp_path / "runs" / "b", algorithm="CIM", seed=3)
+    (tmp_path / "packed").mkdir()
+    file = tmp_path / "packed" / packed.NAME
+    write_packed(file, **{name: json.loads((tmp_path / "runs" / name / "results.json").read_text()) for name in "ab"})
+    folders_of, of_file, below = (reading.find([str(path)]).runs for path in (tmp_path / "runs", file, file.parent))
+    assert [run.folder for run in of_file] == [run.folder for run in below] == [f"{file}/a", f"{file}/b"]
+    for one, other in zip(folders_of, of_file):
+        assert dataclasses.replace(one, folder="", is_packed=True).__dict__ == {**other.__dict__, "folder": ""}
+    assert len(reading.find([str(file), str(file.parent), str(file)]).runs) == 2
+
+
+def test_of_packed_runs_only_damaged_ones_are_left_out(tmp_path):
+    record = wilds_record()
+    file = write_packed(tmp_path / "some.jsonl.xz", a=record, b={**record, "seed": "x"}, c={})
+    found = reading.find([str(file)])
+    assert folders(found) == [f"{file}/a"]
+    assert found.left_out == [
+        f"{file}/b: field 'seed' is 'x', not a whole number",
+        f"{file}/c: field 'config' is missing",
+    ]
+
+
+def test_a_damaged_file_of_packed_runs_is_said_and_stops_nothing(tmp_path):
+    run = write_wilds(tmp_path / "a")
+    (tmp_path / packed.NAME).write_bytes(b"no file of this kind")
+    found = reading.find([str(tmp_path)])
+    assert folders(found) == [str(run)] and len(found.left_out) == 1
+    with pytest.raises(InputError, match=r"no run in .*runs.jsonl.xz can be read: .*damaged, or not compressed by xz"):
+        reading.find([str(tmp_path / packed.NAME)])
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc", "a\n\x1b[2J", ""])
+def test_the_folder_of_a_packed_run_is_only_a_name(tmp_path, name):
+    """Nothing is looked for there, not even a curve that lies where the name leads."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "val_eval.csv").write_text("epoch,acc_wg\n0,0.5\n")
+    (run,) = reading.find([str(write_packed(tmp_path / packed.NAME, **{name: wilds_record()}))]).runs
+    with pytest.raises(runs.Unreadable, match="packed, without val_eval.csv"):
+        wilds_runs.curve(run)
+
+
+def test_a_link_by_the_name_of_packed_runs_is_not_followed(tmp_path):
+    write_wilds(tmp_path / "a")
+    (tmp_path / packed.NAME).symlink_to(write_packed(tmp_path / "elsewhere", b=wilds_record()))
+    found = reading.find([str(tmp_path)])
+    assert len(found.runs) == 1 and found.links == [str(tmp_path / packed.NAME)]

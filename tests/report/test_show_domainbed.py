@@ -168,6 +168,8 @@ def test_a_model_of_then_is_built_as_it_was(tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told == [[1, "smooth"], f"CIM: {said('cim_mask')}", [3, "exact"]]
+
+
 class _Flipped(TensorDataset):
     def __getitem__(self, row):
         image, label = super().__getitem__(row)

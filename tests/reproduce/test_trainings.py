@@ -10,7 +10,8 @@ import sys
 import time
 
 import pytest
-from stand_ins import SCRIPTS, reproduce, write_mnist
+from interpreters import HERE
+from stand_ins import reproduce, write_mnist
 
 from cim_plugin.folder_lock import FolderLock
 
@@ -30,7 +31,8 @@ def test_killed_process_leaves_none_behind_and_a_state(killed, tmp_path):
     write_mnist(tmp_path / "mnist")
     command = [
         sys.executable,
-        str(SCRIPTS / "reproduction"),
+        "-m",
+        "scripts.reproduce",
         "colored_mnist",
         "--algorithms",
         "ERM",
@@ -46,6 +48,7 @@ def test_killed_process_leaves_none_behind_and_a_state(killed, tmp_path):
         "OMP_NUM_THREADS": "1",
         "MNIST_HOME": str(tmp_path / "mnist"),
         "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(HERE.parent),
     }
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
