@@ -154,7 +154,10 @@ def study_and_tables(args: argparse.Namespace) -> str:
         first = [
             run
             for run in runs
-            if run.seed == FIRST_SEED and run.row in rows and ROWS[run.row].algorithm.startswith("CIM")
+            if run.seed == FIRST_SEED
+            and run.row in rows
+            and ROWS[run.row].algorithm.startswith("CIM")
+            and not ROWS[run.row].past
         ]
         draw_masks_of(args, first)
     return tables(
@@ -196,7 +199,9 @@ def known_rows(words: list[str]) -> list[str]:
 
 
 def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
-    """All runs that are asked for; those that are not done are trained on all cores, first what other runs need."""
+    """All runs that are asked for; those that are not done are trained on all cores, first what other runs need.
+    Rows of the past are not trained.
+    """
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
     runs = [
         Run(task, row, seed, args.steps, number)
@@ -205,7 +210,8 @@ def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
         for task in args.tasks
         for row in rows
     ]
-    for part in (needed(runs), runs):
+    trainable = [run for run in runs if not ROWS[run.row].past]
+    for part in (needed(trainable), trainable):
         if not args.tables:
             do_missing(args, train, list(dict.fromkeys(part)), args.output_dir)
     return runs

@@ -127,7 +127,6 @@ def fit(
             environments[rows],
             of_batch,
             row.changes,
-            step / steps,
         )
         diverged = not math.isfinite(loss.item())
         if not diverged:
@@ -161,8 +160,7 @@ def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module
         groups_in_training=torch.bincount(_cells(train.labels, train.environments)) > 0,
     )
     if "random_mask" in row.changes:
-        classifier.morphing = InputMorphing(PixelSpace.raw(channels))
-        classifier.morphing.network = RandomMask(mask_mean)
+        classifier.morphing = InputMorphing(PixelSpace.raw(channels), RandomMask(mask_mean))
     change(classifier, row.changes)
     return classifier
 

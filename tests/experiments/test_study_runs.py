@@ -159,12 +159,12 @@ def loss_and_gradient(photos, batch, changes: dict, **more):
 
     classifier = build(photos, Row("CIM", changes=changes, **more), 0, 0.5)
     torch.manual_seed(0)
-    loss = objective(classifier, *batch, None, changes, 0.25)
+    loss = objective(classifier, *batch, None, changes)
     loss.backward()
     return loss.item(), classifier.morphing.network.features[0].weight.grad
 
 
-@pytest.mark.parametrize("changes", [{"pairs_per_anchor": 1}, {"hardest_of": 1}, {"warm_up": 0.25}, {"scales": 2}])
+@pytest.mark.parametrize("changes", [{"pairs_per_anchor": 1}, {"hardest_of": 1}])
 def test_a_change_that_changes_nothing_gives_the_shipped_loss(photos, batch, changes):
     loss, gradient = loss_and_gradient(photos, batch, changes)
     shipped, expected = loss_and_gradient(photos, batch, {})
@@ -179,14 +179,6 @@ def test_detached_keeps_the_classifiers_gradient_from_the_network(photos, batch)
     assert gradient.any()
 
 
-def test_half_of_a_warm_up_is_half_of_the_weight(photos, batch):
-    whole, none = (
-        loss_and_gradient(photos, batch, {})[0],
-        loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0],
-    )
-    assert loss_and_gradient(photos, batch, {"warm_up": 0.5})[0] == pytest.approx((whole + none) / 2, abs=1e-5)
-
-
 def test_random_masks_follow_from_the_image_and_have_the_mean(batch):
     from scripts.experiments.steps import RandomMask
 
@@ -197,14 +189,6 @@ def test_random_masks_follow_from_the_image_and_have_the_mean(batch):
     for mean in (0.1, 0.5, 0.7, 0.95):
         assert RandomMask(mean)(images).mean().item() == pytest.approx(mean, abs=0.02)
     assert not torch.equal(mask(images)[0], mask(images)[1])
-
-
-def test_a_margin_ends_where_it_is_kept(photos, batch):
-    """relu(2 + L_con) is never cut off, relu(-2 + L_con) always."""
-    plain = loss_and_gradient(photos, batch, {})[0]
-    assert loss_and_gradient(photos, batch, {"margin": 2.0})[0] == pytest.approx(plain + 2, abs=1e-5)
-    none = loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0]
-    assert loss_and_gradient(photos, batch, {"margin": -2.0})[0] == pytest.approx(none, abs=1e-6)
 
 
 def test_the_networks_learning_rate_is_its_own(photos, monkeypatch):
@@ -253,12 +237,16 @@ def test_the_hardest_of_several_draws_is_the_largest(photos, batch):
         torch.testing.assert_close(ChangedContrast(classifier.contrast, **changes)(morphed, *batch[1:])[0], expected)
 
 
-def test_sparsity_at_once_is_the_whole_weight(photos, batch):
-    sparse = {"hyperparameters": {"cim_sparsity": 100.0, "cim_lambda": 0.0}}
-    slow, at_once = (
-        loss_and_gradient(photos, batch, changes, **sparse)[0] for changes in ({}, {"sparse_at_once": True})
-    )
-    assert at_once - slow > 10
+def test_rows_of_retired_options_say_why_they_cannot_be_trained(photos):
+    from cim_plugin.errors import InputError
+    from scripts.experiments.rows import ROWS
+    from scripts.experiments.training import build
+
+    past = [name for name, row in ROWS.items() if row.past]
+    assert "CIM, composites, balanced" in past and not {"ERM", "CIM", "groupDRO"} & set(past)
+    for name in past[:2]:
+        with pytest.raises(InputError, match="is no more, since version 0.2"):
+            build(photos, ROWS[name], 0, None)
 
 
 def test_random_composites_have_their_mean_and_differ_from_image_to_image(batch):
