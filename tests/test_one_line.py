@@ -223,7 +223,7 @@ def test_help_in_any_environment(variables):
 def test_umlauts_in_a_path_of_another_locale(tmp_path):
     folder = os.fsencode(tmp_path) + "/Läufe".encode()
     write_wilds(Path(os.fsdecode(folder)) / "a")
-    write_domainbed(Path(os.fsdecode(folder)) / "b", domainbed_records([0], [[0.5, 0.5, 0.5]]))
+    write_domainbed(Path(os.fsdecode(folder)) / "b", domainbed_records([0], [[(0.5, 0.5)] * 2] * 2))
     for words in (
         ["compare", folder],
         ["compare", folder, "-o", folder + b"/x.html"],
