@@ -11,6 +11,11 @@ from PIL import Image, ImageFile
 SUFFIXES = (".jpg", ".jpeg", ".png")  #: of the files that count as images, in lower case
 
 
+def suffix(image: bytes) -> str:
+    """How the name of an image file of this content ends."""
+    return ".png" if image.startswith(b"\x89PNG") else ".jpg"
+
+
 def fault(image: bytes | str) -> str | None:
     """Why an image, its content or its path, cannot be decoded completely; None if it can."""
     try:
