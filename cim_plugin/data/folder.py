@@ -4,6 +4,8 @@ columns path, label, split and one per kind of group, which `own` opens and Doma
 
 from __future__ import annotations
 
+import csv
+import os
 import posixpath
 import re
 import shlex
@@ -46,6 +48,20 @@ def make(source: str, root: Path, name: str | None) -> Iterator[str]:
     yield from _unlike_environments(plan)
     words = f"cim-plugin train -d {shlex.quote(str(folder))} --algorithm CIM --log_dir logs/{release.name}"
     yield f"train on it with:\n{words}"
+
+
+def group_fields(folder: str | os.PathLike) -> list[str]:
+    """The kinds of group of a release, and the label last, as `own` names them.
+
+    Raises:
+        InputError: its table cannot be read.
+    """
+    try:
+        with open(Path(folder, METADATA), encoding="utf-8", newline="") as file:
+            header = next(csv.reader(file), [])
+    except OSError as error:
+        raise InputError(f"{Path(folder, METADATA)} cannot be read: {error.strerror}") from error
+    return [*(column for column in header if column not in COLUMNS), "y"]
 
 
 def _release(found: str, name: str | None) -> Release:

@@ -73,8 +73,8 @@ def _check_disk(mirror: Mirror, wanted: list[fetch.Wanted], root: Path) -> None:
     free = shutil.disk_usage(root).free
     if need > free:
         raise InputError(
-            f"{root} has {free / 1e9:.1f} GB free, {mirror.repository} needs {need / 1e9:.1f} GB, for the files and for "
-            f"what is made of them; choose a --root on another disk"
+            f"{root} has {free / 1e9:.1f} GB free, {mirror.repository} needs {need / 1e9:.1f} GB, for the files and "
+            f"for what is made of them; choose a --root on another disk"
         )
 
 

@@ -39,7 +39,7 @@ class OwnDataset(WILDSDataset):
         self._split_array = table["split"].map(SPLITS.index).to_numpy()
         self._y_array = torch.from_numpy(values[-1])
         self._y_size, self._n_classes = 1, len(classes)
-        self._metadata_fields, self._metadata_map = list(names), names
+        self._metadata_fields, self._metadata_map = list(names), dict(names)  # wilds adds a field to them
         self._metadata_array = torch.from_numpy(np.stack(values, 1))
         self._original_resolution = _size(folder, self._input_array)
         super().__init__(str(folder.parent), False, self._split_scheme)

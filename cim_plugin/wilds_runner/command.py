@@ -133,9 +133,7 @@ def prepare(
     by_first_process(fabric, lambda: _check_writable(folder))
     open_data = open_data or open_dataset
     if config["download"] and fabric.world_size > 1:
-        by_first_process(
-            fabric, lambda: bool(open_data(config))
-        )  # wilds would write one archive from all of them at once
+        by_first_process(fabric, lambda: bool(open_data(config)))  # the others look for it when it is there
     with seeded(seed_of(config["seed"], "splits")):
         data = open_data(config)
     transform = make_transform(config, data.wilds.original_resolution)
@@ -219,6 +217,8 @@ def describe(trainer) -> None:
         trainer.logs.write(f"{name.replace('_', ' ').capitalize()}: {value}\n")
     if trainer.data.synthetic:
         trainer.logs.write("\nThis is SYNTHETIC data made by 'cim-plugin data demo', not the real dataset.\n")
+    if trainer.data.subset:
+        trainer.logs.write("\nThis is a SUBSET taken by 'cim-plugin data get --subset', not the whole dataset.\n")
     contrast = trainer.classifier.contrast
     if contrast is not None:
         trainer.logs.write(f"L_con compares by: {contrast.how}\n")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +14,7 @@ import pandas
 import torch
 from torch import Tensor
 
-from ..data.releases import RELEASES, how_to_get, is_synthetic
+from ..data.releases import RELEASES, how_to_get, is_own, is_subset, is_synthetic
 from ..errors import InputError
 from . import groupwise
 
@@ -36,6 +38,7 @@ class Dataset(NamedTuple):
     splits: dict[str, Split]  #: "train", "val", ..., in the dataset's order
     n_classes: int
     synthetic: bool  #: made by 'cim-plugin data demo'
+    subset: bool = False  #: a part that 'cim-plugin data get --subset' took
 
     def group_names(self) -> list[str]:
         """A name per group, e.g. "y:landbird_background:land"."""
@@ -48,29 +51,22 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     Raises:
         InputError: it is not there, its files contradict each other, or a split cannot be trained on or evaluated.
     """
-    import wilds
     from wilds.common.grouper import CombinatorialGrouper
 
     groupwise.install()
     name = config["dataset"]
-    if not config["download"] and not os.path.isdir(config["root_dir"]):  # wilds would make it
-        raise InputError(f"{name} is not in --root_dir {config['root_dir']}; {how_to_get(name, config['root_dir'])}")
-    options = {key: config[key] for key in ("version", "split_scheme") if config[key] is not None}
+    if config["download"] and name in RELEASES:
+        _download(name, config["root_dir"])
+    if not os.path.isdir(config["root_dir"]):  # wilds would make it
+        raise InputError(f"{name} is not in --root_dir {config['root_dir']}; {_how_to_get(config)}")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            dataset = wilds.get_dataset(
-                dataset=name,
-                root_dir=config["root_dir"],
-                download=config["download"],
-                **options,
-                **config["dataset_kwargs"],
-            )
+            dataset = _open(config)
     except FileNotFoundError as error:
         missing = error.filename or f"{name} is not in --root_dir {config['root_dir']}"
         raise InputError(
-            f"{missing if not error.filename else error.filename + ' does not exist'}; "
-            f"{how_to_get(name, config['root_dir'])}"
+            f"{missing if not error.filename else error.filename + ' does not exist'}; {_how_to_get(config)}"
         ) from error
     except KeyError as error:
         raise InputError(
@@ -90,7 +86,42 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     grouper = CombinatorialGrouper(dataset, fields)
     splits = {key: _split(dataset, key, grouper, config["frac"]) for key in dataset.split_dict}
     _check_splits(splits, config)
-    return Dataset(dataset, grouper, splits, dataset.n_classes, is_synthetic(dataset.data_dir))
+    marks = (is_synthetic(dataset.data_dir), is_subset(dataset.data_dir))
+    return Dataset(dataset, grouper, splits, dataset.n_classes, *marks)
+
+
+def _open(config: dict[str, Any]):
+    folder = Path(config["root_dir"], config["dataset"])
+    if is_own(folder):
+        from ..data.own import OwnDataset
+
+        return OwnDataset(folder)
+    import wilds
+
+    if config["dataset"] not in wilds.supported_datasets:
+        raise FileNotFoundError(errno.ENOENT, "no own data", str(folder))
+    options = {key: config[key] for key in ("version", "split_scheme") if config[key] is not None}
+    kwargs = {**options, **config["dataset_kwargs"]}
+    return wilds.get_dataset(dataset=config["dataset"], root_dir=config["root_dir"], download=False, **kwargs)
+
+
+def _how_to_get(config: dict[str, Any]) -> str:
+    if config["dataset"] in RELEASES:
+        return how_to_get(config["dataset"], config["root_dir"])
+    return "own data is made by 'cim-plugin data folder'"
+
+
+def _download(name: str, root: str) -> None:
+    """Get the dataset, unless something is in its place: then its loader says what it is."""
+    folder = RELEASES[name].path(root)
+    if folder.is_dir() and any(folder.iterdir()):
+        return
+    try:
+        from ..data.get import get
+
+        get(name, Path(root))
+    except ModuleNotFoundError as error:
+        raise InputError(f"--download needs the package {error.name!r}; pip install 'cim_plugin[data]'") from error
 
 
 def _reason(error: Exception) -> str:
@@ -152,4 +183,6 @@ def _check_splits(splits: dict[str, Split], config: dict[str, Any]) -> None:
 
 def image_path(dataset, row: int) -> str:
     """The file of an image."""
+    if dataset.dataset_name not in RELEASES:  # own data
+        return os.path.join(dataset.data_dir, dataset._input_array[row])
     return RELEASES[dataset.dataset_name].image_paths(dataset)[row]

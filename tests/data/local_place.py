@@ -4,12 +4,13 @@ as Kaggle's programming interface; every path can be given a fault.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import json
 import threading
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0" * 39 + "1"
@@ -32,9 +33,15 @@ class Place:
         self.address = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Place]:
+    place = Place(folder)
+    try:
+        yield place
+    finally:
+        place.server.shutdown()
+        place.server.server_close()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -45,16 +52,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        self._answer(body=False)
+        self._answer()
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        self._answer()
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._answer(body=True)
+        self._answer()
 
-    def _answer(self, body: bool) -> None:
+    def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.place.asked.append((self.command, path, self.headers.get("Range")))
         for end, fault in self.place.faults.items():
@@ -72,7 +79,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start and self.headers.get("If-Range", f'"{tag}"') == f'"{tag}"':
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             return self.say(206, content[start:], headers)
-        return self.say(200, content if body else content, headers)
+        return self.say(200, content, headers)
 
     def say(self, status: int, content: bytes, headers: dict[str, str], length: int | None = None) -> None:
         """An answer, of which a HEAD leaves out the content; ``length`` other than the content's breaks off."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import json
@@ -22,6 +23,14 @@ DOMAINS = {
     "DomainNet": ("clipart", "infograph", "painting", "quickdraw", "real", "sketch"),
 }
 CLASSES = {"PACS": ("dog", "house"), "OfficeHome": ("Alarm_Clock", "Bed"), "DomainNet": ("axe", "The_Eiffel_Tower")}
+
+#: of CelebA: file -> images
+CELEBA_SHARDS = {
+    "train-00000-of-00002": 8,
+    "train-00001-of-00002": 8,
+    "valid-00000-of-00001": 8,
+    "test-00000-of-00001": 8,
+}
 
 
 @functools.lru_cache
@@ -55,8 +64,7 @@ def waterbirds(folder: Path) -> None:
 
 
 def celeba(folder: Path) -> None:
-    shards = {"train-00000-of-00002": 8, "train-00001-of-00002": 8, "valid-00000-of-00001": 8, "test-00000-of-00001": 8}
-    for name, count in shards.items():
+    for name, count in CELEBA_SHARDS.items():
         values = {
             attribute: [bool((row >> k % 3) & 1) for row in range(count)] for k, attribute in enumerate(ATTRIBUTES)
         }
@@ -174,3 +182,74 @@ def zipped(path: Path, files: dict[str, bytes], under: str = "") -> Path:
         for name, content in files.items():
             archive.writestr(under + name, content)
     return path
+
+
+HUB = {
+    "waterbirds": ("grodino/waterbirds", waterbirds),
+    "celebA": ("flwrlabs/celeba", celeba),
+    "camelyon17": ("wltjr1007/Camelyon17-WILDS", camelyon17),
+    "PACS": ("flwrlabs/pacs", lambda folder: environments(folder, "PACS")),
+    "OfficeHome": ("flwrlabs/office-home", lambda folder: environments(folder, "OfficeHome")),
+    "DomainNet": ("wltjr1007/DomainNet", lambda folder: environments(folder, "DomainNet")),
+}
+ADDRESSES = {"TerraIncognita": terra_incognita, "imagenet9": imagenet9}
+KAGGLE = {"VLCS": ("iamjanvijay/vlcsdataset", vlcs)}
+#: images per split or environment
+COUNTS = {
+    "waterbirds": {"train": 12, "val": 12, "test": 12},
+    "celebA": {"train": 16, "val": 8, "test": 8},
+    "camelyon17": {"train": 6, "id_val": 4, "test": 6, "val": 2},
+    "PACS": dict.fromkeys(DOMAINS["PACS"], 6),
+    "OfficeHome": dict.fromkeys(DOMAINS["OfficeHome"], 6),
+    "DomainNet": dict.fromkeys(DOMAINS["DomainNet"], 6),
+    "TerraIncognita": {"location_100": 4, "location_38": 5, "location_43": 4, "location_46": 4},
+    "imagenet9": {"original/train": 6, "original/val": 4, "mixed_same/val": 4, "mixed_rand/val": 4},
+    "VLCS": {"Caltech101": 10, "LabelMe": 15, "SUN09": 20, "VOC2007": 25},
+}
+
+
+def write(folder: Path) -> Path:
+    """All of them: hf/<repository>/..., files/... and kaggle/..., as `local_place.Place` serves them."""
+    for repository, make in HUB.values():
+        make(folder / "hf" / repository)
+    for make in ADDRESSES.values():
+        make(folder / "files")
+    archives.pack(archives.waterbirds(folder / "archive", 3), folder / "files" / f"{archives.WATERBIRDS}.tar.gz")
+    for _, make in KAGGLE.values():
+        make(folder / "kaggle")
+    return folder
+
+
+def point_to(address: str, monkeypatch) -> None:
+    """Send all clients to ``address``, and say of the mirrors what these small ones have."""
+    from cim_plugin.data import releases, sources
+
+    for name, entry in sources.SOURCES.items():
+        smaller = tuple(_small(mirror, address) for mirror in entry.mirrors)
+        monkeypatch.setitem(sources.SOURCES, name, dataclasses.replace(entry, mirrors=smaller))
+    for name, counts in COUNTS.items():
+        release = dataclasses.replace(releases.RELEASES[name], counts=counts)
+        monkeypatch.setitem(releases.RELEASES, name, release)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", _TEMPLATE.format(address))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    for name in ("HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+_TEMPLATE = "{}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+
+
+def _small(mirror, address: str):
+    """A mirror of the table with the files, sizes and addresses of the small one."""
+    from cim_plugin.data.sources import File
+
+    names = [file.name for file in mirror.files]
+    if mirror.place == "url":
+        names = [f"{address}/files/{name.split('?')[0].rsplit('/', 1)[-1]}" for name in names]
+    elif mirror.repository == "flwrlabs/celeba":
+        names = [f"img_align+identity+attr/{name}.parquet" for name in CELEBA_SHARDS]
+    elif names and "-of-" in names[0]:
+        splits = dict.fromkeys(name.split("/")[-1].split("-")[0] for name in names)
+        names = [f"data/{split}-00000-of-00001.parquet" for split in splits]
+    return dataclasses.replace(mirror, files=tuple(File(name) for name in names), size=1_000_000)
