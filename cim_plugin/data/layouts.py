@@ -78,8 +78,8 @@ def plan_camelyon17(source: Parquet, release: Release, most: int | None) -> Plan
     """
     numbers = ("image_id", "patient", "node", "x_coord", "y_coord", "slide")
     table = source.table((*numbers, "center", "label"), named=("center", "label"))
-    table["center"] = [CENTERS.get(value, value) for value in table["center"]]
-    table["tumor"] = [TUMOR.get(value, value) for value in table["label"]]
+    for column, numbered, known in (("center", "center", CENTERS), ("label", "tumor", TUMOR)):
+        table[numbered] = pandas.Series([known.get(value, value) for value in table[column]], dtype=object)
     _check(source, table, "center", range(5))
     _check(source, table, "tumor", (0, 1))
     for number in numbers:

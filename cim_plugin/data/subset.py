@@ -39,12 +39,14 @@ def part(strata: Sequence[Hashable], most: int | None) -> list[int]:
 
 
 def _shares(sizes: list[int], most: int) -> list[int]:
-    """How many of each size, ``most`` in all: one, and of the rest its share, the largest remainders rounded up."""
-    rest = np.array(sizes) - 1
-    exact = rest * (most - len(sizes)) / rest.sum()
-    shares = np.floor(exact).astype(int)
-    shares[np.argsort(shares - exact, kind="stable")[: most - len(sizes) - shares.sum()]] += 1
-    return (shares + 1).tolist()
+    """How many of each size, ``most`` in all: its share, rounded so that the sum is right, and at least one."""
+    exact = np.array(sizes) * most / sum(sizes)
+    shares = np.maximum(1, np.floor(exact)).astype(int)
+    while left := most - shares.sum():
+        step = 1 if left > 0 else -1
+        can = (shares + step >= 1) & (shares + step <= sizes)
+        shares[np.argmax(np.where(can, step * (exact - shares), -np.inf))] += step
+    return shares.tolist()
 
 
 def of_folders(plan: Plan, most: int | None) -> Plan:

@@ -337,7 +337,7 @@ def _check_names(config: dict[str, Any]) -> None:
             f"images one with 'cim-plugin data folder' and name the folder that it makes"
         )
     if config["root_dir"] is None:
-        raise InputError(f"--root_dir is missing: the folder that holds {dataset}")
+        raise InputError(f"the following argument is required: --root_dir, the folder that holds {dataset}")
 
 
 def _is_own(config: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ import json
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Sequence
 
 import pyarrow
 import pyarrow.parquet
@@ -34,17 +35,23 @@ CELEBA_SHARDS = {
 
 
 @functools.lru_cache
-def pictures() -> tuple[bytes, ...]:
+def digits() -> tuple[bytes, ...]:
     """JPEGs of digits on photographs."""
     files = demo.make_files("waterbirds", 0)
     return tuple(content for name, content in files.items() if name.endswith(".jpg"))[:120]
 
 
 def parquet(
-    path: Path, columns: dict[str, list], names: list[str | None], classes: dict[str, tuple[str, ...]], rows: int = 5
+    path: Path,
+    columns: dict[str, list],
+    names: list[str | None],
+    classes: dict[str, tuple[str, ...]],
+    rows: int = 5,
+    pictures: Sequence[bytes | None] | None = None,
 ) -> Path:
-    """A file as the Hub's library writes it, in row groups of ``rows``."""
-    images = [{"bytes": pictures()[i % len(pictures())], "path": name} for i, name in enumerate(names)]
+    """A file as the Hub's library writes it, in row groups of ``rows``; pictures are repeated."""
+    shown = pictures or digits()
+    images = [{"bytes": shown[i % len(shown)], "path": name} for i, name in enumerate(names)]
     features = {"image": {"_type": "Image"}} | {
         c: {"names": list(n), "_type": "ClassLabel"} for c, n in classes.items()
     }
@@ -140,14 +147,14 @@ def terra_incognita(folder: Path) -> None:
         mine = {"images": images[number::5], "annotations": notes[number::5], **tables}
         files[f"eccv_18_annotation_files/{part}_annotations.json"] = json.dumps(mine).encode()
     tar(folder / "eccv_18_annotations.tar.gz", files)
-    pixels = {f"eccv_18_all_images_sm/{row['file_name']}": pictures()[i] for i, row in enumerate(images)}
+    pixels = {f"eccv_18_all_images_sm/{row['file_name']}": digits()[i] for i, row in enumerate(images)}
     tar(folder / "eccv_18_all_images_sm.tar.gz", pixels)
 
 
 def imagenet9(folder: Path) -> None:
     kinds = ("original", "mixed_same", "mixed_rand", "only_fg")
     test = {
-        f"bg_challenge/{kind}/val/0{c}_{c}/{kind}_{i}.JPEG".replace("JPEG", "jpg"): pictures()[10 * c + i]
+        f"bg_challenge/{kind}/val/0{c}_{c}/{kind}_{i}.JPEG".replace("JPEG", "jpg"): digits()[10 * c + i]
         for kind in kinds
         for c in range(2)
         for i in range(2)
@@ -155,7 +162,7 @@ def imagenet9(folder: Path) -> None:
     test["bg_challenge/fg_mask/val/00_0/a.npy"] = b"x"
     tar(folder / "backgrounds_challenge_data.tar.gz", test)
     train = {
-        f"original/{part}/0{c}_{c}/{part}_{i}.jpg": pictures()[20 * c + i]
+        f"original/{part}/0{c}_{c}/{part}_{i}.jpg": digits()[20 * c + i]
         for part in ("train", "val")
         for c in range(2)
         for i in range(3)

@@ -89,7 +89,7 @@ def test_accuracy_is_measured_in_every_group(data, tmp_path):
     predicted[(dataset.y_array == 1) & (dataset.metadata_array[:, 0] == 0)] = 0
     results, text = dataset.eval(predicted, dataset.y_array, dataset.metadata_array)
     assert results["acc_avg"] == 0.75 and results["acc_wg"] == 0 and "Worst-group acc: 0.000" in text
-    assert results["acc_background:lake_y:water"] == 1
+    assert results["acc_y:water_background:lake"] == 1
 
 
 ROWS_HEADER = ("path", "label", "split", "background", "camera")

@@ -80,7 +80,7 @@ def test_waterbirds_rows_are_the_mirrors_and_have_names_of_their_own(data, place
     assert dataset.y_array.tolist() == [0, 0, 1, 1] * 9 and dataset.metadata_array[:, 0].tolist() == [0, 1] * 18
     assert dataset.split_array.tolist() == [0] * 12 + [1] * 12 + [2] * 12
     written = (RELEASES["waterbirds"].path("root") / "validation" / "validation_000005.jpg").read_bytes()
-    assert written == mirrors_of.pictures()[5]  # not encoded again
+    assert written == mirrors_of.digits()[5]  # not encoded again
 
 
 def test_celebas_attributes_become_signs_and_images_are_numbered_over_all_splits(data, place, open_release):
