@@ -8,7 +8,6 @@ written again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,11 @@ from . import manifest
 from .images import fault, strict_decoding
 from .releases import Release, is_synthetic
 from .source import Source
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two processes at once are not kept apart
+    fcntl = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,9 @@ def building(folder: Path) -> Iterator[None]:
     unfinished = partial(folder)
     if unfinished.is_symlink():
         raise InputError(f"{unfinished} is a link; remove it, the release is built there")
+    if fcntl is None:
+        yield
+        return
     with manifest.disk_errors(folder):
         unfinished.mkdir(parents=True, exist_ok=True)
         handle = os.open(unfinished, os.O_RDONLY)

@@ -32,9 +32,10 @@ def get(name: str, root: Path, place: str | None = None, most: int | None = None
     """
     release, mirror = _choose(name, place)
     folder = release.path(root)
-    if _is_done(folder, most):
-        return folder
     downloads = folder.with_name(f".{folder.name}.download")
+    if _is_done(folder, most):
+        shutil.rmtree(downloads, ignore_errors=True)  # where an earlier attempt was killed at its very end
+        return folder
     with building(folder), manifest.disk_errors(root):
         wanted = [] if mirror.place == "kaggle" else fetch.look(mirror, downloads)
         _check_disk(mirror, wanted, root)

@@ -255,6 +255,13 @@ def test_killed_in_a_download_nothing_of_it_counts(place, tmp_path, monkeypatch)
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["PACS"]
 
 
+def test_what_a_kill_at_the_very_end_leaves_is_cleared_away(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    get("PACS", Path("root"))
+    archives.write(tmp_path / "root" / ".PACS.download" / "data" / "a.parquet", b"x")
+    assert get("PACS", Path("root")) == ROOT / "PACS" and [path.name for path in ROOT.iterdir()] == ["PACS"]
+
+
 def test_two_processes_at_once_do_not_disturb_each_other(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with conversion.building(RELEASES["PACS"].path("root")):
@@ -281,3 +288,28 @@ def test_the_line_that_it_ends_with_trains_on_it(data, place, monkeypatch, tmp_p
     assert cli.main([*words[1:], *tiny.split(), "--cache", "false", "--progress_bar", "false"]) == 0
     results = json.loads((tmp_path / "logs" / "waterbirds" / "results.json").read_text())
     assert results["config"]["dataset"] == "waterbirds" and results["synthetic"] is False
+
+
+TINY = (
+    "--algorithm CIM --model small_cnn --target_resolution 32 --batch_size 4 --n_epochs 1 --cache false "
+    "--loader_kwargs num_workers=0 --progress_bar false"
+).split()
+
+
+def test_train_gets_a_missing_data_set_first_where_it_is_told_to(place, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("lightning_fabric")
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "-d", "waterbirds", "--root_dir", "root", "--log_dir", "logs", *TINY]
+    assert cli.main(words) == 2
+    assert "get it with: cim-plugin data get waterbirds --root root" in capsys.readouterr().err
+    assert cli.main([*words, "--download"]) == 0
+    assert examine(RELEASES["waterbirds"], "root", decode=True).state == "present"
+    assert cli.main(["train", "-d", "fmow", "--root_dir", "root", "--log_dir", "b", *TINY, "--download"]) == 2
+    assert SOURCES["fmow"].without in capsys.readouterr().err
+
+
+def test_a_training_on_a_subset_says_so(data, place, tmp_path):
+    pytest.importorskip("lightning_fabric")
+    data("get", "waterbirds", "--root", "root", "--subset", "16")
+    assert cli.main(["train", "-d", "waterbirds", "--root_dir", "root", "--log_dir", "logs", "--download", *TINY]) == 0
+    assert "This is a SUBSET taken by 'cim-plugin data get --subset'" in (tmp_path / "logs" / "log.txt").read_text()
