@@ -15,6 +15,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png")  #: of the files that count as images, in l
 FORMATS = ("JPEG", "PNG")  #: whose decoders read them
 
 
+def suffix(image: bytes) -> str:
+    """How the name of an image file of this content ends."""
+    return ".png" if image.startswith(b"\x89PNG") else ".jpg"
+
+
 def fault(image: bytes | str) -> str | None:
     """Why an image, its content or its path, cannot be decoded completely; None if it can."""
     try:

@@ -166,6 +166,44 @@ class Archive(Source):
         _check_size(member)  # an extended header may have changed it
 
 
+class Several(Source):
+    """The files of several sources, in their order. No two may have a file of the same name."""
+
+    def __init__(self, path: Path, sources: list[Source]):
+        self.path, self.sources = path, sources
+        self.names = [name for source in sources for name in source.names]
+        if len(set(self.names)) < len(self.names):
+            raise InputError(f"{path}: two archives hold a file of the same name")
+
+    def contents(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        wanted = set(names)
+        for source in self.sources:
+            here = wanted.intersection(source.names)
+            if here:
+                yield from source.contents(here)
+
+
+class Copies(Source):
+    """Files of a source under other names, some of them under several.
+
+    Args:
+        source: the files.
+        originals: name here -> name in the source.
+    """
+
+    def __init__(self, source: Source, originals: dict[str, str]):
+        self.path, self.source, self.originals = source.path, source, originals
+        self.names = list(originals)
+
+    def contents(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        copies: dict[str, list[str]] = {}
+        for name in names:
+            copies.setdefault(self.originals[name], []).append(name)
+        for original, content in self.source.contents(copies):
+            for name in copies[original]:
+                yield name, content
+
+
 def open_source(path: str | os.PathLike) -> Source:
     """The files of a folder or a tar archive.
 

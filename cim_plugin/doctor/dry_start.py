@@ -132,9 +132,10 @@ TRAIN_TRAPS: list[tuple[Callable[[dict[str, Any]], bool], Finding]] = [
     (
         lambda c: c["download"],
         Finding(
-            WARNING,
-            "--download: the servers of WILDS have been down since April 2026 (WILDS issues 173 to 175)",
-            "'cim-plugin data --help' says how to get data",
+            NOTE,
+            "--download: a dataset that is missing comes from a mirror, as by 'cim-plugin data get'; WILDS' own "
+            "servers have been down since April 2026 (WILDS issues 173 to 175)",
+            "'cim-plugin data list' says from where, how large it is, and what cannot be had",
         ),
     ),
     (

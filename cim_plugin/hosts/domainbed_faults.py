@@ -221,6 +221,14 @@ def _missing(error: FileNotFoundError) -> str:
     return f"{error.filename} does not exist" if error.filename else last_line(error).partition(". ")[0]
 
 
+def _get(args: argparse.Namespace) -> str:
+    """The end of a line about a data set that is not there."""
+    from ..data.releases import RELEASES, how_to_get
+
+    name = {"WILDSCamelyon": "camelyon17", "WILDSFMoW": "fmow"}.get(args.dataset, args.dataset)
+    return f"; {how_to_get(name, args.data_dir or 'data')}" if name in RELEASES else ""
+
+
 #: (what it is, what to say), both given the error and the script's arguments; the first match is said
 _FAULTS: list[tuple[Callable[[Any, argparse.Namespace], bool], Callable[[Any, argparse.Namespace], str]]] = [
     (
@@ -262,13 +270,13 @@ _FAULTS: list[tuple[Callable[[Any, argparse.Namespace], bool], Callable[[Any, ar
     ),
     (
         _is_of_data,
-        lambda e, a: f"{_missing(e)}; --data_dir {a.data_dir} must hold {a.dataset} in DomainBed's layout",
+        lambda e, a: f"{_missing(e)}; --data_dir {a.data_dir} must hold {a.dataset} in DomainBed's layout{_get(a)}",
     ),
     (
         lambda e, a: is_failed_download(e) or str(e).startswith("Error downloading"),
         lambda e, a: (
             f"{a.dataset} is not in --data_dir {a.data_dir} and cannot be downloaded ({last_line(e)}); fetch it on a "
-            f"machine with network"
+            f"machine with network{_get(a)}"
         ),
     ),
     (

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from typing import Any, Callable
 
-from ..data.releases import RELEASES
+from ..data.releases import folder_of
 from ..errors import InputError, NotFinite
 from ..files import kind, read_json, reason, undone_where_refused
 from ..folder_lock import FolderLock
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from .processes import by_first_process
 
     lock = FolderLock(config["log_dir"])
-    with undone_where_refused(config["log_dir"], RELEASES[config["dataset"]].path(config["root_dir"])):
+    with undone_where_refused(config["log_dir"], folder_of(config["dataset"], config["root_dir"])):
         by_first_process(fabric, lock.acquire)  # before a look is taken at what the folder holds
         try:
             return _train_or_evaluate(config, fabric)
@@ -155,9 +155,7 @@ def prepare(
     by_first_process(fabric, lambda: _check_writable(folder))
     open_data = open_data or open_dataset
     if config["download"] and fabric.world_size > 1:
-        by_first_process(
-            fabric, lambda: bool(open_data(config))
-        )  # wilds would write one archive from all of them at once
+        by_first_process(fabric, lambda: bool(open_data(config)))  # the others look for it when it is there
     with seeded(seed_of(config["seed"], "splits")):
         data = open_data(config)
     transform = make_transform(config, data.wilds.original_resolution)
@@ -243,6 +241,8 @@ def describe(trainer) -> None:
         trainer.logs.write(f"{name.replace('_', ' ').capitalize()}: {value}\n")
     if trainer.data.synthetic:
         trainer.logs.write("\nThis is SYNTHETIC data made by 'cim-plugin data demo', not the real dataset.\n")
+    if trainer.data.subset:
+        trainer.logs.write("\nThis is a SUBSET taken by 'cim-plugin data get --subset', not the whole dataset.\n")
     contrast = trainer.classifier.contrast
     if contrast is not None:
         trainer.logs.write(f"L_con compares by: {contrast.similarity.how}\n")

@@ -7,10 +7,12 @@ from __future__ import annotations
 import argparse
 import ast
 import math
+import os
 from typing import Any, Callable
 
 from .. import catalog
 from ..catalog import parse_bool
+from ..data.releases import is_own
 from ..errors import InputError
 from ..flags import SEED, is_finite, is_whole, number, shortened, whole
 from . import defaults
@@ -59,14 +61,17 @@ _PAIRS = {"nargs": "*", "action": KeyValues, "metavar": "KEY=VALUE"}
 #: default of None: off.
 FLAGS: dict[str, dict[str, dict[str, Any]]] = {
     "data": {
-        "dataset": {"required": True, "help": f"one of {', '.join(defaults.DATASETS)}"},
-        "root_dir": {
+        "dataset": {
             "required": True,
-            "help": "folder that holds <dataset>_v<version>; 'cim-plugin data check' says what is there",
+            "help": f"one of {', '.join(defaults.DATASETS)}, or a folder that 'cim-plugin data folder' made",
+        },
+        "root_dir": {
+            "help": "folder that holds <dataset>_v<version>; 'cim-plugin data check' says what is there (own data needs "
+            "none)",
         },
         "split_scheme": {"help": "how splits are made; the dataset's own choices"},
         "dataset_kwargs": {**_PAIRS, "default": {}, "help": "passed to the dataset"},
-        "download": {**_FLAG, "default": False, "help": "let the wilds package download a missing dataset"},
+        "download": {**_FLAG, "default": False, "help": "get a missing dataset first, as 'cim-plugin data get' does"},
         "version": {"help": "release of the dataset; the newest by default"},
         "frac": {
             "type": number(0, strict=True, high=1),
@@ -308,15 +313,41 @@ def is_pretrained(config: dict[str, Any]) -> bool:
 
 def _check_names(config: dict[str, Any]) -> None:
     dataset, algorithm = config["dataset"], config["algorithm"]
+    if algorithm not in catalog.TRAINABLE:
+        raise InputError(f"algorithm {algorithm!r} is unknown; choose from {', '.join(catalog.TRAINABLE)}")
+    if _is_own(config):
+        return
     if dataset in defaults.OTHER_DATASETS:
         raise InputError(
             f"dataset {dataset!r} is {defaults.OTHER_DATASETS[dataset]}; morphing works on images with one label: "
             f"{', '.join(defaults.DATASETS)}"
         )
     if dataset not in defaults.DATASETS:
-        raise InputError(f"dataset {dataset!r} is unknown; choose from {', '.join(defaults.DATASETS)}")
-    if algorithm not in catalog.TRAINABLE:
-        raise InputError(f"algorithm {algorithm!r} is unknown; choose from {', '.join(catalog.TRAINABLE)}")
+        raise InputError(
+            f"dataset {dataset!r} is unknown; choose from {', '.join(defaults.DATASETS)}, or make a folder of your own "
+            f"images one with 'cim-plugin data folder' and name the folder that it makes"
+        )
+    if config["root_dir"] is None:
+        raise InputError(f"the following argument is required: --root_dir, the folder that holds {dataset}")
+
+
+def _is_own(config: dict[str, Any]) -> bool:
+    """Whether the dataset is a folder of own data, by its path or its name in root_dir; from then on it goes by its
+    name and its groups by its columns.
+    """
+    if config["dataset"] in defaults.DATASETS:
+        return False
+    folder = os.path.abspath(os.path.join(config["root_dir"] or "", config["dataset"]))
+    if not is_own(folder):
+        return False
+    useless = [name for name in ("version", "split_scheme", "dataset_kwargs", "download") if config[name]]
+    if useless:
+        raise InputError(f"--{useless[0]} does nothing with own data, {folder}; leave it out")
+    from ..data.folder import group_fields
+
+    config["root_dir"], config["dataset"] = os.path.split(folder)
+    config["groupby_fields"] = config["groupby_fields"] or group_fields(folder)
+    return True
 
 
 def _check_used(given: dict[str, Any], config: dict[str, Any]) -> None:
@@ -329,7 +360,7 @@ def _check_used(given: dict[str, Any], config: dict[str, Any]) -> None:
             raise InputError(f"--{name} {text} does nothing without --{partner}{wanted}; leave it out or give both")
     resolution = _square(given.get("target_resolution"))
     own_size = config["transform"] in ("rxrx1", "image_resize") and config["additional_train_transform"] is None
-    if own_size and resolution not in (None, defaults.DATASETS[config["dataset"]].get("target_resolution")):
+    if own_size and resolution not in (None, defaults.of(config["dataset"]).get("target_resolution")):
         side = " ".join(map(str, given["target_resolution"]))
         raise InputError(
             f"--target_resolution {side} does nothing with --transform {config['transform']}, which has its own size; "

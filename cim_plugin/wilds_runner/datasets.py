@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import traceback
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..algorithms.inputs import class_numbers
-from ..data.releases import RELEASES, how_to_get, is_synthetic
+from ..data.releases import RELEASES, folder_of, how_to_get, is_own, is_subset, is_synthetic
 from ..errors import InputError
 from ..files import kind
 from . import groupwise
@@ -42,6 +43,7 @@ class Dataset(NamedTuple):
     splits: dict[str, Split]  #: "train", "val", ..., in the dataset's order
     n_classes: int
     synthetic: bool  #: made by 'cim-plugin data demo'
+    subset: bool = False  #: a part that 'cim-plugin data get --subset' took
 
     def group_names(self) -> list[str]:
         """A name per group, e.g. "y:landbird_background:land"."""
@@ -54,30 +56,23 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     Raises:
         InputError: it is not there, its files contradict each other, or a split cannot be trained on or evaluated.
     """
-    import wilds
     from wilds.common.grouper import CombinatorialGrouper
 
     groupwise.install()
     name = config["dataset"]
-    if not config["download"] and not os.path.isdir(config["root_dir"]):  # wilds would make it
-        raise InputError(f"{name} is not in --root_dir {config['root_dir']}; {how_to_get(name, config['root_dir'])}")
-    _check_files(RELEASES[name].path(config["root_dir"]))
-    options = {key: config[key] for key in ("version", "split_scheme") if config[key] is not None}
+    if config["download"] and name in RELEASES:
+        _download(name, config["root_dir"])
+    if not os.path.isdir(config["root_dir"]):  # wilds would make it
+        raise InputError(f"{name} is not in --root_dir {config['root_dir']}; {_how_to_get(config)}")
+    _check_files(folder_of(name, config["root_dir"]))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            dataset = wilds.get_dataset(
-                dataset=name,
-                root_dir=config["root_dir"],
-                download=config["download"],
-                **options,
-                **config["dataset_kwargs"],
-            )
+            dataset = _open(config)
     except FileNotFoundError as error:
         missing = error.filename or f"{name} is not in --root_dir {config['root_dir']}"
         raise InputError(
-            f"{missing if not error.filename else error.filename + ' does not exist'}; "
-            f"{how_to_get(name, config['root_dir'])}"
+            f"{missing if not error.filename else error.filename + ' does not exist'}; {_how_to_get(config)}"
         ) from error
     except KeyError as error:
         raise InputError(
@@ -106,7 +101,42 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
         )
     splits = {key: _split(dataset, key, grouper, config["frac"]) for key in dataset.split_dict}
     _check_splits(splits, config)
-    return Dataset(dataset, grouper, splits, dataset.n_classes, is_synthetic(dataset.data_dir))
+    marks = (is_synthetic(dataset.data_dir), is_subset(dataset.data_dir))
+    return Dataset(dataset, grouper, splits, dataset.n_classes, *marks)
+
+
+def _open(config: dict[str, Any]):
+    folder = folder_of(config["dataset"], config["root_dir"])
+    if is_own(folder):
+        from ..data.own import OwnDataset
+
+        return OwnDataset(folder)
+    import wilds
+
+    if config["dataset"] not in wilds.supported_datasets:
+        raise FileNotFoundError(errno.ENOENT, "no own data", str(folder))
+    options = {key: config[key] for key in ("version", "split_scheme") if config[key] is not None}
+    kwargs = {**options, **config["dataset_kwargs"]}
+    return wilds.get_dataset(dataset=config["dataset"], root_dir=config["root_dir"], download=False, **kwargs)
+
+
+def _how_to_get(config: dict[str, Any]) -> str:
+    if config["dataset"] in RELEASES:
+        return how_to_get(config["dataset"], config["root_dir"])
+    return "own data is made by 'cim-plugin data folder'"
+
+
+def _download(name: str, root: str) -> None:
+    """Get the dataset, unless something is in its place: then its loader says what it is."""
+    folder = RELEASES[name].path(root)
+    if folder.is_dir() and any(folder.iterdir()):
+        return
+    try:
+        from ..data.get import get
+
+        get(name, Path(root))
+    except ModuleNotFoundError as error:
+        raise InputError(f"--download needs the package {error.name!r}; pip install 'cim_plugin[data]'") from error
 
 
 def _check_files(folder: Path) -> None:
@@ -203,7 +233,8 @@ def fingerprint(data: Dataset) -> dict[str, str]:
     """What a run's numbers depend on beside the pixels, in words -> digest: a run is not to go on with other data."""
     splits = data.splits
     release = RELEASES.get(getattr(data.wilds, "dataset_name", None))
-    names = "\n".join(map(str, getattr(data.wilds, release.image_names, ()))) if release is not None else ""
+    attribute = release.image_names if release is not None else "_input_array"
+    names = "\n".join(map(str, getattr(data.wilds, attribute, ())))
     return {
         "the splits": _digest(split.indices for split in splits.values()),
         "the labels": _digest(split.labels for split in splits.values()),
@@ -228,4 +259,6 @@ def difference_of_data(before: dict[str, str] | None, now: dict[str, str]) -> st
 
 def image_path(dataset, row: int) -> str:
     """The file of an image."""
+    if dataset.dataset_name not in RELEASES:  # own data
+        return os.path.join(dataset.data_dir, dataset._input_array[row])
     return RELEASES[dataset.dataset_name].image_path(dataset, row)

@@ -100,6 +100,19 @@ DATASETS: dict[str, dict[str, Any]] = {
     },
 }
 
+#: own data, which 'cim-plugin data folder' made; its kinds of group are its own
+OWN: dict[str, Any] = {
+    **_SUBGROUPS,
+    **_PRETRAINED_RESNET,
+    "transform": "image_base",
+    "target_resolution": [224, 224],
+    "optimizer": "AdamW",
+    "batch_size": 64,
+    "lr": 1e-4,
+    "weight_decay": 1e-4,
+    "n_epochs": 20,
+}
+
 #: datasets of the ``wilds`` package that are not classification of images of one label, and why
 OTHER_DATASETS = {
     "amazon": "text",
@@ -141,9 +154,14 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
 }
 
 
+def of(dataset: str) -> dict[str, Any]:
+    """What a dataset's unset flags mean."""
+    return DATASETS.get(dataset, OWN)
+
+
 def fill(config: dict[str, Any], dataset: str, algorithm: str) -> None:
     """Fill what is ``None`` in ``config``, and the missing keys of its dictionaries, in place."""
-    of_dataset = DATASETS[dataset]
+    of_dataset = of(dataset)
     for choice, arguments in (("optimizer", "optimizer_kwargs"), ("scheduler", "scheduler_kwargs")):
         if config[choice] not in (None, of_dataset.get(choice)):  # the arguments of another optimizer do not fit
             of_dataset = {name: value for name, value in of_dataset.items() if name != arguments}

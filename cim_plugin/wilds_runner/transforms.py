@@ -106,6 +106,10 @@ def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] 
             size = size or [min(original_resolution)] * 2
         if target is not None:
             steps.append(T.Resize(target))
+    elif original_resolution is None:
+        raise InputError(
+            f"--transform {name} needs images of one size, {config['dataset']} has several; use image_base"
+        )
     else:
         steps.append(T.Resize([int(side * config["resize_scale"]) for side in original_resolution]))
         size = [int(side * config["resize_scale"]) for side in original_resolution]

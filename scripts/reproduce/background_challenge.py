@@ -34,10 +34,10 @@ ALGORITHMS = ("ERM", "VIB", "CIM", "CIM_VIB")
 RULES = ("average", "last")
 NEEDED = {"OR": "original", "MS": "mixed_same", "MR": "mixed_rand"}  #: column of the poster -> variant
 GET = (
-    "github.com/MadryLab/backgrounds_challenge has the variants in its release and names the training sets in its "
-    "README; unpack the release so that "
-    "DATA/<variant>/val/<class>/ hold images, of a training set only its train/, so that DATA/original/train/<class>/ "
-    "hold images, and pass --data DATA"
+    "'cim-plugin data get imagenet9 --root DATA' makes DATA/imagenet9 with the training set 'original'; or get the "
+    "variants from the release of github.com/MadryLab/backgrounds_challenge and a training set that its README names; "
+    "unpack the release so that DATA/<variant>/val/<class>/ hold images, of a training set only its train/, so that "
+    "DATA/original/train/<class>/ hold images, and pass --data DATA"
 )
 EVERY = 20  #: one of so many training images is for validation
 
@@ -200,7 +200,7 @@ def prepare(config: dict[str, Any], fabric, listing: Listing):
     """A trainer of the listed images."""
     name = config["dataset"]
     RELEASES[name] = Release(
-        name, "", (), {}, "", GET, image_names="paths"
+        name, "", (), {}, "", image_names="paths"
     )  # where the trainer looks up the file of an image that it cannot read
     labels, variants, splits = (torch.tensor(values) for values in (listing.labels, listing.variants, listing.splits))
     wilds = Variants(

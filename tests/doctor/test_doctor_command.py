@@ -379,8 +379,8 @@ def test_the_defaults_of_waterbirds_without_pretraining(start, root):
 
 def test_weights_that_would_be_downloaded(start, root):
     said = start(f"--algorithm CIM --root_dir {root} --model resnet18 --loader_kwargs num_workers=0 --download true")
-    assert [level for level, *_ in said] == ["warning", "note", "warning"]
-    assert "have been down" in said[0].what and "pretrained weights of resnet18" in said[2].what
+    assert [level for level, *_ in said] == ["note", "note", "warning"]
+    assert "comes from a mirror" in said[0].what and "pretrained weights of resnet18" in said[2].what
 
 
 #: words after -d waterbirds --algorithm CIM -> what the one line says

@@ -270,9 +270,14 @@ REAL_CASES = {
     "MNIST that cannot be downloaded": Case(
         "VIB", ("--dataset", "ColoredMNIST"), ("ColoredMNIST is not in --data_dir", "Connection refused"), nothing
     ),
-    "no PACS in data_dir": Case("CIM", ("--dataset", "PACS"), ("PACS/ does not exist", "must hold PACS"), nothing),
+    "no PACS in data_dir": Case(
+        "CIM",
+        ("--dataset", "PACS"),
+        ("PACS/ does not exist", "must hold PACS", "get it with: cim-plugin data get PACS --root"),
+        nothing,
+    ),
     "no Camelyon in data_dir": Case(
-        "CIM", ("--dataset", "WILDSCamelyon"), ("could not be found", "must hold WILDSCamelyon"), nothing
+        "CIM", ("--dataset", "WILDSCamelyon"), ("must hold WILDSCamelyon", "cim-plugin data get camelyon17"), nothing
     ),
     "environment without classes": Case(
         "CIM",
@@ -470,8 +475,8 @@ def test_unknown_fault_keeps_its_traceback(tmp_path):
     assert "Traceback" in done.stderr and "UnpicklingError" in done.stderr
 
 
-def said_of(error: Exception, data_dir: str | None) -> str:
-    args = argparse.Namespace(algorithm="CIM", dataset="PACS", data_dir=data_dir, output_dir="out", hparams=None)
+def said_of(error: Exception, data_dir: str | None, dataset: str = "PACS") -> str:
+    args = argparse.Namespace(algorithm="CIM", dataset=dataset, data_dir=data_dir, output_dir="out", hparams=None)
     return next(say(error, args) for known, say in domainbed_faults._FAULTS if known(error, args))
 
 
@@ -493,6 +498,23 @@ def test_a_broken_connection_is_a_failed_download_only_in_a_library_that_fetches
         wrapped = RuntimeError("while fetching")
         wrapped.__cause__ = caught
         assert domainbed_faults.is_failed_download(wrapped)
+
+
+@pytest.mark.parametrize(
+    "dataset, said",
+    [
+        (
+            "OfficeHome",
+            "; get it with: cim-plugin data get OfficeHome --root 'my data' (1.2 GB from flwrlabs/office-home",
+        ),
+        ("WILDSCamelyon", "; get it with: cim-plugin data get camelyon17 --root 'my data'"),
+        ("WILDSFMoW", "; it cannot be got by a command: the one mirror with WILDS' files"),
+        ("SVIRO", "must hold SVIRO in DomainBed's layout"),
+    ],
+)
+def test_a_data_set_that_is_not_there_is_said_how_to_get(dataset, said):
+    line = said_of(FileNotFoundError("the data set could not be found."), "my data", dataset)
+    assert said in line and "\n" not in line and line.endswith(said) == (dataset == "SVIRO")
 
 
 def test_a_missing_file_is_of_the_data_only_where_it_can_be(tmp_path):

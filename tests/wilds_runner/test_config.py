@@ -198,7 +198,12 @@ def test_what_the_parser_refuses_exits_with_2_and_says_why(words, message, capsy
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("missing", ["--dataset", "--algorithm", "--root_dir"])
+def test_a_published_dataset_needs_the_folder_that_holds_it():
+    with pytest.raises(InputError, match="required: --root_dir, the folder that holds waterbirds"):
+        make_config(our_parser().parse_args(REQUIRED[:4]))
+
+
+@pytest.mark.parametrize("missing", ["--dataset", "--algorithm"])
 def test_what_is_required(missing, capsys):
     place = REQUIRED.index(missing)
     with pytest.raises(SystemExit) as error:
