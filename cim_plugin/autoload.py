@@ -9,14 +9,14 @@ import sys
 
 #: host module -> "our module:function(host module)", called right after the host module has run
 HOOKS = {
-    "algorithms.initializer": "cim_plugin.hosts.wilds_examples:on_initializer",
-    "configs.algorithm": "cim_plugin.hosts.wilds_examples:on_algorithm_defaults",
-    "configs.supported": "cim_plugin.hosts.wilds_examples:on_supported",
-    "domainbed.algorithms": "cim_plugin.hosts.domainbed:on_algorithms",
-    "domainbed.command_launchers": "cim_plugin.hosts.domainbed:on_command_launchers",
-    "domainbed.datasets": "cim_plugin.hosts.domainbed:on_datasets",
-    "domainbed.hparams_registry": "cim_plugin.hosts.domainbed:on_hparams_registry",
-    "domainbed.lib.fast_data_loader": "cim_plugin.hosts.domainbed:on_fast_data_loader",
+    "algorithms.initializer": "cim_plugin.hosts.wilds_examples.adapter:on_initializer",
+    "configs.algorithm": "cim_plugin.hosts.wilds_examples.adapter:on_algorithm_defaults",
+    "configs.supported": "cim_plugin.hosts.wilds_examples.adapter:on_supported",
+    "domainbed.algorithms": "cim_plugin.hosts.domainbed.adapter:on_algorithms",
+    "domainbed.command_launchers": "cim_plugin.hosts.domainbed.adapter:on_command_launchers",
+    "domainbed.datasets": "cim_plugin.hosts.domainbed.adapter:on_datasets",
+    "domainbed.hparams_registry": "cim_plugin.hosts.domainbed.adapter:on_hparams_registry",
+    "domainbed.lib.fast_data_loader": "cim_plugin.hosts.domainbed.adapter:on_fast_data_loader",
 }
 
 

@@ -18,14 +18,14 @@ COMMANDS = {
     ),
     "data": ("cim_plugin.data.command", "make offline stand-ins, convert public archives, check what is there"),
     "compare": (
-        "cim_plugin.report.command",
+        "cim_plugin.compare.command",
         "one table per data set from DomainBed's output folders and those of 'cim-plugin train'",
     ),
-    "show": ("cim_plugin.report.show", "pictures of what the transformation network of a run has learnt"),
+    "show": ("cim_plugin.show.command", "pictures of what the transformation network of a run has learnt"),
     "leaderboard": ("cim_plugin.leaderboard.command", "run, pack and check a submission to the WILDS leaderboard"),
     "doctor": ("cim_plugin.doctor", "versions, hosts, data and known traps: what will run here and what will not"),
     "get-domainbed": (
-        "cim_plugin.get_domainbed",
+        "cim_plugin.hosts.domainbed.get",
         "fetch the tested DomainBed into the user's cache, importable from any folder",
     ),
 }

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from cim_plugin import folder_lock
 from cim_plugin.errors import InputError
-from cim_plugin.folder_lock import FILE, FolderLock, Locked
+from cim_plugin.runs import folder_lock
+from cim_plugin.runs.folder_lock import FILE, FolderLock, Locked
 
 context = multiprocessing.get_context("fork")
 

@@ -63,7 +63,7 @@ def _cut_network() -> None:
 
 def _with_weights(make: Callable[[], Any], name: str, report: Report) -> bool:
     """Make a model; False, and a warning, where its pretrained weights are not here and would be fetched."""
-    from ..hosts.domainbed_faults import is_failed_download
+    from ..hosts.domainbed.faults import is_failed_download
 
     try:
         make()
@@ -183,12 +183,10 @@ def _open_and_build(config: dict[str, Any], fresh: bool, report: Report) -> None
 def domainbed(words: list[str], report: Report, output: str) -> None:
     """The host's own train script, with another output folder, until it has made its algorithm."""
     from .. import autoload
-    from ..hosts import domainbed_faults
+    from ..hosts.domainbed import faults
 
     autoload.install()
-    domainbed_faults._arguments = lambda: getattr(
-        domainbed_faults._script, "args", None
-    )  # who asks here wants to know of any algorithm
+    faults._arguments = lambda: getattr(faults._script, "args", None)  # who asks here wants to know of any algorithm
     from domainbed import algorithms
     from domainbed.lib import fast_data_loader
     from torchvision import datasets
@@ -196,7 +194,7 @@ def domainbed(words: list[str], report: Report, output: str) -> None:
     environments = []  #: what is trained on
 
     def only_check(self, dataset, weights, batch_size, num_workers):  # the host's starts worker processes
-        domainbed_faults.check_batch_size(len(dataset), weights is not None, batch_size)
+        faults.check_batch_size(len(dataset), weights is not None, batch_size)
         environments.append(dataset)
 
     fast_data_loader.InfiniteDataLoader.__init__ = only_check
@@ -212,7 +210,7 @@ def domainbed(words: list[str], report: Report, output: str) -> None:
     algorithms.get_algorithm_class = get_algorithm_class
     sys.argv = ["train", *words, "--output_dir", output]
     with _without_new_folder(words):
-        runpy.run_module(domainbed_faults.SCRIPT, run_name="__main__", alter_sys=True)
+        runpy.run_module(faults.SCRIPT, run_name="__main__", alter_sys=True)
 
 
 @contextlib.contextmanager
@@ -241,11 +239,11 @@ def _make(algorithms, name: str, make: Callable, model: tuple, environments: lis
     its environments and its featurizer.
     """
     from .. import catalog
-    from ..hosts import domainbed as adapter
-    from ..hosts import domainbed_faults
+    from ..hosts.domainbed import adapter as adapter
+    from ..hosts.domainbed import faults
 
     shape, n_classes, n_domains, hparams = model
-    domainbed_faults.check_test_environments(n_domains)
+    faults.check_test_environments(n_domains)
     large = tuple(shape[1:]) == (224, 224) and not hparams.get("vit")
     if large and (hparams.get("resnet50_augmix") or not hparams.get("freeze_bn")):
         wanted = '{"resnet50_augmix": false, "freeze_bn": true}'
@@ -275,7 +273,7 @@ def _look_at_images(name: str, shape, n_classes: int, environments: list) -> Non
     from torch.utils.data import default_collate
 
     from .. import catalog
-    from ..hosts.domainbed_images import check_values, checked, concatenate, pixels
+    from ..hosts.domainbed.images import check_values, checked, concatenate, pixels
 
     parts, _ = catalog.TRAINABLE[catalog.owner(name)]
     first = [default_collate([images[row] for row in range(min(FIRST, len(images)))]) for images in environments]

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..data.releases import RELEASES, how_to_get, is_synthetic
 from ..errors import InputError
-from ..folder_lock import FolderLock
 from ..runs import jobs
+from ..runs.folder_lock import FolderLock
 from ..runs.jobs import Job
 from ..wilds_runner import config as flags
 from .rules import board_of, broken, differing, numbers

@@ -14,8 +14,8 @@ from typing import Any, Callable
 from ..data.releases import folder_of
 from ..errors import InputError, NotFinite
 from ..files import kind, read_json, reason, undone_where_refused
-from ..folder_lock import FolderLock
 from ..progress import progress
+from ..runs.folder_lock import FolderLock
 from .config import MAY_DIFFER, add_arguments, make_config
 from .system import check_system
 

@@ -10,8 +10,8 @@ from typing import Any, Callable, NamedTuple
 
 from cim_plugin.errors import InputError
 from cim_plugin.files import read_json, write_whole
-from cim_plugin.folder_lock import FolderLock, Locked
 from cim_plugin.runs import packed
+from cim_plugin.runs.folder_lock import FolderLock, Locked
 from cim_plugin.wilds_runner.checkpoint import save_json
 
 from . import search

@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Callable, Iterable, NamedTuple
 
+from cim_plugin.compare.formats import TEXT
+from cim_plugin.compare.sheets import Sheet, make_report
+from cim_plugin.compare.tables import build
 from cim_plugin.errors import InputError
-from cim_plugin.report import reading
-from cim_plugin.report.formats import TEXT
-from cim_plugin.report.runs import Run
-from cim_plugin.report.sheets import Sheet, make_report
-from cim_plugin.report.tables import build
+from cim_plugin.runs import find
+from cim_plugin.runs.record import Run
 
 Columns = Callable[
     [dict[str, float], dict[str, float]], dict[str, float]
@@ -49,7 +49,7 @@ def show(
         InputError: there is no run.
     """
     try:
-        found = reading.find([str(folder)])
+        found = find.find([str(folder)])
     except InputError:
         if failed:
             return

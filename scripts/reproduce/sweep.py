@@ -18,9 +18,9 @@ from cim_plugin import autoload
 from cim_plugin.errors import InputError
 from cim_plugin.files import parse_json, read_text
 from cim_plugin.progress import progress
-from cim_plugin.report.runs import get
 from cim_plugin.runs import jobs
 from cim_plugin.runs.jobs import Job
+from cim_plugin.runs.record import get
 
 ALGORITHMS = ("ERM", "GroupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB")
 RULES = ("training_domain", "leave_one_out", "oracle")

@@ -13,8 +13,8 @@ from cim_plugin import catalog
 from cim_plugin.errors import InputError, NotFinite
 from cim_plugin.files import read_json
 from cim_plugin.flags import Parser
-from cim_plugin.folder_lock import FolderLock, Locked
 from cim_plugin.runs import jobs
+from cim_plugin.runs.folder_lock import FolderLock, Locked
 from cim_plugin.runs.jobs import LEFT, Job
 from cim_plugin.wilds_runner.checkpoint import difference
 from cim_plugin.wilds_runner.config import MAY_DIFFER, add_arguments, make_config

@@ -71,7 +71,9 @@ def run_section(section: str, material: Material, folder: Path, args: argparse.N
     for result in run_all(section, numbered, folder, args.jobs):
         results.append(result)
         for fault in result.faults:
-            print(f"FAILED {result.name}: {fault}  [scripts/torture --only {section} --case {result.number}]", flush=True)
+            print(
+                f"FAILED {result.name}: {fault}  [scripts/torture --only {section} --case {result.number}]", flush=True
+            )
     failed = sum(bool(result.faults) for result in results)
     counts = f"{len(results):5} cases {len(results) - failed:5} passed {failed:5} failed"
     print(f"{section:10} {counts}  {time.monotonic() - begin:5.0f} s", flush=True)

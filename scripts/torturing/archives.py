@@ -58,9 +58,7 @@ def _bomb(path: Path) -> None:
     packer = zlib.compressobj(9, wbits=31)
     header = _file("metadata.csv", size=1 << 30).tobuf(tarfile.GNU_FORMAT)
     zeros = b"\0" * (1 << 24)
-    path.write_bytes(
-        packer.compress(header) + b"".join(packer.compress(zeros) for _ in range(64)) + packer.flush()
-    )
+    path.write_bytes(packer.compress(header) + b"".join(packer.compress(zeros) for _ in range(64)) + packer.flush())
 
 
 def _many(path: Path) -> None:
@@ -71,7 +69,9 @@ def _many(path: Path) -> None:
 
 def _long_header(path: Path) -> None:
     """An extended header of 100 MB, of which almost nothing is there."""
-    path.write_bytes(_file("././@PaxHeader", type=tarfile.XHDTYPE, size=100 << 20).tobuf(tarfile.GNU_FORMAT) + b"9 a=b\n")
+    path.write_bytes(
+        _file("././@PaxHeader", type=tarfile.XHDTYPE, size=100 << 20).tobuf(tarfile.GNU_FORMAT) + b"9 a=b\n"
+    )
 
 
 def _sparse(path: Path) -> None:
@@ -127,7 +127,9 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "FIFO": lambda path: _one(path, "metadata.csv", b"", type=tarfile.FIFOTYPE),
     "name twice": lambda path: _tar(path, (_file("metadata.csv"), b"1"), (_file("metadata.csv"), b"2")),
     "name twice, written in two ways": lambda path: _tar(path, (_file("a/b.csv"), b"1"), (_file("a/./b.csv"), b"2")),
-    "file and folder of one name": lambda path: _tar(path, (_file("metadata.csv"), b"1"), (_file("metadata.csv/b"), b"2")),
+    "file and folder of one name": lambda path: _tar(
+        path, (_file("metadata.csv"), b"1"), (_file("metadata.csv/b"), b"2")
+    ),
     "announces a terabyte": lambda path: _claims(path, 1 << 40),
     "announces 8 GB less a byte": lambda path: _claims(path, (8 << 30) - 1),
     "negative size": lambda path: _claims(path, -1),

@@ -62,8 +62,10 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "a dangling link": _dangling,
     "foreign text": lambda path: path.write_text("Dear diary,\n"),
     "foreign JSON": lambda path: path.write_text('{"epochs": [1, {"2": null}]}\n'),
-    "foreign zip": lambda path: shutil.make_archive(str(path) + ".new", "zip", __file__.rpartition("/")[0], "damage.py")
-    and os.replace(f"{path}.new.zip", path),
+    "foreign zip": lambda path: (
+        shutil.make_archive(str(path) + ".new", "zip", __file__.rpartition("/")[0], "damage.py")
+        and os.replace(f"{path}.new.zip", path)
+    ),
     "NUL bytes": lambda path: path.write_bytes(b"\0" * max(1, path.stat().st_size)),
     **({"unreadable": _unreadable} if os.geteuid() else {}),
 }

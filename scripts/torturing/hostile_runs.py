@@ -135,13 +135,11 @@ def _states(material) -> list[Case]:
         "log_sizes to a folder": functools.partial(_log_size, ".", 0),
         "log_sizes to NUL": functools.partial(_log_size, "a\0b", 0),
         **{f"without {key}": lambda state, room, key=key: state.pop(key) and None for key in keys},
-        **{
-            f"{key} is {word}": functools.partial(_set, key, value)
-            for key in keys
-            for word, value in VALUES.items()
-        },
+        **{f"{key} is {word}": functools.partial(_set, key, value) for key in keys for word, value in VALUES.items()},
     }
-    return [Case(f"state.pth, {name}", functools.partial(_try_state, material, change)) for name, change in changes.items()]
+    return [
+        Case(f"state.pth, {name}", functools.partial(_try_state, material, change)) for name, change in changes.items()
+    ]
 
 
 # --- results.json -----------------------------------------------------------------------------------------------------
@@ -257,14 +255,26 @@ def _results(material) -> list[Case]:
         "resolution of a million": {"target_resolution": [1_000_000, 1_000_000]},
     }
     for name, argv in readers.items():
-        found += [Case(f"{name}, results.json, {word}", functools.partial(_try_text, text, argv, material)) for word, text in texts.items()]
         found += [
-            Case(f"{name}, results.json, {word}", functools.partial(_try_results, material, argv, functools.partial(_into_config, values)))
+            Case(f"{name}, results.json, {word}", functools.partial(_try_text, text, argv, material))
+            for word, text in texts.items()
+        ]
+        found += [
+            Case(
+                f"{name}, results.json, {word}",
+                functools.partial(_try_results, material, argv, functools.partial(_into_config, values)),
+            )
             for word, values in configs.items()
         ]
-    names = {f"formula {word!r}": word for word in FORMULAS} | {"control characters": CONTROL, "100,000 letters": "x" * 100_000}
+    names = {f"formula {word!r}": word for word in FORMULAS} | {
+        "control characters": CONTROL,
+        "100,000 letters": "x" * 100_000,
+    }
     found += [
-        Case(f"{name}, results.json, {key} is {word}", functools.partial(_try_results, material, argv, functools.partial(_rename, key, value)))
+        Case(
+            f"{name}, results.json, {key} is {word}",
+            functools.partial(_try_results, material, argv, functools.partial(_rename, key, value)),
+        )
         for name, argv in readers.items()
         for word, value in names.items()
         for key in ("algorithm", "dataset", "group", "flag")
@@ -301,8 +311,13 @@ def _links(material) -> list[Case]:
     def train(*more: str):
         return lambda run: material.words("CIM_VIB", run, *more)
 
-    names = sorted(str(path.relative_to(material.finished("CIM_VIB"))) for path in material.finished("CIM_VIB").iterdir())
-    names += [f"{name}.part" for name in ("state.pth", "results.json", "waterbirds_seed:0_epoch:last_model.pth")] + [".probe", ".lock"]
+    names = sorted(
+        str(path.relative_to(material.finished("CIM_VIB"))) for path in material.finished("CIM_VIB").iterdir()
+    )
+    names += [f"{name}.part" for name in ("state.pth", "results.json", "waterbirds_seed:0_epoch:last_model.pth")] + [
+        ".probe",
+        ".lock",
+    ]
     return [
         Case(f"{word}, {name} is a link to {target}", functools.partial(_try_link, material, name, target, argv, state))
         for word, argv, state in (

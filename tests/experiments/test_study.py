@@ -15,8 +15,8 @@ from experiments.mnist_files import write_mnist
 from PIL import Image
 from scipy import stats
 
-from cim_plugin.folder_lock import FolderLock
 from cim_plugin.runs import jobs, packed
+from cim_plugin.runs.folder_lock import FolderLock
 from scripts import study as command
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ from hosts.forked_host import SMALL_HOST
 from PIL import Image
 from retired import GONE, said
 
-from cim_plugin.hosts import domainbed_faults
+from cim_plugin.hosts.domainbed.adapter import faults
 
 TRAIN = ("-m", "domainbed.scripts.train")
 
@@ -477,7 +477,7 @@ def test_unknown_fault_keeps_its_traceback(tmp_path):
 
 def said_of(error: Exception, data_dir: str | None, dataset: str = "PACS") -> str:
     args = argparse.Namespace(algorithm="CIM", dataset=dataset, data_dir=data_dir, output_dir="out", hparams=None)
-    return next(say(error, args) for known, say in domainbed_faults._FAULTS if known(error, args))
+    return next(say(error, args) for known, say in faults._FAULTS if known(error, args))
 
 
 @pytest.mark.parametrize(
@@ -488,16 +488,16 @@ def test_a_broken_connection_is_a_failed_download_only_in_a_library_that_fetches
     try:
         raise error
     except OSError as caught:
-        assert said_of(caught, "data") == error.strerror and not domainbed_faults.is_failed_download(caught)
+        assert said_of(caught, "data") == error.strerror and not faults.is_failed_download(caught)
     try:
         http.client.HTTPConnection("127.0.0.1", 9).connect()
     except OSError as caught:
-        assert domainbed_faults.is_failed_download(
+        assert faults.is_failed_download(
             caught
         ) and "PACS is not in --data_dir data and cannot be downloaded" in said_of(caught, "data")
         wrapped = RuntimeError("while fetching")
         wrapped.__cause__ = caught
-        assert domainbed_faults.is_failed_download(wrapped)
+        assert faults.is_failed_download(wrapped)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 from hosts import forked_host
 from hosts.forked_host import SMALL_HOST
 
-from cim_plugin.folder_lock import FolderLock
-from cim_plugin.hosts import domainbed_launcher
+from cim_plugin.hosts.domainbed.adapter import launcher
+from cim_plugin.runs.folder_lock import FolderLock
 
 TRAIN = ("-m", "domainbed.scripts.train", "--steps", "1", "--output_dir")
 
@@ -40,7 +40,7 @@ def test_a_sweep_that_gets_sigterm_ends_its_jobs(tmp_path):
     job = "import os, sys, time; open(sys.argv[1] + '.part', 'w').write(str(os.getpid()))\n"
     job += "os.replace(sys.argv[1] + '.part', sys.argv[1]); time.sleep(100)"
     command = shlex.join([sys.executable, "-c", job, str(tmp_path / "pid")])
-    sweep = multiprocessing.get_context("fork").Process(target=domainbed_launcher.cim_local, args=([command] * 2,))
+    sweep = multiprocessing.get_context("fork").Process(target=launcher.cim_local, args=([command] * 2,))
     sweep.start()
     deadline = time.monotonic() + 60
     while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
@@ -54,5 +54,5 @@ def test_a_sweep_that_gets_sigterm_ends_its_jobs(tmp_path):
 
 def test_the_handler_of_sigterm_is_put_back():
     before = signal.getsignal(signal.SIGTERM)
-    domainbed_launcher.cim_local([])
+    launcher.cim_local([])
     assert signal.getsignal(signal.SIGTERM) is before

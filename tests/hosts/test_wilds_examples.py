@@ -19,7 +19,7 @@ from interpreters import ask
 from PIL import Image
 
 from cim_plugin import catalog
-from cim_plugin.hosts import wilds_examples
+from cim_plugin.hosts.wilds_examples.adapter import adapter
 
 OURS = [*catalog.ALGORITHMS, "CIM+groupDRO"]
 TERMS = {
@@ -409,7 +409,7 @@ def parsed(algorithm: str, *words: str) -> argparse.Namespace:
     parser.add_argument("--algorithm")
     parser.add_argument("--group_dro_step_size", type=float)
     inner = argparse.ArgumentParser.parse_args
-    wilds_examples._add_flags_when_parsing()
+    adapter._add_flags_when_parsing()
     try:
         return parser.parse_args(["--algorithm", algorithm, *words])
     finally:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cim_plugin.report import reading, tables
+from cim_plugin.compare import tables
+from cim_plugin.runs import find
 
 sys.path.append(str(Path(__file__).parents[1] / "wilds_runner"))  # small_runs
 
@@ -17,7 +18,7 @@ def compare():
     """A function (folder, rules) -> the tables of all runs below it."""
 
     def build(folder: Path, rules=None) -> list[tables.Table]:
-        return tables.build(reading.find([str(folder)]).runs, rules)
+        return tables.build(find.find([str(folder)]).runs, rules)
 
     return build
 

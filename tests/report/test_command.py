@@ -11,9 +11,9 @@ from interpreters import HERE, run_python
 from run_folders import domainbed_records, wilds_record, write_domainbed, write_wilds
 
 from cim_plugin import cli
+from cim_plugin.compare import formats
 from cim_plugin.errors import InputError
 from cim_plugin.files import write_whole
-from cim_plugin.report import formats
 
 
 @pytest.fixture

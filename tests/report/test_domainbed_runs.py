@@ -14,8 +14,9 @@ from retired import GONE, HARMLESS
 from run_folders import domainbed_records, write_domainbed, write_sweep
 
 from cim_plugin import cli
-from cim_plugin.report import domainbed_runs, domainbed_selection, reading, tables
-from cim_plugin.report.runs import Unreadable
+from cim_plugin.compare import tables
+from cim_plugin.runs import domainbed, domainbed_selection, find
+from cim_plugin.runs.record import Unreadable
 
 METHODS = {
     "training_domain": "IIDAccuracySelectionMethod",
@@ -51,7 +52,7 @@ print(json.dumps(cells))
 
 
 def cells(folder, environments) -> dict[str, dict[str, list]]:
-    (table,) = tables.build(reading.find([str(folder)]).runs)
+    (table,) = tables.build(find.find([str(folder)]).runs)
     found = {rule: {} for rule in METHODS}
     for row in table.rows:
         for number in range(environments):
@@ -154,7 +155,7 @@ def test_environments_are_called_as_in_the_host(domainbed_files):
 
 
 def test_environments_of_our_own_data_set():
-    from cim_plugin.hosts.domainbed import DIGITS_ON_PHOTOS
+    from cim_plugin.hosts.domainbed.adapter.adapter import DIGITS_ON_PHOTOS
 
     assert domainbed_selection.ENVIRONMENTS["DebugDigitsOnPhotos"] == tuple(DIGITS_ON_PHOTOS)
 
@@ -206,7 +207,7 @@ def test_a_finished_file_that_is_cut_is_an_error_with_its_line(tmp_path):
     path = folder / "results.jsonl"
     path.write_text(path.read_text()[:-20])
     with pytest.raises(Unreadable, match=r"results.jsonl, line 2: not JSON"):
-        domainbed_runs.read(str(folder))
+        domainbed.read(str(folder))
 
 
 def test_runs_that_shared_a_folder_are_told_apart(compare, tmp_path):
@@ -339,7 +340,7 @@ def test_step_time_and_memory(tmp_path):
     records = domainbed_records([0], [[(0.5, 0.5)] * 2] * 3, steps=(0, 10, 20))
     for record, seconds, memory in zip(records, (2.0, 0.1, 0.3), (1.0, 1.5, 1.5)):
         record |= {"step_time": seconds, "mem_gb": memory}
-    (run,) = domainbed_runs.read(str(write_domainbed(tmp_path / "run", records)))
+    (run,) = domainbed.read(str(write_domainbed(tmp_path / "run", records)))
     assert run.step_seconds == pytest.approx((1 * 2.0 + 10 * 0.1 + 10 * 0.3) / 21)
     assert run.memory == {"GPU": 1.5 * 2**30}
 

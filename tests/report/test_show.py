@@ -221,10 +221,10 @@ def test_the_page_needs_nothing_from_elsewhere(run, tmp_path):
 
 
 def test_names_are_escaped_on_the_page(run, tmp_path, monkeypatch):
-    from cim_plugin.report import show_train
+    from cim_plugin.show import train
 
-    monkeypatch.setattr(show_train, "_class_names", lambda data: ['<script>alert("1")</script>', "a & b"])
-    monkeypatch.setattr(show_train, "release_figures", lambda *words: None)
+    monkeypatch.setattr(train, "_class_names", lambda data: ['<script>alert("1")</script>', "a & b"])
+    monkeypatch.setattr(train, "release_figures", lambda *words: None)
     file = tmp_path / "m.html"
     assert show(run, "-o", file, "--per_group", "1") == 0
     assert "<script" not in file.read_text() and "&lt;script&gt;" in file.read_text()

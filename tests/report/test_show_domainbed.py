@@ -21,7 +21,7 @@ from torch.utils.data import ConcatDataset, TensorDataset
 from torchvision.datasets import ImageFolder
 
 from cim_plugin import cli
-from cim_plugin.report.show_domainbed import _labels, _read
+from cim_plugin.show.domainbed import _labels, _read
 
 ARGS = {
     "algorithm": "CIM",

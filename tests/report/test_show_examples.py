@@ -14,8 +14,8 @@ from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.algorithms.similarity.colours import colour_embedding
 from cim_plugin.algorithms.similarity.ms_ssim import ms_ssim
 from cim_plugin.errors import InputError
-from cim_plugin.report import show_examples, show_summary
-from cim_plugin.report.show_runs import Learnt
+from cim_plugin.show import examples, summary
+from cim_plugin.show.opened_run import Learnt
 
 SIDE = 28
 GROUPS = (12, 3, 7)  #: images per group
@@ -63,8 +63,8 @@ def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> L
     )
 
 
-def show(run: Learnt, rows, seed=0) -> list[show_examples.Example]:
-    return list(show_examples.examples(run, rows, seed))
+def show(run: Learnt, rows, seed=0) -> list[examples.Example]:
+    return list(examples.examples(run, rows, seed))
 
 
 # --- which images ----------------------------------------------------------------------------------------------------
@@ -72,24 +72,24 @@ def show(run: Learnt, rows, seed=0) -> list[show_examples.Example]:
 
 def test_every_group_gives_as_many_images_as_it_can():
     run = learnt()
-    rows = show_examples.choose_rows(run, None, 5, seed=1)
+    rows = examples.choose_rows(run, None, 5, seed=1)
     assert [int(run.groups[row]) for row in rows] == [0] * 5 + [1] * 3 + [2] * 5
     assert len(set(rows)) == len(rows)
-    assert rows == show_examples.choose_rows(run, None, 5, seed=1) != show_examples.choose_rows(run, None, 5, seed=2)
+    assert rows == examples.choose_rows(run, None, 5, seed=1) != examples.choose_rows(run, None, 5, seed=2)
 
 
 def test_named_images_come_in_the_order_of_their_groups_and_once():
     run = learnt()
-    rows = show_examples.choose_rows(run, [21, 0, 3, 21], 2, seed=0)
+    rows = examples.choose_rows(run, [21, 0, 3, 21], 2, seed=0)
     assert sorted(rows) == [0, 3, 21]
     assert [int(run.groups[row]) for row in rows] == sorted(int(run.groups[row]) for row in rows)
 
 
 def test_where_there_are_too_many_the_largest_groups_are_shown(monkeypatch):
-    monkeypatch.setattr(show_examples, "LARGEST", 9)
+    monkeypatch.setattr(examples, "LARGEST", 9)
     run = learnt()
-    assert {int(run.groups[row]) for row in show_examples.choose_rows(run, None, 4, seed=0)} == {0, 2}
-    assert len(show_examples.choose_rows(run, None, 50, seed=0)) == 9
+    assert {int(run.groups[row]) for row in examples.choose_rows(run, None, 4, seed=0)} == {0, 2}
+    assert len(examples.choose_rows(run, None, 50, seed=0)) == 9
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_where_there_are_too_many_the_largest_groups_are_shown(monkeypatch):
 )
 def test_an_image_that_is_not_there_is_refused(images, words):
     with pytest.raises(InputError, match=words):
-        show_examples.choose_rows(learnt(), images, 2, seed=0)
+        examples.choose_rows(learnt(), images, 2, seed=0)
 
 
 # --- what is shown of them --------------------------------------------------------------------------------------------
@@ -124,9 +124,9 @@ def test_similarities_are_those_of_the_images_shown(space, targets, similarity, 
             else:
                 found = ms_ssim(example.psi[None].double(), side.image[None].double(), scales=2, floor="smooth")
             assert side.similarity == pytest.approx(found.item(), abs=1e-3)
-    said = show_summary.lines(show_summary.summarize(run, 0, False), "group", show(run, [4, 9, 17]))
+    said = summary.lines(summary.summarize(run, 0, False), "group", show(run, [4, 9, 17]))
     assert any(line.startswith(f"{measure} of psi(x) over the 3 images shown: ") for line in said)
-    (note,) = [text for text in show_summary.notes(run, show(run, [4])) if "as in L_con" in text]
+    (note,) = [text for text in summary.notes(run, show(run, [4])) if "as in L_con" in text]
     assert f"Compared by {measure}" in note
 
 
@@ -185,7 +185,7 @@ def test_the_numbers_of_m_against_those_of_numpy():
     run = learnt()
     masks, groups = _reference_masks(run), run.groups.numpy()
     means = masks.mean((1, 2, 3))
-    found = show_summary.summarize(run, 0, False)
+    found = summary.summarize(run, 0, False)
     assert found["images"] == sum(GROUPS)
     assert found["mean"] == pytest.approx(masks.mean())
     assert (found["min"], found["max"]) == pytest.approx((masks.min(), masks.max()))
@@ -202,8 +202,8 @@ def test_the_numbers_of_m_against_those_of_numpy():
 
 
 def test_groups_weigh_as_in_the_split_where_not_all_are_looked_at(monkeypatch):
-    monkeypatch.setattr(show_summary, "PER_GROUP", 3)
-    found = show_summary.summarize(learnt(), 0, False)
+    monkeypatch.setattr(summary, "PER_GROUP", 3)
+    found = summary.summarize(learnt(), 0, False)
     assert found["images"] == 9
     expected = sum(count * entry["mean"] for count, entry in zip(GROUPS, found["groups"].values())) / sum(GROUPS)
     assert found["mean"] == pytest.approx(expected)
@@ -220,7 +220,7 @@ def test_m_on_figure_and_ground_against_a_loop_over_pixels(mask):
             totals += plane[y, x] * ink[y, x], ink[y, x], plane[y, x] * (1 - ink[y, x]), 1 - ink[y, x]
         on.append(totals[0] / totals[1])
         beside.append(totals[2] / totals[3])
-    found = show_summary.summarize(run, 0, False)
+    found = summary.summarize(run, 0, False)
     assert (found["on_figure"], found["on_ground"]) == pytest.approx((np.mean(on), np.mean(beside)))
     assert found["figure_to_ground"] == pytest.approx(np.mean(on) / np.mean(beside))
 
@@ -229,10 +229,10 @@ def test_a_constant_m_has_no_share_of_variance():
     run = learnt()
     for weight in run.model.morphing.parameters():
         nn.init.zeros_(weight)
-    found = show_summary.summarize(run, 0, False)
+    found = summary.summarize(run, 0, False)
     assert found["mean"] == 0.5 and found["std_between_images"] == 0
     assert found["between_groups"]["share_of_variance"] is None
-    assert "0.500" in show_summary.lines(found, "group", [])[0]
+    assert "0.500" in summary.lines(found, "group", [])[0]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +251,6 @@ def test_the_notes_say_how_images_are_compared_and_that_an_old_run_has_several_m
     several = "m has one value per channel; its mean over the channels is shown."
     for mask in ("shared", "per_channel"):
         run = learnt(cim_mask=mask, **values)
-        notes = show_summary.notes(run, show(run, [0, 1]))
+        notes = summary.notes(run, show(run, [0, 1]))
         assert any(said in note for note in notes), notes
         assert (several in notes) == (mask == "per_channel")

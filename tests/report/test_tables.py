@@ -10,8 +10,8 @@ import pytest
 from retired import GONE, HARMLESS
 from run_folders import GROUP_DRO, wilds_record, write_wilds
 
-from cim_plugin.report import averages
-from cim_plugin.report.runs import Selected
+from cim_plugin.compare import averages
+from cim_plugin.runs.record import Selected
 
 ERM = {0: (0.9, 0.5, 0.4, 0.8), 1: (0.9, 0.6, 0.45, 0.8), 2: (0.8, 0.5, 0.35, 0.9)}
 CIM = {0: (0.9, 0.6, 0.60, 0.8), 1: (0.9, 0.6, 0.50, 0.8), 2: (0.8, 0.6, 0.55, 0.9)}

@@ -13,7 +13,7 @@ import pytest
 from interpreters import HERE
 from stand_ins import reproduce, write_mnist
 
-from cim_plugin.folder_lock import FolderLock
+from cim_plugin.runs.folder_lock import FolderLock
 
 
 def _trainer_of(command: int) -> int:
