@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .bottleneck import GaussianBottleneck
 from .contrastive import TripletContrast, supervised_contrastive_loss
-from .distributed import WHOLE, Shard
+from .distributed import SINGLE_PROCESS, Shard
 from .group_dro import GroupWeights
 from .inputs import as_floats, check_labels, check_pixels, class_numbers
 from .morphing import InputMorphing
@@ -51,7 +51,7 @@ class RobustClassifier(nn.Module):
     ``shard`` tells a process of several which rows of the global batch it holds; set it where there are several.
     """
 
-    shard: Shard = WHOLE
+    shard: Shard = SINGLE_PROCESS
     inputs_checked = False  #: whether a training batch was compared with what is assumed of images and labels
 
     def __init__(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .distributed import WHOLE, Shard
+from .distributed import SINGLE_PROCESS, Shard
 from .inputs import class_numbers
 from .morphing import Morphed
 from .similarity import Similarity
@@ -54,7 +54,7 @@ class TripletContrast:
     reading: str = "distance"
 
     def __call__(
-        self, morphed: Morphed, labels: Tensor, environments: Tensor | None, shard: Shard = WHOLE
+        self, morphed: Morphed, labels: Tensor, environments: Tensor | None, shard: Shard = SINGLE_PROCESS
     ) -> tuple[Tensor, Tensor]:
         """What morphing a batch gave; labels and environments, (N,) whole numbers -> (L_con (N,), valid (N,)).
 
@@ -84,7 +84,9 @@ class TripletContrast:
         return own, own if self.targets == "morphed" else self.similarity.embed(morphed.unmasked())
 
 
-def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float, shard: Shard = WHOLE) -> Tensor:
+def supervised_contrastive_loss(
+    features: Tensor, labels: Tensor, temperature: float, shard: Shard = SINGLE_PROCESS
+) -> Tensor:
     """The supervised contrastive loss L_out (Khosla et al., 2020, arXiv:2004.11362, Eq. 2).
 
     Args:

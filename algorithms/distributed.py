@@ -36,4 +36,4 @@ class Shard(NamedTuple):
         return self.local(torch.randn(shape, dtype=values.dtype, device=values.device))
 
 
-WHOLE = Shard()  #: a single process
+SINGLE_PROCESS = Shard()  #: a single process

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .distributed import WHOLE, Shard
+from .distributed import SINGLE_PROCESS, Shard
 from .inputs import class_numbers
 
 
@@ -36,7 +36,7 @@ class GroupWeights(nn.Module):
         self.step_size = step_size
         self.register_buffer("weights", in_training.float() / in_training.sum())
 
-    def forward(self, losses: Tensor, groups: Tensor, shard: Shard = WHOLE) -> Tensor:
+    def forward(self, losses: Tensor, groups: Tensor, shard: Shard = SINGLE_PROCESS) -> Tensor:
         """Per-sample losses (N,) and their groups (N,), whole numbers -> (N,), whose mean over the global batch is
         sum_g q_g · loss_g.
 

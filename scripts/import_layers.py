@@ -11,7 +11,11 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"cim_plugin": ROOT / "cim_plugin", "cim_plugin.algorithms": ROOT / "algorithms", "scripts": ROOT / "scripts"}
+PACKAGES = {
+    "cim_plugin": ROOT / "cim_plugin",
+    "cim_plugin.algorithms": ROOT / "algorithms",
+    "scripts": ROOT / "scripts",
+}
 
 
 def modules() -> dict[str, Path]:
@@ -57,10 +61,12 @@ def graph() -> dict[str, set[str]]:
 def by_room(edges: dict[str, set[str]], depth: int = 2) -> dict[str, set[str]]:
     """The same between folders: the first ``depth`` words of the names."""
     files = modules()
+
     def room(name: str) -> str:
         package = name if files[name].name == "__init__.py" else name.rpartition(".")[0]
         words = package.split(".")
         return ".".join(words[:depth]) if package != "cim_plugin" else name
+
     rooms: dict[str, set[str]] = {}
     for name, targets in edges.items():
         own = room(name)

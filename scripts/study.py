@@ -30,8 +30,8 @@ from .experiments.runs import Run, Work, chosen, masks, needed, pack, read, resu
 from .experiments.search import LEARNING_RATES
 from .experiments.tables import Results, draws_table, references, summary, table
 from .experiments.tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
+from .experiments.training import RULES
 
-RULES = ("worst_pseudo_group", "average", "worst_class", "worst_group", "last", "oracle")
 AGAINST = ("ERM", "ERM, balanced")
 FIRST_SEED = 10  #: of the tables; variants are tried out on seeds below
 QUICK = {"steps": 2, "seeds": 1, "tasks": ["photos_95"]}
@@ -87,7 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pack", action="store_true", help=f"only put the files of finished runs into {packed.NAME}, and remove them"
     )
-    parser.add_argument("--rule", choices=RULES, default=RULES[0], help="selection rule of the tables; all are kept")
+    parser.add_argument(
+        "--rule", choices=RULES, default=next(iter(RULES)), help="selection rule of the tables; all are kept"
+    )
     parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
     parser.add_argument(
         "--summary",

@@ -10,18 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from .. import __version__
-from .sheets import Report, Sheet, quantities, source
+from .sheets import LEFT_OUT, Report, Sheet, printable, quantities, source
 from .tables import HOSTS
-
-LEFT_OUT = "Left out, counted nowhere"
-
-
-def printable(text: str) -> str:
-    """Names of files and fields in one line of harmless characters: control characters and broken Unicode become
-    escapes.
-    """
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ import re
 
 from .. import __version__
 from . import plots
-from .formats import LEFT_OUT, printable
-from .sheets import Report, Sheet
+from .sheets import LEFT_OUT, Report, Sheet, printable
 from .tables import Table
 
 STYLE = """

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import Unreadable
 from ..runs.record import Run
 from .averages import cost
-from .formats import printable
+from .sheets import printable
 from .tables import BASELINE, HOSTS, Family, Row, Table, baselines
 
 INK = "#222324"  #: of text and axes; the web page replaces it by its own

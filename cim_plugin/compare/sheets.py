@@ -15,6 +15,17 @@ PUBLISHED = Path(__file__).with_name("published.json")
 NOTHING = "–"
 
 
+LEFT_OUT = "Left out, counted nowhere"
+
+
+def printable(text: str) -> str:
+    """Names of files and fields in one line of harmless characters: control characters and broken Unicode become
+    escapes.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 class Quantity(NamedTuple):
     """A number of a row at full precision."""
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError
 from ..files import read_json
+from ..runs.layout import RESULTS, place, prediction_file
 from .rules import Board, board_of, broken, differing, numbers
 
-RESULTS = "results.json"
 TEST_RULE = "oracle"  #: it chooses by test data
 
 
@@ -29,9 +29,8 @@ class Run(NamedTuple):
 
     def prediction(self, rule: str, split: str) -> Path:
         """Where ``cim-plugin train`` puts the predictions of a rule."""
-        folder = self.folder if rule in ("best", "last") else self.folder / "selection" / rule
-        word = "last" if rule == "last" else "best"
-        return folder / f"{self.results['dataset']}_split:{split}_{self.replicate}_epoch:{word}_pred.csv"
+        folder, word = place(str(self.folder), rule)
+        return Path(folder, prediction_file(self.results["dataset"], self.results["seed"], split, word))
 
 
 def find_runs(given: str) -> list[Path]:

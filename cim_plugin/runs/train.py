@@ -6,24 +6,12 @@ import os
 from typing import Any
 
 from ..files import Unreadable, csv_lines, read_json, read_text
-from ..wilds_runner import defaults
-from ..wilds_runner.config import MAY_DIFFER, completed
+from . import defaults, rules
+from .layout import RESULTS, STATE
 from .record import Curve, Run, Selected, check, fraction, get, own_settings
+from .train_flags import MAY_DIFFER, completed
 
-RESULTS = "results.json"
-STATE = "state.pth"
-
-#: rule -> what it looks at; those of wilds_runner/selection.py
-RULES = {
-    "worst_group": "worst-group accuracy on validation data (needs group labels of validation data)",
-    "average": "average accuracy on validation data (needs no group labels)",
-    "worst_class": "worst-class accuracy on validation data (needs no group labels)",
-    "worst_pseudo_group": "worst accuracy over the pseudo-groups of --cross_fit on validation data (needs no group "
-    "labels)",
-    "last": "the last epoch",
-    "best": "--val_metric on validation data",
-    "oracle": "TEST data: not a selection that may be reported",
-}
+RULES = {name: str(rule) for name, rule in rules.RULES.items()}
 DEFAULT_RULES = ("worst_group", "average")
 WORST_GROUP = ("acc_wg", "acc_worst_region")  #: what the evaluators of the wilds package call worst-group accuracy
 AVERAGES = ("acc_avg", "adj_acc_avg")  #: and what they call average accuracy

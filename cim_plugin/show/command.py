@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..files import kind, write_whole
 from ..flags import whole
+from ..runs.rules import RULES
 
 if TYPE_CHECKING:
     from .examples import Example
-    from .opened_run import Learnt
+    from .opened_run import OpenedRun
 
-RULES = ("best", "worst_group", "average", "worst_class", "worst_pseudo_group", "last", "oracle")
 SUFFIXES = (".png", ".svg", ".html")
 PICTURE = "m.png"
 
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rule",
-        choices=RULES,
+        choices=tuple(RULES),
         default="best",
         help="the selection rule whose model is shown; DomainBed keeps only its last",
     )
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         _check_output(output)
     try:
         from .examples import choose_rows, examples
-        from .opened_run import open_run
+        from .opening import open_run
         from .summary import summarize
 
         learnt = open_run(args.run, args.split, args.rule, args.data)
@@ -132,7 +132,7 @@ def _check_output(output: str) -> None:
         ) from error
 
 
-def _write(output: str, learnt: Learnt, shown: list[Example], summary: dict[str, Any]) -> None:
+def _write(output: str, learnt: OpenedRun, shown: list[Example], summary: dict[str, Any]) -> None:
     if output.lower().endswith(".html"):
         from .page import page as draw
     else:
@@ -140,10 +140,10 @@ def _write(output: str, learnt: Learnt, shown: list[Example], summary: dict[str,
     write_whole(output, draw(learnt, shown, summary, Path(output).suffix.lower()[1:]))
 
 
-def _print(learnt: Learnt, shown: list[Example], summary: dict[str, Any], output: str | None) -> None:
+def _print(learnt: OpenedRun, shown: list[Example], summary: dict[str, Any], output: str | None) -> None:
     from .summary import lines, table
 
-    print(title(learnt))
+    print(learnt.title)
     if learnt.data is not None:
         print(f"images are read from {learnt.data}")
     for line in lines(summary, learnt.unit, shown):
@@ -162,15 +162,7 @@ def _print(learnt: Learnt, shown: list[Example], summary: dict[str, Any], output
         print(f"{len(shown)} images are in {output}")
 
 
-def title(learnt: Learnt) -> str:
-    """What is shown, in one line."""
-    return (
-        f"{learnt.algorithm} on {'SYNTHETIC ' if learnt.synthetic else ''}{learnt.dataset}, split {learnt.split}, "
-        f"{learnt.chosen}"
-    )
-
-
-def _record(learnt: Learnt, example: Example) -> dict[str, Any]:
+def _record(learnt: OpenedRun, example: Example) -> dict[str, Any]:
     def of(side) -> dict[str, Any] | None:
         return None if side is None else {"image": side.row, "similarity": side.similarity}
 

@@ -23,7 +23,7 @@ from ..algorithms.inputs import check_labels, class_numbers
 from ..data.images import strict_decoding
 from ..errors import InputError
 from .figures import environment_digits
-from .opened_run import Learnt, check_algorithm
+from .opened_run import OpenedRun, check_algorithm
 
 KEYS = {
     "args": dict,
@@ -47,7 +47,7 @@ SPLITS = ("train", "val", "test")
 CALLED_SYNTHETIC = ("Debug",)  #: how the names of DomainBed's made-up sets, and ours, begin
 
 
-def open_domainbed(file: str, split: str, data_folder: str | None) -> Learnt:
+def open_domainbed(file: str, split: str, data_folder: str | None) -> OpenedRun:
     """The saved model and the images of "train" or "val" (the two parts of the training environments) or "test" (the
     test environments'). Nothing of the file is executed, and nothing fetched.
 
@@ -79,7 +79,7 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> Learnt:
     figures = _figures(host, environments, args)
     names = getattr(type(environments), "ENVIRONMENTS", None) or range(len(environments))
     groups = torch.tensor([position for position, (_, rows) in enumerate(parts) for _ in rows])
-    return Learnt(
+    return OpenedRun(
         run=file,
         algorithm=args["algorithm"],
         dataset=args["dataset"],

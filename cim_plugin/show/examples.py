@@ -13,7 +13,7 @@ from torch import Tensor
 from ..algorithms.classifier import RobustClassifier
 from ..algorithms.triplets import draw_triplets
 from ..errors import InputError
-from .opened_run import Learnt
+from .opened_run import OpenedRun
 
 POOL = 1000  #: images of the split that positives and negatives are drawn from; in training it is the minibatch
 LARGEST = 100  #: images in a picture
@@ -50,7 +50,7 @@ class Example(NamedTuple):
     after: Prediction  #: for psi(x)
 
 
-def choose_rows(learnt: Learnt, images: Sequence[int] | None, per_group: int, seed: int) -> list[int]:
+def choose_rows(learnt: OpenedRun, images: Sequence[int] | None, per_group: int, seed: int) -> list[int]:
     """The rows to show, in the order of their groups.
 
     Args:
@@ -90,7 +90,7 @@ def _sample(groups: Tensor, per_group: int, seed: int, limit: int) -> list[int]:
     return [row for group in drawn if group in kept for row in drawn[group][:limit]]
 
 
-def examples(learnt: Learnt, rows: list[int], seed: int) -> Iterator[Example]:
+def examples(learnt: OpenedRun, rows: list[int], seed: int) -> Iterator[Example]:
     """The examples of these rows, in their order, with triplets drawn as in training but from ``POOL`` images of the
     split.
     """
@@ -114,7 +114,7 @@ def examples(learnt: Learnt, rows: list[int], seed: int) -> Iterator[Example]:
 
 @torch.no_grad()
 def _batch(
-    learnt: Learnt, past_morphing: RobustClassifier, rows: list[int], drawn: list[list[int]], valid: list[bool]
+    learnt: OpenedRun, past_morphing: RobustClassifier, rows: list[int], drawn: list[list[int]], valid: list[bool]
 ) -> Iterator[Example]:
     contrast = learnt.model.contrast
     images = learnt.read(rows)

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .command import title
 from .examples import Example
-from .opened_run import Learnt
+from .opened_run import OpenedRun
 from .pixels import Cell, Scale, cells, colours, scale_of
 from .summary import lines, notes, table
 
@@ -42,11 +41,11 @@ figcaption { font-size: .8rem; line-height: 1.35; margin-top: .3rem } figcaption
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def page(learnt: Learnt, shown: list[Example], summary: dict[str, Any], kind: str = "html") -> bytes:
+def page(learnt: OpenedRun, shown: list[Example], summary: dict[str, Any], kind: str = "html") -> bytes:
     """The page in UTF-8."""
     scale = scale_of(shown)
     height, width = shown[0].x.shape[1:]
-    heading, named = escape(title(learnt)), groupby(shown, key=lambda example: learnt.group_names[example.group])
+    heading, named = escape(learnt.title), groupby(shown, key=lambda example: learnt.group_names[example.group])
     body = [
         f"<h1>{heading}</h1>",
         *(f"<p>{escape(line)}</p>" for line in lines(summary, learnt.unit, shown)),

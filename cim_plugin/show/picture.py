@@ -14,9 +14,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .command import title
 from .examples import Example
-from .opened_run import Learnt
+from .opened_run import OpenedRun
 from .pixels import Cell, Scale, cells, colours, scale_of, titles
 from .summary import lines, notes
 
@@ -28,7 +27,7 @@ WIDTH = 2 * MARGIN + 5 * CELL + 4 * GAP
 CHARACTERS = 138  #: of the small type in a line of the picture's width
 
 
-def picture(learnt: Learnt, shown: list[Example], summary: dict[str, Any], kind: str) -> bytes:
+def picture(learnt: OpenedRun, shown: list[Example], summary: dict[str, Any], kind: str) -> bytes:
     """The grid with its colour bar, summary and notes.
 
     Args:
@@ -62,8 +61,8 @@ def picture(learnt: Learnt, shown: list[Example], summary: dict[str, Any], kind:
     return page.bytes()
 
 
-def _head(page: _Page, learnt: Learnt, head: list[str], scale: Scale) -> None:
-    page.text(MARGIN, MARGIN, _shortened(title(learnt), 88), 12, weight="bold")
+def _head(page: _Page, learnt: OpenedRun, head: list[str], scale: Scale) -> None:
+    page.text(MARGIN, MARGIN, _shortened(learnt.title, 88), 12, weight="bold")
     for number, line in enumerate(head):
         page.text(MARGIN, MARGIN + 0.3 + number * LINE, line, 7.5)
     y = MARGIN + 0.3 + LINE * len(head) + 0.2

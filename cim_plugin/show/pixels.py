@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from .examples import Comparison, Example, Prediction
-from .opened_run import Learnt
+from .opened_run import OpenedRun
 
 COLOURS = "cividis"  #: of m: even in brightness, and alike with and without colour vision deficiency
 RIGHT, WRONG = "✓", "✗"
@@ -60,12 +60,12 @@ def image_pixels(image: Tensor) -> np.ndarray:
     return np.broadcast_to(planes, (3, *planes.shape[1:])).transpose(1, 2, 0).copy()
 
 
-def titles(learnt: Learnt) -> list[str]:
+def titles(learnt: OpenedRun) -> list[str]:
     morphed = learnt.model.contrast.targets == "morphed"
     return ["x", "m", "ψ(x)", *(("ψ(x+)", "ψ(x−)") if morphed else ("x+", "x−"))]
 
 
-def cells(learnt: Learnt, example: Example, scale: Scale) -> list[Cell]:
+def cells(learnt: OpenedRun, example: Example, scale: Scale) -> list[Cell]:
     """The five images of an example, with their words."""
     plane = example.mask.mean(0)
     names = titles(learnt)
@@ -93,7 +93,7 @@ def cells(learnt: Learnt, example: Example, scale: Scale) -> list[Cell]:
     ]
 
 
-def _said(learnt: Learnt, when: str, prediction: Prediction, example: Example) -> tuple[str, bool]:
+def _said(learnt: OpenedRun, when: str, prediction: Prediction, example: Example) -> tuple[str, bool]:
     right = prediction.label == example.label
     return (
         f"{when}: {learnt.class_names[prediction.label]} {prediction.probability:.2f} {RIGHT if right else WRONG}",
@@ -101,7 +101,7 @@ def _said(learnt: Learnt, when: str, prediction: Prediction, example: Example) -
     )
 
 
-def _side(learnt: Learnt, title: str, side: Comparison | None) -> Cell:
+def _side(learnt: OpenedRun, title: str, side: Comparison | None) -> Cell:
     if side is None:
         return Cell(title, None, "none among the images", "drawn from")
     return Cell(

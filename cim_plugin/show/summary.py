@@ -11,13 +11,13 @@ import torch
 
 from ..progress import progress
 from .examples import BATCH, POOL, Example, sample_of_groups
-from .opened_run import Learnt
+from .opened_run import OpenedRun
 
 PER_GROUP = 250  #: images of every group that the numbers are taken from, at most
 
 
 @torch.no_grad()
-def summarize(learnt: Learnt, seed: int, show_progress: bool) -> dict[str, Any]:
+def summarize(learnt: OpenedRun, seed: int, show_progress: bool) -> dict[str, Any]:
     """What is said of m, as plain values with the keys that ``--json`` prints.
 
     Groups weigh as they do in the split, also where not all of their images were looked at. Standard deviations are
@@ -56,7 +56,7 @@ def _on_figure_and_ground(masks: torch.Tensor, figures: torch.Tensor) -> torch.T
     )
 
 
-def _describe(learnt: Learnt, rows: list[int], values: np.ndarray) -> dict[str, Any]:
+def _describe(learnt: OpenedRun, rows: list[int], values: np.ndarray) -> dict[str, Any]:
     mean, inside, low, high, figure, ground = values.T
     group = learnt.groups.numpy()[rows]
     sizes = np.bincount(learnt.groups.numpy())
@@ -181,7 +181,7 @@ def table(summary: dict[str, Any], unit: str) -> list[list[str]]:
     return rows
 
 
-def notes(learnt: Learnt, shown: list[Example]) -> list[str]:
+def notes(learnt: OpenedRun, shown: list[Example]) -> list[str]:
     """What a reader of the picture must know, a sentence or two each."""
     contrast = learnt.model.contrast
     sides = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,11 +10,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import Unreadable, read_json
+from ..runs.layout import RESULTS, model_file, place
 from .figures import release_figures
-from .opened_run import RESULTS, Learnt, check_algorithm
+from .opened_run import OpenedRun, check_algorithm
 
 
-def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Learnt:
+def open_train(path: str, split: str, rule: str, data_folder: str | None) -> OpenedRun:
     """The model of a selection rule and the images of a split. Nothing of the folder is executed, and nothing fetched.
 
     Raises:
@@ -54,7 +54,7 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Lea
         filled = [key for key, of_key in data.splits.items() if len(of_key.labels)]
         raise InputError(f"--split {split!r} has no images in {config['dataset']}; it has {', '.join(filled)}")
     part = data.splits[split]
-    return Learnt(
+    return OpenedRun(
         run=path,
         algorithm=config["algorithm"],
         dataset=config["dataset"],
@@ -88,7 +88,6 @@ def _read_results(path: str) -> dict[str, Any]:
 
 
 def _model_file(path: str, results: dict[str, Any], config: dict[str, Any], rule: str) -> tuple[str, dict[str, Any]]:
-    from ..wilds_runner.results import model_file, place
     from ..wilds_runner.selection import RULES
 
     chosen = results["selection"]
@@ -98,8 +97,8 @@ def _model_file(path: str, results: dict[str, Any], config: dict[str, Any], rule
             + (f"it has {', '.join(chosen)}" if chosen else "no epoch has ended yet")
         )
     try:
-        folder, word = place(SimpleNamespace(config=config), rule)
-        file = os.path.join(folder, model_file(config, word))
+        folder, word = place(config["log_dir"], rule)
+        file = os.path.join(folder, model_file(config["dataset"], config["seed"], word))
     except KeyError as error:
         raise InputError(
             f"{os.path.join(path, RESULTS)} is not a file of 'cim-plugin train': its configuration has no {error}"

@@ -12,11 +12,11 @@ import torch
 
 from .. import catalog, files
 from ..errors import InputError
+from ..runs.layout import STATE
+from ..runs.train_flags import completed
 from . import seal
 from .backbones import read_checkpoint
-from .config import completed
 
-STATE = "state.pth"
 FIX = "what was saved before is whole. Make room or choose another --log_dir, and --resume"  #: where the disk refuses
 
 

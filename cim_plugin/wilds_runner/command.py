@@ -16,7 +16,9 @@ from ..errors import InputError, NotFinite
 from ..files import kind, read_json, reason, undone_where_refused
 from ..progress import progress
 from ..runs.folder_lock import FolderLock
-from .config import MAY_DIFFER, add_arguments, make_config
+from ..runs.layout import MODELS, RESULTS, STATE, model_file, prediction_file
+from ..runs.train_flags import MAY_DIFFER
+from .config import add_arguments, make_config
 from .system import check_system
 
 __all__ = ["add_arguments", "run"]
@@ -37,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
     config = make_config(args)
     fabric = make_fabric(config)
     fabric.launch()
-    from .processes import by_first_process
+    from .processes import on_rank_zero
 
     lock = FolderLock(config["log_dir"])
     with undone_where_refused(config["log_dir"], folder_of(config["dataset"], config["root_dir"])):
-        by_first_process(fabric, lock.acquire)  # before a look is taken at what the folder holds
+        on_rank_zero(fabric, lock.acquire)  # before a look is taken at what the folder holds
         try:
             return _train_or_evaluate(config, fabric)
         finally:
@@ -137,12 +139,11 @@ def prepare(
     import torch
     from tqdm import tqdm
 
-    from .checkpoint import STATE
     from .datasets import open_dataset
     from .image_cache import open_cache
     from .loading import seed_of, seeded
     from .logs import LogFiles, is_log_file
-    from .processes import by_first_process
+    from .processes import on_rank_zero
     from .state_check import check_state
     from .trainer import Trainer
     from .transforms import make_transform
@@ -152,10 +153,10 @@ def prepare(
     first = fabric.global_rank == 0
     folder = config["log_dir"]
     state = state_to_go_on_from(config)
-    by_first_process(fabric, lambda: _check_writable(folder))
+    on_rank_zero(fabric, lambda: _check_writable(folder))
     open_data = open_data or open_dataset
     if config["download"] and fabric.world_size > 1:
-        by_first_process(fabric, lambda: bool(open_data(config)))  # the others look for it when it is there
+        on_rank_zero(fabric, lambda: bool(open_data(config)))  # the others look for it when it is there
     with seeded(seed_of(config["seed"], "splits")):
         data = open_data(config)
     transform = make_transform(config, data.wilds.original_resolution)
@@ -191,14 +192,12 @@ def state_to_go_on_from(config: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         InputError: it is of another configuration, or a run would be overwritten.
     """
-    from . import checkpoint, results
+    from . import checkpoint
 
     folder = config["log_dir"]
     state = checkpoint.load_state(folder, config, MAY_DIFFER) if config["resume"] else None
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    holds_run = any(
-        name in (checkpoint.STATE, results.RESULTS) or name.endswith("_model.pth") for name in names
-    )  # run_expt's, too
+    holds_run = any(name in (STATE, RESULTS) or name.endswith(MODELS) for name in names)  # run_expt's, too
     if state is None and not config["eval_only"] and holds_run:
         way = (
             "without state.pth, so that nothing can go on from it; choose"
@@ -345,14 +344,14 @@ def evaluate_only(trainer) -> None:
     Raises:
         InputError: there is no such model, or it is of another configuration.
     """
-    from . import checkpoint, results
+    from . import checkpoint
     from .backbones import read_checkpoint
 
     config, folder = trainer.config, trainer.config["log_dir"]
     word = "best" if config["eval_epoch"] is None else str(config["eval_epoch"])
-    path = os.path.join(folder, results.model_file(config, word))
+    path = os.path.join(folder, model_file(config["dataset"], config["seed"], word))
     saved = read_checkpoint(path, "--eval_only")
-    _check_same_run(config, trainer.fingerprint, os.path.join(folder, results.RESULTS))
+    _check_same_run(config, trainer.fingerprint, os.path.join(folder, RESULTS))
     try:
         trainer.classifier.load_state_dict(saved["algorithm"])
     except (KeyError, RuntimeError) as error:
@@ -366,7 +365,9 @@ def evaluate_only(trainer) -> None:
         print(f"Eval split {key} at epoch {trainer.epoch}:\n{outcome.text}")
         if config["save_pred"] and trainer.fabric.global_rank == 0:
             for name in {str(trainer.epoch), word}:
-                checkpoint.save_predictions(os.path.join(folder, results.prediction_file(config, key, name)), predicted)
+                checkpoint.save_predictions(
+                    os.path.join(folder, prediction_file(config["dataset"], config["seed"], key, name)), predicted
+                )
 
 
 #: of the configuration

@@ -11,8 +11,8 @@ from typing import Any, Callable
 
 from .. import catalog
 from ..errors import InputError
-from . import defaults
-from .config import FLAGS, TRANSFORMS
+from ..runs import defaults
+from ..runs.train_flags import FLAGS, TRANSFORMS
 
 LARGEST = 10_000  #: of numbers that layers are made by
 LONGEST = 2048  #: side of an image

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..progress import progress
 from .datasets import Dataset
 from .loading import Images, Loader, evaluation_order
-from .processes import by_first_process
+from .processes import on_rank_zero
 from .transforms import Transform
 
 GB = 10**9
@@ -50,7 +50,7 @@ def open_cache(config: dict[str, Any], data: Dataset, transform: Transform, fabr
         os.path.exists(path) or _wanted(config, n_bytes(data, transform))
     ):  # processes may see different disks
         return None
-    by_first_process(fabric, lambda: _build_once(path, data, transform, config["loader_kwargs"], show))
+    on_rank_zero(fabric, lambda: _build_once(path, data, transform, config["loader_kwargs"], show))
     if fabric.local_rank == 0 and fabric.global_rank != 0:  # of another machine
         _build_once(path, data, transform, config["loader_kwargs"], show)
     fabric.barrier()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..runs.layout import RESULTS, model_file, place, prediction_file
 from . import checkpoint
 from .cross_fit import shares_that_agree
 from .evaluation import as_record
@@ -22,7 +23,6 @@ from .evaluation import as_record
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-RESULTS = "results.json"
 PACKAGES = ("torch", "torchvision", "timm", "wilds", "lightning-fabric", "numpy", "pytorch-msssim")
 
 
@@ -54,26 +54,6 @@ class Clock:
             del self._running[name]
 
 
-def place(trainer: Trainer, rule: str) -> tuple[str, str]:
-    """The folder of a rule's files, and the word for the epoch in their names: those of run_expt for "best" and
-    "last".
-    """
-    folder = trainer.config["log_dir"]
-    if rule in ("best", "last"):
-        return folder, rule
-    return os.path.join(folder, "selection", rule), "best"
-
-
-def prediction_file(config: dict[str, Any], split: str, epoch: Any) -> str:
-    """The name that WILDS gives to a file of predictions."""
-    return f"{config['dataset']}_split:{split}_seed:{config['seed']}_epoch:{epoch}_pred.csv"
-
-
-def model_file(config: dict[str, Any], epoch: Any) -> str:
-    """The name that WILDS gives to a model's file."""
-    return f"{config['dataset']}_seed:{config['seed']}_epoch:{epoch}_model.pth"
-
-
 def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any]) -> None:
     """Write the files of every rule that has chosen the epoch that ended last, then results.json.
 
@@ -84,7 +64,7 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any
     config, epoch = trainer.config, trainer.epoch - 1
     wanted = {"last": config["save_last"]}
     places = [
-        place(trainer, rule)
+        place(config["log_dir"], rule)
         for rule, choice in trainer.chosen.items()
         if choice.epoch == epoch and wanted.get(rule, config["save_best"])
     ]
@@ -93,7 +73,7 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any
     model = {"algorithm": trainer.classifier.state_dict(), "epoch": epoch, "best_val_metric": _val_metric(trainer)}
     first = None
     for folder, word in places:
-        path = os.path.join(folder, model_file(config, word))
+        path = os.path.join(folder, model_file(config["dataset"], config["seed"], word))
         if first is None:
             checkpoint.save(path, model)
             first = path
@@ -101,7 +81,9 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any
             checkpoint.link(first, path)
         if config["save_pred"]:
             for split, labels in predicted.items():
-                checkpoint.save_predictions(os.path.join(folder, prediction_file(config, split, word)), labels)
+                checkpoint.save_predictions(
+                    os.path.join(folder, prediction_file(config["dataset"], config["seed"], split, word)), labels
+                )
     checkpoint.save_json(os.path.join(config["log_dir"], RESULTS), {**summary(trainer), **spent})
 
 

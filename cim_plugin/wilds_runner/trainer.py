@@ -18,6 +18,7 @@ from ..algorithms.distributed import Shard
 from ..algorithms.pseudo_environments import pseudo_groups
 from ..announcer import Announcer
 from ..errors import InputError, NotFinite
+from ..runs.layout import STATE
 from . import checkpoint, cross_fit, results, selection
 from .datasets import Dataset, fingerprint
 from .evaluation import Outcome, evaluate
@@ -25,7 +26,7 @@ from .loading import Batch, Loader, TrainingOrder, evaluation_order, make_loader
 from .logs import Averages, LogFiles
 from .model import build_model, compile_modules, group_environments, without_weights
 from .optimization import WARMUPS, make_optimizer, make_scheduler
-from .processes import by_first_process
+from .processes import on_rank_zero
 from .transforms import Transform
 
 MASK_MEAN = "mask_mean"  #: in train_algo.csv
@@ -129,8 +130,8 @@ class Trainer:
     def _cross_fit(self) -> None:
         """Find the pseudo-environments. The state comes after the file: one that counts on the file finds it."""
         with self.clock.measure("cross_fit"):
-            pseudo = by_first_process(self.fabric, self._pseudo_environments)
-        by_first_process(self.fabric, lambda: cross_fit.write(self.config["log_dir"], self.data, pseudo))
+            pseudo = on_rank_zero(self.fabric, self._pseudo_environments)
+        on_rank_zero(self.fabric, lambda: cross_fit.write(self.config["log_dir"], self.data, pseudo))
         self._go_by(pseudo)
         shares = cross_fit.shares_that_agree(self.data.splits, pseudo)
         self.logs.write(
@@ -440,12 +441,10 @@ class Trainer:
             self._publish(state["predicted"], self.cost_before or results.cost(self))
 
     def _save(self, state: dict[str, Any]) -> None:
-        by_first_process(
-            self.fabric, lambda: checkpoint.save(os.path.join(self.config["log_dir"], checkpoint.STATE), state)
-        )
+        on_rank_zero(self.fabric, lambda: checkpoint.save(os.path.join(self.config["log_dir"], STATE), state))
 
     def _publish(self, predicted: dict[str, Tensor], cost: dict[str, Any]) -> None:
-        by_first_process(self.fabric, lambda: results.publish(self, predicted, cost))
+        on_rank_zero(self.fabric, lambda: results.publish(self, predicted, cost))
 
     # --- processes ----------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ from PIL import Image
 from cim_plugin.data.images import SUFFIXES
 from cim_plugin.data.releases import RELEASES, Release
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import command, defaults
+from cim_plugin.runs import defaults
+from cim_plugin.wilds_runner import command
 from cim_plugin.wilds_runner.image_cache import open_cache
 
 from . import options

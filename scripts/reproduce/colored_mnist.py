@@ -19,7 +19,8 @@ from torch import Tensor
 
 from cim_plugin.data.digits_on_photos import SIDE, load_digits
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import command, defaults
+from cim_plugin.runs import defaults
+from cim_plugin.wilds_runner import command
 
 from ..experiments.tasks import SATURATION, VALUE, mnist, mnist_folder
 from . import options, sweep

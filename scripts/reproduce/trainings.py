@@ -16,10 +16,11 @@ from cim_plugin.flags import Parser
 from cim_plugin.runs import jobs
 from cim_plugin.runs.folder_lock import FolderLock, Locked
 from cim_plugin.runs.jobs import LEFT, Job
+from cim_plugin.runs.layout import RESULTS
+from cim_plugin.runs.train_flags import MAY_DIFFER
 from cim_plugin.wilds_runner.checkpoint import difference
-from cim_plugin.wilds_runner.config import MAY_DIFFER, add_arguments, make_config
+from cim_plugin.wilds_runner.config import add_arguments, make_config
 
-RESULTS = "results.json"
 OURS = {
     "-d",
     "--dataset",

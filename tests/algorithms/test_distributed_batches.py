@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cim_plugin.algorithms.bottleneck import GaussianBottleneck
 from cim_plugin.algorithms.contrastive import TripletContrast, supervised_contrastive_loss
-from cim_plugin.algorithms.distributed import WHOLE, Shard
+from cim_plugin.algorithms.distributed import SINGLE_PROCESS, Shard
 from cim_plugin.algorithms.group_dro import GroupWeights
 from cim_plugin.algorithms.morphing import Morphed
 from cim_plugin.algorithms.similarity import SIMILARITIES
@@ -45,7 +45,7 @@ def simulated(compute: Callable[..., Tensor], n_processes: int, *tensors: Tensor
 
 def whole(compute: Callable[..., Tensor], *tensors: Tensor):
     torch.manual_seed(3)
-    return compute(*tensors, shard=WHOLE)
+    return compute(*tensors, shard=SINGLE_PROCESS)
 
 
 @pytest.mark.parametrize("n_processes", N_PROCESSES)
@@ -58,7 +58,7 @@ def test_local_rows_of_all_ranks_are_the_batch_in_order(n_processes):
 
 def test_a_single_process_has_the_whole_batch():
     batch = torch.rand(5, 2)
-    assert torch.equal(WHOLE.local(batch), batch) and torch.equal(WHOLE.gather(batch), batch)
+    assert torch.equal(SINGLE_PROCESS.local(batch), batch) and torch.equal(SINGLE_PROCESS.gather(batch), batch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

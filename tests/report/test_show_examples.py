@@ -15,13 +15,13 @@ from cim_plugin.algorithms.similarity.colours import colour_embedding
 from cim_plugin.algorithms.similarity.ms_ssim import ms_ssim
 from cim_plugin.errors import InputError
 from cim_plugin.show import examples, summary
-from cim_plugin.show.opened_run import Learnt
+from cim_plugin.show.opened_run import OpenedRun
 
 SIDE = 28
 GROUPS = (12, 3, 7)  #: images per group
 
 
-def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> Learnt:
+def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> OpenedRun:
     """A run of 22 images of noise in three groups, with random weights."""
     torch.manual_seed(5)
     encoder = nn.Sequential(nn.Conv2d(3, 4, 5, stride=3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 8, 6))
@@ -50,7 +50,7 @@ def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> L
         synthetic=False,
         unit="group",
     )
-    return Learnt(
+    return OpenedRun(
         model=model,
         labels=labels,
         groups=groups,
@@ -63,7 +63,7 @@ def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> L
     )
 
 
-def show(run: Learnt, rows, seed=0) -> list[examples.Example]:
+def show(run: OpenedRun, rows, seed=0) -> list[examples.Example]:
     return list(examples.examples(run, rows, seed))
 
 
@@ -177,7 +177,7 @@ def test_the_same_seed_gives_the_same_pairs_and_leaves_the_global_generator_alon
 # --- m in numbers -----------------------------------------------------------------------------------------------------
 
 
-def _reference_masks(run: Learnt) -> np.ndarray:
+def _reference_masks(run: OpenedRun) -> np.ndarray:
     return run.model.morphing(run.read(list(range(sum(GROUPS))))).mask.detach().double().numpy()
 
 

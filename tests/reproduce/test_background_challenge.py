@@ -93,7 +93,7 @@ def test_validation_images_of_a_training_archive_beside_the_test_are_warned_of(t
 
 def test_another_training_set_of_the_same_folder_has_a_cache_of_its_own(tmp_path, monkeypatch):
     from cim_plugin.data.releases import RELEASES
-    from cim_plugin.wilds_runner import defaults
+    from cim_plugin.runs import defaults
     from cim_plugin.wilds_runner.command import make_fabric
     from scripts.reproduce.background_challenge import DEFAULTS, QUICK, list_images, prepare
     from scripts.reproduce.trainings import configurations

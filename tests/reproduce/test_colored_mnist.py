@@ -55,7 +55,7 @@ def test_scikit_learns_digits_stand_in_and_the_table_says_so(tmp_path):
 
 
 def test_images_are_enlarged_where_a_model_wants_that(tmp_path, monkeypatch):
-    from cim_plugin.wilds_runner import defaults
+    from cim_plugin.runs import defaults
     from cim_plugin.wilds_runner.command import make_fabric
     from scripts.reproduce.colored_mnist import DEFAULTS, prepare
     from scripts.reproduce.trainings import configurations
@@ -109,7 +109,7 @@ def test_torchvision_reads_the_digits_back(digits, tmp_path):
 
 
 def test_run_that_stopped_after_an_epoch_ends_like_one_that_did_not(tmp_path, monkeypatch):
-    from cim_plugin.wilds_runner import defaults
+    from cim_plugin.runs import defaults
     from cim_plugin.wilds_runner.command import make_fabric
     from scripts.reproduce.colored_mnist import DEFAULTS, prepare
     from scripts.reproduce.trainings import configurations

@@ -15,8 +15,8 @@ import torch
 from retired import GONE, HARMLESS, said
 
 from cim_plugin.errors import InputError
+from cim_plugin.runs.train_flags import MAY_DIFFER
 from cim_plugin.wilds_runner import checkpoint
-from cim_plugin.wilds_runner.config import MAY_DIFFER
 
 
 def files(folder) -> dict[str, bytes]:

@@ -13,17 +13,11 @@ from pathlib import Path
 import pytest
 
 from cim_plugin import catalog
+from cim_plugin.catalog import parse_bool
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner.config import (
-    FLAGS,
-    MAY_DIFFER,
-    OPTIMIZERS,
-    TRANSFORMS,
-    add_arguments,
-    make_config,
-    parse_bool,
-)
-from cim_plugin.wilds_runner.defaults import SCHEDULERS
+from cim_plugin.runs.defaults import SCHEDULERS
+from cim_plugin.runs.train_flags import FLAGS, MAY_DIFFER, OPTIMIZERS, TRANSFORMS
+from cim_plugin.wilds_runner.config import add_arguments, make_config
 
 REQUIRED = ["--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", "data"]
 NAMES = [name for group in FLAGS.values() for name in group]

@@ -15,8 +15,8 @@ from PIL import Image
 from small_runs import read_csv, results, train, write_release
 
 from cim_plugin.errors import InputError
+from cim_plugin.runs.defaults import DATASETS
 from cim_plugin.wilds_runner.datasets import open_dataset
-from cim_plugin.wilds_runner.defaults import DATASETS
 
 SIDE = 32
 N = 40  #: images of a folder

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cim_plugin.errors import InputError
+from cim_plugin.runs.defaults import DATASETS
 from cim_plugin.wilds_runner.backbones import make_encoder
-from cim_plugin.wilds_runner.defaults import DATASETS
 from cim_plugin.wilds_runner.foreign import MODEL_KWARGS, taken_from
 
 

@@ -9,7 +9,7 @@ import shutil
 import pytest
 from small_runs import read_metadata, train, write_metadata
 
-from cim_plugin.wilds_runner.defaults import SCHEDULERS
+from cim_plugin.runs.defaults import SCHEDULERS
 
 #: flag -> texts that are none of its numbers, beside those of every flag
 EVERY = ["", "x", "nan", "1e400", "٣", "9" * 20, "9" * 5000, "-1"]

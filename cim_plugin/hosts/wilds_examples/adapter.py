@@ -16,7 +16,6 @@ import functools
 import math
 import os
 import sys
-from typing import Any
 
 from ... import catalog
 from ...errors import InputError
@@ -146,8 +145,3 @@ def _in_one_line():
     except InputError as error:
         print(f"error: {error}", file=sys.__stderr__, flush=True)
         raise SystemExit(2) from error
-
-
-def hyperparameters(config: Any) -> dict[str, Any]:
-    """Those of the configured algorithm."""
-    return {name: getattr(config, name) for name in catalog.hyperparameters(config.algorithm)}

@@ -22,13 +22,17 @@ from ...algorithms.classifier import LOG_NAMES, RobustClassifier
 from ...algorithms.group_dro import group_means
 from ...algorithms.morphing import PixelSpace
 from ...errors import InputError
-from .adapter import hyperparameters
 
 IMAGES = (
     "image_base",
     "image_resize",
     "image_resize_and_center_crop",
 )  #: transforms that end in ImageNet's normalisation
+
+
+def hyperparameters(config: Any) -> dict[str, Any]:
+    """Those of the configured algorithm."""
+    return {name: getattr(config, name) for name in catalog.hyperparameters(config.algorithm)}
 
 
 class _Replicated(nn.Module):
