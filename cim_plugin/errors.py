@@ -24,7 +24,8 @@ class NotFinite(Exception):
 
 
 def exit_status(name: str, command: Callable[[], int], stopped: str = "stopped") -> int:
-    """Run a command: its own exit status; 2 for a wrong input, a part of ours that is missing or where the disk refuses,
+    """Run a command: its own exit status; 2 for a wrong input, a part of ours that is missing or where the disk
+    refuses,
     in one line; 130 on Ctrl-C; 141 where nobody reads on.
 
     Args:

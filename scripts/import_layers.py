@@ -53,7 +53,9 @@ def _run_nodes(node: ast.AST):
 
 
 def graph() -> dict[str, set[str]]:
-    """Module -> what it imports. A package and its own modules do not count as a circle where only its __init__ gathers them."""
+    """Module -> what it imports. A package and its own modules do not count as a circle where only its __init__
+    gathers them.
+    """
     files = modules()
     return {name: imports(name, file, set(files)) for name, file in files.items()}
 

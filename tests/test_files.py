@@ -1,4 +1,6 @@
-"""Whatever stands in the place of a file is read, or said in one line, without waiting; what is written appears whole."""
+"""Whatever stands in the place of a file is read, or said in one line, without waiting; what is written appears
+whole.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Imports run one way: no folder and no module is part of a circle, and the method knows nothing of what is around it."""
+"""Imports run one way: no folder and no module is part of a circle, and the method knows nothing of what is around
+it.
+"""
 
 from __future__ import annotations
 

@@ -11,25 +11,31 @@ from .sheets import LEFT_OUT, Report, Sheet, printable
 from .tables import Table
 
 STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1d2024; --soft: #5b6470; --line: #d5d9de; --band: #f3f5f7; --warn: #8a4b00; --blue: #0072b2 }
-@media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e6e8ea; --soft: #a3abb5; --line: #3a4048; --band: #1f242a;
+:root { color-scheme: light dark; --paper: #fff; --ink: #1d2024; --soft: #5b6470; --line: #d5d9de; --band: #f3f5f7;
+  --warn: #8a4b00; --blue: #0072b2 }
+@media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e6e8ea; --soft: #a3abb5; --line: #3a4048;
+  --band: #1f242a;
   --warn: #ffb960; --blue: #2f8fd6 } }
 * { box-sizing: border-box }
 body { margin: 0 auto; padding: 1rem; max-width: 80rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 1.5rem; margin: .5rem 0 } h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; min-width: 100%; overflow-wrap: normal }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; min-width: 100%;
+  overflow-wrap: normal }
 th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap; font-weight: normal }
 th[scope=row], th:first-child, td.word { text-align: left }
-thead th { font-weight: 600; border-bottom: 1px solid var(--line); vertical-align: bottom; white-space: normal; min-width: 4.5rem; max-width: 9rem }
-th:first-child { position: sticky; left: 0; background: var(--paper); white-space: normal; overflow-wrap: anywhere; min-width: 7rem; max-width: 16rem }
+thead th { font-weight: 600; border-bottom: 1px solid var(--line); vertical-align: bottom; white-space: normal;
+  min-width: 4.5rem; max-width: 9rem }
+th:first-child { position: sticky; left: 0; background: var(--paper); white-space: normal; overflow-wrap: anywhere;
+  min-width: 7rem; max-width: 16rem }
 tr.group th { background: var(--band); color: var(--soft) } tr.group th span { position: sticky; left: .7rem }
 tbody tr + tr > * { border-top: 1px solid var(--line) }
 ul { margin: .75rem 0; padding-left: 1.2rem; color: var(--soft); font-size: .85rem }
 .warn { color: var(--warn); font-weight: 600 }
 section.published { border-left: 4px solid var(--warn); padding-left: .75rem }
-.plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); align-items: start }
+.plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
+  align-items: start }
 figure { margin: 0 } svg { display: block; width: 100%; height: auto; max-width: 34rem }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem }
 """

@@ -166,7 +166,8 @@ def _jpeg(image: Tensor) -> bytes:
 
 def _release_text(release: Release, seed: int) -> bytes:
     made = f"made by 'cim-plugin data demo --seed {seed}'"
-    return f"{SYNTHETIC}: digits on photographs in the format of {release.folder}, {made}. Not the real data set.\n".encode()
+    text = f"{SYNTHETIC}: digits on photographs in the format of {release.folder}, {made}. Not the real data set.\n"
+    return text.encode()
 
 
 def _refuse_real(folder: Path) -> None:

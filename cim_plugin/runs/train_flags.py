@@ -1,4 +1,6 @@
-"""The flags of ``cim-plugin train`` and what one that is not given means: what the configuration in a record of it holds."""
+"""The flags of ``cim-plugin train`` and what one that is not given means: what the configuration in a record of it
+holds.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "help": f"one of {', '.join(defaults.DATASETS)}, or a folder that 'cim-plugin data folder' made",
         },
         "root_dir": {
-            "help": "folder that holds <dataset>_v<version>; 'cim-plugin data check' says what is there (own data needs "
+            "help": "folder that holds <dataset>_v<version>; 'cim-plugin data check' says what is there (own data "
+            "needs "
             "none)",
         },
         "split_scheme": {"help": "how splits are made; the dataset's own choices"},

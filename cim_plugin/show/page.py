@@ -20,20 +20,26 @@ from .summary import lines, notes, table
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --ink: #1a1a1a; --soft: #595959; --rule: #d0d0d0; --wrong: #9a4400 }
-@media (prefers-color-scheme: dark) { :root { --ground: #16181c; --ink: #ececec; --soft: #a9adb5; --rule: #3a3e46; --wrong: #ffb266 } }
+@media (prefers-color-scheme: dark) { :root { --ground: #16181c; --ink: #ececec; --soft: #a9adb5; --rule: #3a3e46;
+  --wrong: #ffb266 } }
 * { box-sizing: border-box }
-body { margin: 0 auto; padding: 1rem; max-width: 64rem; background: var(--ground); color: var(--ink); font: 1rem/1.45 system-ui, sans-serif; overflow-wrap: anywhere }
+body { margin: 0 auto; padding: 1rem; max-width: 64rem; background: var(--ground); color: var(--ink);
+  font: 1rem/1.45 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 1.35rem; line-height: 1.25; margin: .2rem 0 .8rem }
 h2 { font-size: 1.05rem; margin: 1.6rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--rule) }
 p { margin: .3rem 0 } .soft, figcaption .first { color: var(--soft) } .wrong { color: var(--wrong) }
-.scroll { overflow-x: auto; margin: .8rem 0 } table { border-collapse: collapse; font-size: .875rem; overflow-wrap: normal }
-th, td { padding: .25rem .7rem .25rem 0; text-align: right; border-bottom: 1px solid var(--rule); font-variant-numeric: tabular-nums }
+.scroll { overflow-x: auto; margin: .8rem 0 } table { border-collapse: collapse; font-size: .875rem;
+  overflow-wrap: normal }
+th, td { padding: .25rem .7rem .25rem 0; text-align: right; border-bottom: 1px solid var(--rule);
+  font-variant-numeric: tabular-nums }
 th:first-child, td:first-child { text-align: left; min-width: 9rem }
 .example { display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: .8rem; margin: 0 0 1.2rem }
 figure { margin: 0 } figure b { display: block; margin-bottom: .2rem }
-figure img, .none { display: block; width: 100%; aspect-ratio: var(--shape); border: 1px solid var(--rule); image-rendering: pixelated }
+figure img, .none { display: block; width: 100%; aspect-ratio: var(--shape); border: 1px solid var(--rule);
+  image-rendering: pixelated }
 figcaption { font-size: .8rem; line-height: 1.35; margin-top: .3rem } figcaption span { display: block }
-.bar { max-width: 22rem; margin: .9rem 0 } .bar img { display: block; width: 100%; height: .9rem; border: 1px solid var(--rule) }
+.bar { max-width: 22rem; margin: .9rem 0 } .bar img { display: block; width: 100%; height: .9rem;
+  border: 1px solid var(--rule) }
 .bar div { display: flex; justify-content: space-between; font-size: .8rem }
 .notes { border-top: 1px solid var(--rule); margin-top: 1.4rem; padding-top: .8rem; font-size: .875rem }
 @media (max-width: 40rem) { .example { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .6rem } }

@@ -199,7 +199,8 @@ def read(folder: str, data: Dataset) -> dict[str, Tensor]:
         is_number = re.fullmatch("[0-9]{1,9}", value) is not None
         if not (line.startswith(start) and is_number and int(value) < data.n_classes):
             raise InputError(
-                f"{path}, line {number}: {line[:80]!r} where {start!r} and a class from 0 to {data.n_classes - 1} belong; "
+                f"{path}, line {number}: {line[:80]!r} where {start!r} and a class from 0 to {data.n_classes - 1} "
+                f"belong; "
                 f"{_FIX}"
             )
         values.append(int(value))

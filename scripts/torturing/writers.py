@@ -35,7 +35,8 @@ def _one_wins(outcomes: list[Outcome], *names: str) -> list[str]:
         return ["BOTH ended with status 0"]
     if statuses.count(0) == 0:
         return [
-            f"NEITHER ended well: statuses {statuses}: {' / '.join(line for one in outcomes for line in said(one))[:300]}"
+            f"NEITHER ended well: statuses {statuses}: "
+            f"{' / '.join(line for one in outcomes for line in said(one))[:300]}"
         ]
     (loser,) = (outcome for outcome in outcomes if outcome.status != 0)
     return ended(loser, *names)

@@ -36,13 +36,16 @@ CASES = [
     if not (flag in LARGE and text == "9" * 20)
 ]
 KEYWORDS = {
-    "--loader_kwargs": "num_workers=-1 num_workers=x num_workers=1.5 num_workers=5000 num_workers=true prefetch_factor=0 "
+    "--loader_kwargs": "num_workers=-1 num_workers=x num_workers=1.5 num_workers=5000 num_workers=true "
+    "prefetch_factor=0 "
     "prefetch_factor=x timeout=-1 timeout=x timeout=1e400 multiprocessing_context=x pin_memory=3 batch_size=3 "
     "shuffle=true collate_fn=x drop_last=true generator=3 worker_init_fn=x",
     "--loader_kwargs num_workers=0": "prefetch_factor=2 timeout=5 persistent_workers=true",
-    "--optimizer SGD --optimizer_kwargs": "momentum=-1 momentum=x momentum=1e400 momentum=99999999999999999999 nope=1 lr=3",
+    "--optimizer SGD --optimizer_kwargs": "momentum=-1 momentum=x momentum=1e400 momentum=99999999999999999999 nope=1 "
+    "lr=3",
     "--optimizer SGD --optimizer_kwargs momentum=0.9": "dampening=x",
-    "--optimizer AdamW --optimizer_kwargs": "betas=(0.9,) betas=0.9 betas=(2,3) betas=x eps=x eps=-1 differentiable=true",
+    "--optimizer AdamW --optimizer_kwargs": "betas=(0.9,) betas=0.9 betas=(2,3) betas=x eps=x eps=-1 "
+    "differentiable=true",
     "--scheduler StepLR --scheduler_kwargs": "step_size=0 step_size=-1 step_size=1.5 step_size=x gamma=x gamma=1e400 "
     "gamma=-1 nope=1 step_size=99999999999999999999",
     "--scheduler MultiStepLR --scheduler_kwargs": "milestones=5 milestones=x milestones=['a'] milestones=[-1] "
