@@ -9,6 +9,8 @@ import json
 import math
 import subprocess
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -461,3 +463,42 @@ def test_printing_the_table_does_not_import_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == catalog.markdown() + "\n"
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("cim_lambda", np.float64(0.5), 0.5),
+        ("cim_lambda", np.float32(0.5), 0.5),
+        ("cim_lambda", torch.tensor(0.5), 0.5),
+        ("cim_lambda", np.array(0.5), 0.5),
+        ("cim_lambda", Decimal("0.5"), 0.5),
+        ("cim_lambda", Fraction(1, 2), 0.5),
+        ("cim_lambda", 10**20, 1e20),
+        ("cim_mask_stride", np.int64(2), 2),
+        ("cim_composites", np.bool_(True), True),
+        ("cim_pairs", np.str_("random"), "random"),
+        ("vib_dimension", torch.tensor(64), 64),
+    ],
+)
+def test_numbers_of_other_libraries_are_the_number(name, value, expected):
+    found = catalog.check("CIM_VIB", _defaults("CIM_VIB", **{name: value}))[name]
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("cim_lambda", 10**400),
+        ("cim_lambda", np.array([0.5])),
+        ("cim_lambda", torch.tensor(torch.nan)),
+        ("cim_lambda", np.bool_(True)),
+        ("cim_pairs", np.array(["random"])),
+        ("vib_dimension", 10**20),
+        ("vib_dimension", torch.tensor(64.0)),
+    ],
+)
+def test_what_only_looks_like_a_number_is_one_short_line(name, value):
+    with pytest.raises(InputError, match=f"{name}=") as error:
+        catalog.check("CIM_VIB", _defaults("CIM_VIB", **{name: value}))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200

@@ -123,8 +123,8 @@ def check_batch_size(n_images: int, weighted: bool, batch_size: Any) -> None:
     if not weighted and n_images < batch_size:
         raise InputError(
             f"an environment has {n_images} images to draw from, fewer than batch_size={batch_size}: "
-            f"DomainBed would wait for ever; pass --hparams '{{\"batch_size\": {n_images}}}' or less, or change "
-            f"{_splitting(args)}, which cut the images up"
+            f"DomainBed would wait for ever; pass --hparams '{{\"batch_size\": {n_images}}}' or less, or "
+            f"choose another {_splitting(args)}"
         )
 
 
@@ -182,14 +182,15 @@ def _arguments() -> argparse.Namespace | None:
 
 def _no_images(args: argparse.Namespace) -> str:
     return (
-        f"an environment of {args.dataset} has no images in one of its splits; add images, or change {_splitting(args)}"
+        f"an environment of {args.dataset} has no images in one of its splits; add images, or choose another "
+        f"{_splitting(args)}"
     )
 
 
 def _splitting(args: argparse.Namespace) -> str:
-    """The flags that say how an environment's images are split, as they stand."""
+    """The flags that say how an environment's images are split, and what they are now."""
     flags = ["holdout_fraction"] + ["uda_holdout_fraction"] * bool(getattr(args, "uda_holdout_fraction", 0))
-    return " or ".join(f"--{flag} {getattr(args, flag):g}" for flag in flags)
+    return " or ".join(f"--{flag} than {getattr(args, flag):g}" for flag in flags)
 
 
 def raised_in(error: BaseException, module: str) -> bool:
