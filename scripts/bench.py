@@ -16,6 +16,7 @@ BENCHMARKS = {
     "similarity": ("similarity", "MS-SSIM of a batch and its gradient, against pytorch_msssim and other libraries"),
     "step": ("step", "a training step of CIM and CIM_VIB against ERM's, in time and memory"),
     "scaling": ("scaling", "time per image against batch size, image side and classes"),
+    "reports": ("reports", "cim-plugin compare on 5,000 DomainBed jobs, and on 2,000 runs as a web page"),
     "loader": ("loader", "images per second of cim-plugin train's loader, decoding and cached"),
     "parts": ("parts", "what CIM adds to ERM's step, part by part, and what channels_last saves"),
     "network": ("network", "other shapes of the transformation network, against the present one"),

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..files import Unreadable, parse_json, read_text
 from . import json_lines
-from .record import Run, check, fraction, get, own_settings
+from .record import Run, check, get, get_fraction, own_settings
 
 RESULTS = "results.jsonl"
 DONE = "done"
@@ -157,8 +157,8 @@ def _accuracies(environment: int) -> tuple[str, str]:
 def _record(record: dict[str, Any], where: str) -> Record:
     inside, outside = [], []
     while (names := _accuracies(len(inside)))[0] in record:
-        inside.append(_accuracy(record, names[0], where))
-        outside.append(_accuracy(record, names[1], where))
+        inside.append(get_fraction(record, names[0], where))
+        outside.append(get_fraction(record, names[1], where))
     if not inside:
         raise Unreadable(f"{where}: field 'env0_in_acc' is missing")
     seconds = get(record, "step_time", float, where) if "step_time" in record else None
@@ -167,13 +167,6 @@ def _record(record: dict[str, Any], where: str) -> Record:
     if step < 0:
         raise Unreadable(f"{where}: field 'step' is {step}, not a step from 0 on")
     return Record(step, inside, outside, seconds, memory)
-
-
-def _accuracy(record: dict[str, Any], name: str, where: str) -> float:
-    value = record.get(name)
-    if type(value) is float and 0 <= value <= 1:  # nearly all of a million
-        return value
-    return fraction(get(record, name, float, where), f"{where}: field {name!r}")
 
 
 def _step_seconds(records: list[Record]) -> float:

@@ -91,6 +91,18 @@ def _is(value: Any, kind: type) -> bool:
     return right
 
 
+def get_fraction(record: dict[str, Any], name: str, where: str) -> float:
+    """An accuracy that is a field of a JSON object.
+
+    Raises:
+        Unreadable: it is missing or not a number in [0, 1].
+    """
+    value = record.get(name)
+    if type(value) is float and 0 <= value <= 1:  # nearly all of a million; the words are made for the others
+        return value
+    return fraction(get(record, name, float, where), f"{where}: field {name!r}")
+
+
 def fraction(value: Any, what: str) -> float:
     """An accuracy.
 

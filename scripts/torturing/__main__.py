@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.case is not None and len(args.only or ()) != 1:
         parser.error("--case needs --only with one section")
+    os.environ["OMP_NUM_THREADS"] = "1"
     return exit_status("scripts/torture", lambda: torture(args))
 
 
@@ -41,8 +43,7 @@ def torture(args: argparse.Namespace) -> int:
     Raises:
         InputError: there is no case of this number.
     """
-    for name in PACKAGES:
-        importlib.import_module(name)
+    _prepare()
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         material = Material(Path(folder) / "material")
@@ -54,6 +55,15 @@ def torture(args: argparse.Namespace) -> int:
     if not args.list:
         print(f"{'all':10} {len(results):5} cases {len(results) - failed:5} passed {failed:5} failed")
     return int(failed > 0)
+
+
+def _prepare() -> None:
+    """Import what every command needs, and start no thread: a fork of a process with threads may wait for ever."""
+    for name in PACKAGES:
+        importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def run_section(section: str, material: Material, folder: Path, args: argparse.Namespace) -> list[Result]:

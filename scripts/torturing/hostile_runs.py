@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .judging import ended, refused
+from .kills import difference
 from .running import Room
 from .sections import Case
 
@@ -114,7 +115,10 @@ def _try_state(material, change: Callable[[dict, Room], None], room: Room) -> li
     state = torch.load(run / "state.pth", weights_only=True)
     change(state, room)
     torch.save(state, run / "state.pth")
-    return refused(room.run(*material.words("CIM_VIB", run, "--resume")), "state.pth")
+    outcome = room.run(*material.words("CIM_VIB", run, "--resume"))
+    if outcome.status == 0:  # what is not needed, or is put right, may be missing
+        return difference(run, material.finished("CIM_VIB"))
+    return ended(outcome, "state.pth")
 
 
 def _log_size(name: str, size: Any, state: dict, room: Room) -> None:
@@ -168,9 +172,10 @@ def _clean_table(room: Room) -> list[str]:
     cells = [cell for line in csv.reader(io.StringIO(table.read_text())) for cell in line]
     formulas = [cell for cell in cells if cell[:1] in ("=", "+", "@", "-", "\t", "\r") and not _is_number(cell)]
     strange = [cell for cell in cells if not cell.isprintable()]
-    return [f"out.csv holds a FORMULA: {formulas[0]!r}"] * bool(formulas) + [
-        f"out.csv holds control characters: {strange[0]!r}"
-    ] * bool(strange)
+    return [
+        *(f"out.csv holds a FORMULA: {cell!r}" for cell in formulas[:1]),
+        *(f"out.csv holds control characters: {cell!r}" for cell in strange[:1]),
+    ]
 
 
 def _is_number(text: str) -> bool:

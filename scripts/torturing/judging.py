@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Iterable
 
 from .running import Outcome
@@ -25,7 +26,7 @@ def ended(outcome: Outcome, *names: str, statuses: Iterable[int] = REFUSED) -> l
     if outcome.status is None:
         return [f"HUNG: {_last(outcome.errors) or _last(outcome.output) or 'nothing said'}"]
     if "Traceback (most recent call last)" in outcome.errors:
-        return [f"TRACEBACK, status {outcome.status}: {_last(outcome.errors)}"]
+        return [f"TRACEBACK, status {outcome.status}: {_exception(outcome.errors)}"]
     if outcome.status == 0:
         return []
     if outcome.status not in statuses:
@@ -51,6 +52,12 @@ def succeeded(outcome: Outcome) -> list[str]:
 
 def _progress(line: str) -> bool:
     return "it/s" in line or "s/it" in line or "image/s" in line or "file/s" in line or "%|" in line or "0image" in line
+
+
+def _exception(errors: str) -> str:
+    """The line after the last traceback's calls."""
+    after = re.split(r"Traceback \(most recent call last\):", errors)[-1].splitlines()[1:]
+    return _short(next((line for line in after if line[:1].strip()), _last(errors)))
 
 
 def _last(text: str) -> str:

@@ -112,7 +112,7 @@ class Room:
     ) -> Running:
         """Start a command in ``folder``, after ``before()``; HOME and the cache are the room's."""
         self.started += 1
-        logs = self.top.parent / f"{self.top.name}.{self.started}"
+        logs = self.top.parent / f"{self.top.name}-{self.started}"
         home = self.top / "home"
         environment = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "OMP_NUM_THREADS": "1", **environment}
         sys.stdout.flush()
@@ -146,13 +146,12 @@ def _child(argv, program, before, logs: Path, folder: Path, environment: dict[st
     try:
         os.setsid()
         for stream, end in ((1, ".out"), (2, ".err")):
-            os.dup2(os.open(logs.with_suffix(end), os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), stream)
+            os.dup2(os.open(logs.with_suffix(end), os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout = open(1, "w", closefd=False)
+        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)
         os.chdir(folder)
         os.environ.update(environment)
-        import torch
-
-        torch.set_num_threads(1)
         if before is not None:
             before()
         status = program(argv)

@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 import traceback
+from multiprocessing import connection
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
 
@@ -50,25 +51,36 @@ def cases_of(section: str, material) -> list[Case]:
 
 
 def run_all(section: str, numbered: list[tuple[int, Case]], top: Path, jobs: int) -> Iterator[Result]:
-    """The results as they come. Cases are forked from this process, so that imports and material are there."""
+    """The results as they come. Cases are forked from this process, so that imports and material are there.
+
+    Raises:
+        RuntimeError: a process that runs cases died.
+    """
     context = multiprocessing.get_context("fork")
-    results, place = context.SimpleQueue(), context.Value("i", 0)
-    workers = [context.Process(target=_work, args=(section, numbered, top, place, results)) for _ in range(jobs)]
+    place = context.Value("i", 0)
+    pipes = [context.Pipe(duplex=False) for _ in range(jobs)]
+    workers = [context.Process(target=_work, args=(section, numbered, top, place, writer)) for _, writer in pipes]
     for worker in workers:
         worker.start()
-    for _ in numbered:
-        yield Result(*results.get())
+    left, readers = len(numbered), [reader for reader, _ in pipes]
+    while left:
+        ready = connection.wait([*readers, *(worker.sentinel for worker in workers if worker.is_alive())], timeout=1)
+        told = [reader.recv() for reader in readers if reader in ready]
+        yield from (Result(*values) for values in told)
+        left -= len(told)
+        if left and not told and not any(worker.is_alive() for worker in workers):
+            raise RuntimeError(f"the processes that ran {section} died, with {left} cases left")
     for worker in workers:
         worker.join()
 
 
-def _work(section: str, numbered: list[tuple[int, Case]], top: Path, place, results) -> None:
+def _work(section: str, numbered: list[tuple[int, Case]], top: Path, place, writer) -> None:
     while True:
         with place.get_lock():
             at, place.value = place.value, place.value + 1
         if at >= len(numbered):
             return
-        results.put(tuple(run_case(section, *numbered[at], top)))
+        writer.send(tuple(run_case(section, *numbered[at], top)))
 
 
 def run_case(section: str, number: int, case: Case, top: Path) -> Result:

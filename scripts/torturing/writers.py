@@ -34,10 +34,8 @@ def _one_wins(outcomes: list[Outcome], *names: str) -> list[str]:
     if statuses.count(0) == 2:
         return ["BOTH ended with status 0"]
     if statuses.count(0) == 0:
-        return [
-            f"NEITHER ended well: statuses {statuses}: "
-            f"{' / '.join(line for one in outcomes for line in said(one))[:300]}"
-        ]
+        words = " / ".join(line for outcome in outcomes for line in said(outcome))
+        return [f"NEITHER ended well: statuses {statuses}: {words[:300]}"]
     (loser,) = (outcome for outcome in outcomes if outcome.status != 0)
     return ended(loser, *names)
 
