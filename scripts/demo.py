@@ -16,7 +16,7 @@ def main() -> int:
         return status
     if has_domainbed():
         print()
-        return demo_domainbed.main([])
+        return demo_domainbed.run()
     print(
         "DomainBed is not here; '.venv/bin/cim-plugin get-domainbed' fetches it, and the demo then trains through it "
         "too."

@@ -25,19 +25,8 @@ ROWS = {
     "CIM_VIB": ["--algorithm", "CIM_VIB"],
 }
 RULES = ("worst_group", "average", "worst_class")
-SETTINGS = ["-d", "waterbirds", "--model", "small_cnn", "--transform", "image_base", "--target_resolution", "28"]
-SETTINGS += [
-    "--optimizer",
-    "AdamW",
-    "--lr",
-    "1e-3",
-    "--weight_decay",
-    "1e-4",
-    "--batch_size",
-    "32",
-    "--loader_kwargs",
-    "num_workers=0",
-]
+SETTINGS = "-d waterbirds --model small_cnn --transform image_base --target_resolution 28 --optimizer AdamW --lr 1e-3"
+SETTINGS = f"{SETTINGS} --weight_decay 1e-4 --batch_size 32 --loader_kwargs num_workers=0".split()
 EVALUATED = "train_eval.csv"  #: gets a line per epoch
 
 
@@ -61,32 +50,19 @@ def main() -> int:
         for seed in range(args.seeds)
         for row in ROWS
     }
-    commands = {
-        folders[row, seed]: [
-            *PLUGIN,
-            "train",
-            *SETTINGS,
-            *flags,
-            "--root_dir",
-            data,
-            "--n_epochs",
-            str(args.epochs),
-            "--seed",
-            str(seed),
-            "--log_dir",
-            folders[row, seed],
-            "--resume",
-        ]
-        for seed in range(args.seeds)
-        for row, flags in ROWS.items()
+    starts = {
+        folder: start(
+            folder, [*ROWS[row], "--root_dir", data, "--n_epochs", str(args.epochs), "--seed", str(seed), "--resume"]
+        )
+        for (row, seed), folder in folders.items()
+        if not finished(folder)
     }
-    starts = {folder: start(command, folder) for folder, command in commands.items() if not finished(folder)}
-    with progress(total=len(commands) * args.epochs, unit="epoch", smoothing=0.1) as bar:
+    with progress(total=len(folders) * args.epochs, unit="epoch", smoothing=0.1) as bar:
         failed = run_all(
             starts,
             [{"OMP_NUM_THREADS": "1"}] * (os.cpu_count() or 1),
             bar,
-            lambda: sum(min(args.epochs, epochs_done(folder)) for folder in commands),
+            lambda: sum(min(args.epochs, epochs_done(folder)) for folder in folders.values()),
         )
     if failed:
         print(f"demo: error: a run failed; {failed}/err.txt says why", file=sys.stderr)
@@ -98,13 +74,14 @@ def main() -> int:
 PLUGIN = [sys.executable, "-m", "cim_plugin.cli"]
 
 
-def start(command: list[str], folder: str) -> jobs.Start:
+def start(folder: str, flags: list[str]) -> jobs.Start:
     """Starts a training, whose errors go to a file."""
 
     def start(environment: jobs.Environment) -> jobs.Process:
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, "err.txt"), "w") as errors:
-            return jobs.command(command, stdout=subprocess.DEVNULL, stderr=errors)(environment)
+            words = [*PLUGIN, "train", *SETTINGS, *flags, "--log_dir", folder]
+            return jobs.command(words, stdout=subprocess.DEVNULL, stderr=errors)(environment)
 
     return start
 

@@ -94,8 +94,8 @@ def read(folder: Path, runs: list[Run]) -> Results:
 
 def chosen(folder: Path, searched: list[Run], rule: str) -> list[Run]:
     """Of every task, row and seed the draw with the best validation score at the evaluation that the rule chooses, the
-    first of equals; none
-    where a draw is missing."""
+    first of equals; none where a draw is missing.
+    """
     cells: dict[Run, list[Run]] = {}
     for run in searched:
         cells.setdefault(run._replace(draw=0), []).append(run)

@@ -131,25 +131,9 @@ def _arguments(done: Path) -> dict[str, Any]:
 
 def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, hparams: dict[str, Any]) -> list[str]:
     """What the host's sweep is given after its command."""
-    words = [
-        "--datasets",
-        dataset,
-        "--data_dir",
-        str(data_dir),
-        "--output_dir",
-        str(folder),
-        "--algorithms",
-        *args.algorithms,
-    ]
-    words += [
-        "--n_hparams",
-        str(args.n_hparams),
-        "--n_trials",
-        str(args.n_trials),
-        "--command_launcher",
-        "cim_local",
-        "--skip_confirmation",
-    ]
+    words = ["--datasets", dataset, "--data_dir", str(data_dir), "--output_dir", str(folder)]
+    words += ["--algorithms", *args.algorithms, "--n_hparams", str(args.n_hparams), "--n_trials", str(args.n_trials)]
+    words += ["--command_launcher", "cim_local", "--skip_confirmation"]
     words += ["--hparams", json.dumps(hparams)] if hparams else []
     words += ["--steps", str(args.steps)] if args.steps is not None else []
     return words + (["--single_test_envs"] if args.quick else [])
