@@ -372,6 +372,7 @@ def evaluate_only(trainer) -> None:
 
 #: of the configuration
 NETWORK_AND_SPLITS = (
+    "algorithm",
     "model_kwargs",
     "transform",
     "target_resolution",

@@ -283,7 +283,11 @@ def test_a_damaged_state_is_refused(attempt, release, tmp_path):
 
 def test_eval_only_refuses_the_model_of_another_algorithm(attempt, release, tmp_path):
     assert attempt(release)[0] == 0
-    assert_refused(attempt(release, "--eval_only", algorithm="CIM"), "not a model of CIM with --model small_cnn")
+    told = attempt(release, "--eval_only", algorithm="CIM")
+    assert_refused(told, "results.json has algorithm 'ERM', now it is 'CIM'; repeat its flags")
+    (tmp_path / "run" / "results.json").unlink()
+    told = attempt(release, "--eval_only", algorithm="CIM")
+    assert_refused(told, "not a model of CIM with --model small_cnn")
 
 
 @pytest.mark.parametrize(
