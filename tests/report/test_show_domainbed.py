@@ -118,14 +118,14 @@ def test_a_real_run(domainbed, tmp_path, algorithm):
     torch.save(saved, tmp_path / "model.pkl")
     script = f"""
         import json
-        from cim_plugin.report import show_runs, show_summary
+        from cim_plugin.show import opening, summary
         said = []
         for split in ("train", "val", "test"):
-            learnt = show_runs.open_run({str(tmp_path)!r}, split, "best", None)
+            learnt = opening.open_run({str(tmp_path)!r}, split, "best", None)
             rows = list(range(len(learnt.labels)))
             right = (learnt.model(learnt.read(rows)).argmax(1) == learnt.labels).double()
             accuracy = [float(right[learnt.groups == group].mean()) for group in range(len(learnt.group_names))]
-            said.append([learnt.unit, learnt.group_names, learnt.synthetic, accuracy, show_summary.summarize(learnt, 0, False)["figure_to_ground"] is not None])
+            said.append([learnt.unit, learnt.group_names, learnt.synthetic, accuracy, summary.summarize(learnt, 0, False)["figure_to_ground"] is not None])
         print(json.dumps(said))
     """
     done = forked_host.run(domainbed, "-c", textwrap.dedent(script))
