@@ -70,7 +70,7 @@ def _fetch_weights(hparams: dict) -> None:
     """
     import torch
 
-    from cim_plugin.hosts.domainbed.adapter.faults import last_line
+    from cim_plugin.hosts.domainbed.faults import last_line
     from cim_plugin.wilds_runner.backbones import make_encoder
 
     names = [

@@ -11,11 +11,11 @@ from torch import nn
 
 from cim_plugin.algorithms.classifier import RobustClassifier
 from cim_plugin.algorithms.contrastive import TripletContrast, supervised_contrastive_loss
-from cim_plugin.algorithms.fused_triplet import fused_triplet
 from cim_plugin.algorithms.group_dro import GroupWeights
 from cim_plugin.algorithms.inputs import as_floats, check_labels, check_pixels, class_numbers
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
-from cim_plugin.algorithms.similarity import library_triplet, ms_ssim, triplet
+from cim_plugin.algorithms.similarity.fused import MSSSIM, fused_triplet
+from cim_plugin.algorithms.similarity.ms_ssim import ms_ssim, triplet
 
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0, 1, 0])
 RAW, IMAGENET = PixelSpace.raw(3), PixelSpace.imagenet()
@@ -26,7 +26,7 @@ def classifier(space: PixelSpace = RAW) -> RobustClassifier:
     encoder = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 6))
     weights = {"supervised": 1.0, "contrastive": 1.0, "supervised_contrastive": 1.0}
     return RobustClassifier(
-        encoder, nn.Linear(6, 2), weights, InputMorphing(space), TripletContrast(2), temperature=0.1
+        encoder, nn.Linear(6, 2), weights, InputMorphing(space), TripletContrast(MSSSIM((28, 28))), temperature=0.1
     )
 
 
@@ -64,9 +64,11 @@ def test_each_part_takes_labels_and_groups_of_any_type(dtype):
     assert torch.equal(groups(losses, LABELS.to(dtype)), groups(losses, LABELS))
     morphed = InputMorphing(RAW)(photographs())
     torch.manual_seed(0)
-    expected = TripletContrast(2, pairs="cross_environment")(morphed, LABELS, torch.arange(8) % 2)[0]
+    expected = TripletContrast(MSSSIM((28, 28)), pairs="cross_environment")(morphed, LABELS, torch.arange(8) % 2)[0]
     torch.manual_seed(0)
-    given = TripletContrast(2, pairs="cross_environment")(morphed, LABELS.to(dtype), (torch.arange(8) % 2).to(dtype))
+    given = TripletContrast(MSSSIM((28, 28)), pairs="cross_environment")(
+        morphed, LABELS.to(dtype), (torch.arange(8) % 2).to(dtype)
+    )
     assert torch.equal(given[0], expected)
 
 
@@ -142,11 +144,12 @@ def test_images_too_small_for_the_scales_are_an_error_that_names_sizes(call, sid
 
 
 def test_the_other_ways_to_compare_images_say_the_same():
-    images, rows = torch.rand(2, 1, 100, 90), torch.tensor([1, 0])
+    images = torch.rand(2, 1, 100, 90)
     for call in (
         lambda: ms_ssim(images, images, 5),
-        lambda: library_triplet(images, images, rows, rows, 5, "exact"),
-        lambda: TripletContrast(5)(InputMorphing(PixelSpace.raw(1))(images), torch.tensor([0, 1]), None),
+        lambda: TripletContrast(MSSSIM((200, 200)))(
+            InputMorphing(PixelSpace.raw(1))(images), torch.tensor([0, 1]), None
+        ),
     ):
         with pytest.raises(ValueError, match="width 90 allows 1 to 4 scales of an 11-pixel window, 5 were asked for"):
             call()

@@ -13,7 +13,7 @@ from cim_plugin import cli
 from cim_plugin.data.releases import RELEASES
 from cim_plugin.doctor import command, places
 from cim_plugin.doctor.findings import Finding, Surroundings
-from cim_plugin.hosts.domainbed.adapter.get import COMMIT, REPOSITORY_VARIABLES
+from cim_plugin.hosts.domainbed.get import COMMIT, REPOSITORY_VARIABLES
 
 
 def test_where_all_is_well(environment):

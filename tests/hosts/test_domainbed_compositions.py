@@ -155,7 +155,7 @@ def test_cim_on_erm_is_cim_and_the_mechanism_gives_its_losses(domainbed):
     told = ask(
         domainbed,
         """
-        from cim_plugin.hosts.domainbed.adapter.compositions import _Composition
+        from cim_plugin.hosts.domainbed.compositions import _Composition
         alias = algorithms.get_algorithm_class("CIM+ERM") is algorithms.CIM
         def logged(supervised):
             algorithm = make("CIM+ERM")
@@ -364,7 +364,7 @@ def test_what_only_our_own_classifier_can_do_and_what_is_no_more_is_refused(valu
 def test_the_hosts_networks_are_as_they_were_afterwards(host):
     code = """
     before = algorithms.networks.Featurizer
-    from cim_plugin.hosts.domainbed.adapter.compositions import _Composition
+    from cim_plugin.hosts.domainbed.compositions import _Composition
     setattr(algorithms, "CIM+ERM", type("CIM+ERM", (_Composition, algorithms.ERM), {"host": algorithms, "name": "CIM+ERM", "base": "ERM"}))
     make("CIM+ERM").update(batches())
     erm = make("ERM")

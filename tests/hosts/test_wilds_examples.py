@@ -19,7 +19,7 @@ from interpreters import ask
 from PIL import Image
 
 from cim_plugin import catalog
-from cim_plugin.hosts.wilds_examples.adapter import adapter
+from cim_plugin.hosts.wilds_examples import adapter
 
 OURS = [*catalog.ALGORITHMS, "CIM+groupDRO"]
 TERMS = {

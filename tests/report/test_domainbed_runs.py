@@ -155,7 +155,7 @@ def test_environments_are_called_as_in_the_host(domainbed_files):
 
 
 def test_environments_of_our_own_data_set():
-    from cim_plugin.hosts.domainbed.adapter.adapter import DIGITS_ON_PHOTOS
+    from cim_plugin.hosts.domainbed.adapter import DIGITS_ON_PHOTOS
 
     assert domainbed_selection.ENVIRONMENTS["DebugDigitsOnPhotos"] == tuple(DIGITS_ON_PHOTOS)
 
