@@ -476,8 +476,6 @@ def test_printing_the_table_does_not_import_torch():
         ("cim_lambda", Fraction(1, 2), 0.5),
         ("cim_lambda", 10**20, 1e20),
         ("cim_mask_stride", np.int64(2), 2),
-        ("cim_composites", np.bool_(True), True),
-        ("cim_pairs", np.str_("random"), "random"),
         ("vib_dimension", torch.tensor(64), 64),
     ],
 )
