@@ -9,7 +9,7 @@ import os
 import posixpath
 import re
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Iterator
 
@@ -114,9 +114,9 @@ def _plan(release: Release, source: Source, table: pandas.DataFrame, given: Path
         for environment, label, path in zip(first, table["label"], table["path"])
     ]
     places = dict(zip(table["path"], paths))
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise InputError(f"{given} holds two images that would become {twice}; rename one")
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise InputError(f"{given} holds two images that would become {twice[0]}; rename one")
     text = table.assign(path=paths)[[*COLUMNS, *groups]].to_csv(index=False, lineterminator="\n").encode()
     origin = f"{OWN} data, made by 'cim-plugin data folder' from {given.name}"
     return Plan(release, {METADATA: text}, listed_images(source, places, given.name), counts, origin)

@@ -33,7 +33,8 @@ class OwnDataset(WILDSDataset):
         groups = [column for column in table.columns if column not in COLUMNS]
         classes = sorted(table["label"].unique(), key=_natural)
         names = {column: sorted(table[column].unique(), key=_natural) for column in groups} | {"y": classes}
-        values = [table["label" if field == "y" else field].map(names[field].index).to_numpy() for field in names]
+        columns = {field: table["label" if field == "y" else field] for field in names}
+        values = [columns[field].map({name: i for i, name in enumerate(names[field])}).to_numpy() for field in names]
         self._dataset_name, self._data_dir, self._split_scheme = folder.name, str(folder), "official"
         self._input_array = table["path"].tolist()
         self._split_array = table["split"].map(SPLITS.index).to_numpy()

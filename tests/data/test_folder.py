@@ -8,6 +8,7 @@ import shlex
 
 import pytest
 import small_archives as archives
+from PIL import Image
 
 pytest.importorskip("wilds")
 
@@ -160,6 +161,18 @@ def test_an_image_that_is_missing_or_does_not_decode(data, tmp_path):
 def test_names(data, folders, name, said):
     status, _, err = data("folder", "--from", folders, "--root", "root", "--name", name)
     assert status == 2 and said in err
+
+
+def test_images_of_several_sizes_have_no_size_of_their_own(data, folders, capsys):
+    pytest.importorskip("lightning_fabric")
+    image = Image.new("RGB", (40, 30))
+    image.save(folders / "lab" / "toad" / "4.jpg")
+    data("folder", "--from", folders, "--root", "root")
+    words = "train -d root/mine --algorithm ERM --log_dir logs --transform image_resize --resize_scale 1".split()
+    assert cli.main([*words, "--model", "small_cnn", "--loader_kwargs", "num_workers=0"]) == 2
+    assert (
+        "--transform image_resize needs images of one size, mine has several; use image_base" in capsys.readouterr().err
+    )
 
 
 def test_unlike_environments_are_mentioned(data, folders):

@@ -184,6 +184,13 @@ def test_wrong_words(data, words, said):
     assert status == 2 and said in err
 
 
+@pytest.mark.parametrize("package, extra", [("huggingface_hub", "data"), ("pyarrow", "data")])
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(data, place, monkeypatch, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    status, _, err = data("get", "PACS", "--root", "root")
+    assert status == 2 and f"package '{package}' is not installed; pip install 'cim_plugin[{extra}]'" in err
+
+
 def _child(name: str, writes: int | None) -> None:
     """Get a data set in a process of its own, which kills itself when it has written so many files of the release."""
     if writes is not None:
