@@ -163,7 +163,7 @@ def _copies(material, kind: str) -> list[Case]:
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
-def _raise_at(event: int, number: int) -> None:
+def raise_at(event: int, number: int) -> None:
     """Let this process get a signal at the n-th line that it executes in the package's own trainer."""
     import sys
 
@@ -185,7 +185,7 @@ def _raise_at(event: int, number: int) -> None:
 
 def _try_signal(material, kind: str, number: signal.Signals, event: int, room: Room) -> list[str]:
     run = room.folder / "run"
-    first = room.run(*material.words(kind, run), before=functools.partial(_raise_at, event, number))
+    first = room.run(*material.words(kind, run), before=functools.partial(raise_at, event, number))
     if first.status not in (0, -number, 128 + number):
         return [f"{number.name}: status {first.status}: {first.errors.strip()[-200:]}"]
     if "Traceback" in first.errors:
@@ -211,7 +211,7 @@ def _signals(material, kind: str) -> list[Case]:
 
 def _try_domainbed(event: int, room: Room) -> list[str]:
     words = (*DOMAINBED, "--output_dir", "run")
-    room.run(*words, program=domainbed, before=functools.partial(_raise_at, event, signal.SIGKILL))
+    room.run(*words, program=domainbed, before=functools.partial(raise_at, event, signal.SIGKILL))
     faults = succeeded(room.run(*words, program=domainbed)) or succeeded(room.run("compare", "run"))
     return faults or ([] if (room.folder / "run" / "done").exists() else ["no file done"])
 

@@ -52,7 +52,7 @@ class Material:
     @functools.cache
     def stopped(self, kind: str) -> Path:
         """The log_dir of a run that was stopped in its second epoch."""
-        return self._run(kind, f"stopped-{kind}", 143, functools.partial(_signal_at_step, 5))
+        return self._run(kind, f"stopped-{kind}", 143, functools.partial(signal_at_step, 5, signal.SIGTERM))
 
     def _run(self, kind: str, name: str, status: int, before=None) -> Path:
         room = Room(self.top / name)
@@ -74,7 +74,8 @@ class Material:
         return room.folder / "run"
 
 
-def _signal_at_step(number: int) -> None:
+def signal_at_step(number: int, which: signal.Signals) -> None:
+    """Let this process get a signal before the n-th step of a training."""
     from cim_plugin.wilds_runner.trainer import Trainer
 
     step, seen = Trainer._step, []
@@ -82,7 +83,7 @@ def _signal_at_step(number: int) -> None:
     def counted(*arguments, **keywords):
         seen.append(0)
         if len(seen) == number:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), which)
         return step(*arguments, **keywords)
 
     Trainer._step = counted

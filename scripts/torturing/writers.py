@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import json
@@ -11,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Callable
 
-from .judging import ended, said, succeeded
-from .kills import difference
-from .material import DOMAINBED
+from .judging import ended, refused, said, succeeded
+from .kills import difference, raise_at
+from .material import DOMAINBED, signal_at_step
 from .running import Outcome, Room, domainbed
 from .sections import Case
 
@@ -28,11 +29,16 @@ def _both(room: Room, first: tuple, second: tuple, delay: float, **options) -> l
     return [one.wait() for one in running]
 
 
-def _one_wins(outcomes: list[Outcome], *names: str) -> list[str]:
-    """Faults where not exactly one of two ended well, or the other did not say why in one line."""
+def _one_wins(outcomes: list[Outcome], *names: str, in_turn: bool = False) -> list[str]:
+    """Faults where not exactly one of two ended well, or the other did not say why in one line.
+
+    Args:
+        in_turn: both may end well, because the first may have ended before the second looked; whether what they wrote
+            is mixed is seen elsewhere.
+    """
     statuses = [outcome.status for outcome in outcomes]
     if statuses.count(0) == 2:
-        return ["BOTH ended with status 0"]
+        return [] if in_turn else ["BOTH ended with status 0"]
     if statuses.count(0) == 0:
         words = " / ".join(line for outcome in outcomes for line in said(outcome))
         return [f"NEITHER ended well: statuses {statuses}: {words[:300]}"]
@@ -43,7 +49,7 @@ def _one_wins(outcomes: list[Outcome], *names: str) -> list[str]:
 def _train(material, kind: str, delay: float, more: tuple[str, ...], room: Room) -> list[str]:
     run = room.folder / "run"
     words = tuple(material.words(kind, run, *more))
-    faults = _one_wins(_both(room, words, words, delay), str(run), "log_dir")
+    faults = _one_wins(_both(room, words, words, delay), str(run), "log_dir", in_turn="--resume" in more)
     return faults + difference(run, material.finished(kind))
 
 
@@ -54,14 +60,14 @@ def _resume(material, delay: float, room: Room) -> list[str]:
     run = Path(shutil.copytree(material.stopped("CIM_VIB"), room.folder / "run"))
     words = tuple(material.words("CIM_VIB", run, "--resume"))
     outcomes = _both(room, words, words, delay)
-    return _one_wins(outcomes, str(run), "log_dir") + difference(run, material.finished("CIM_VIB"))
+    return _one_wins(outcomes, str(run), "log_dir", in_turn=True) + difference(run, material.finished("CIM_VIB"))
 
 
 def _resume_and_new(material, delay: float, room: Room) -> list[str]:
     run = room.folder / "run"
     words = tuple(material.words("CIM_VIB", run))
     outcomes = _both(room, words, (*words, "--resume"), delay)
-    return _one_wins(outcomes, str(run), "log_dir") + difference(run, material.finished("CIM_VIB"))
+    return _one_wins(outcomes, str(run), "log_dir", in_turn=True) + difference(run, material.finished("CIM_VIB"))
 
 
 def _after_a_kill(material, room: Room) -> list[str]:
@@ -88,10 +94,45 @@ def _cache(material, delay: float, room: Room) -> list[str]:
 
 def _domainbed(delay: float, room: Room) -> list[str]:
     words = (*DOMAINBED, "--output_dir", "run")
-    faults = _one_wins(_both(room, words, words, delay, program=domainbed), "run", "output_dir")
+    faults = _one_wins(_both(room, words, words, delay, program=domainbed), "run", "output_dir", in_turn=True)
+    steps = _steps(room)
+    return faults + ([] if steps in ([0, 1, 2], [0, 1, 2, 0, 1, 2]) else [f"results.jsonl has the steps {steps}"])
+
+
+def _steps(room: Room) -> list[int]:
     lines = (room.folder / "run" / "results.jsonl").read_text().splitlines()
-    steps = [json.loads(line)["step"] for line in lines]
-    return faults + ([] if steps == sorted(set(steps)) else [f"results.jsonl has the steps {steps}"])
+    return [json.loads(line)["step"] for line in lines]
+
+
+# --- while the first stands still -------------------------------------------------------------------------------------
+
+
+def _beside_a_paused_one(room: Room, words: tuple, second: tuple, pause, **options) -> list[str]:
+    """Let the first command stop in the middle, start the second, which must say so, and let the first go on."""
+    first = room.start(*words, before=pause, **options)
+    while os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.01)
+    faults = refused(room.run(*second, **options), "run", "log_dir", "output_dir")
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(first.pid, signal.SIGCONT)
+    return [f"the second: {fault}" for fault in faults] + [f"the first: {fault}" for fault in succeeded(first.wait())]
+
+
+def _paused_training(material, step: int, more: tuple[str, ...], room: Room) -> list[str]:
+    run = room.folder / "run"
+    words = tuple(material.words("CIM_VIB", run))
+    pause = functools.partial(signal_at_step, step, signal.SIGSTOP)
+    return _beside_a_paused_one(room, words, (*words, *more), pause) + difference(run, material.finished("CIM_VIB"))
+
+
+def _paused_domainbed(event: int, room: Room) -> list[str]:
+    words = (*DOMAINBED, "--output_dir", "run")
+    pause = functools.partial(raise_at, event, signal.SIGSTOP)
+    faults = _beside_a_paused_one(room, words, words, pause, program=domainbed)
+    return faults + ([] if _steps(room) == [0, 1, 2] else [f"results.jsonl has the steps {_steps(room)}"])
+
+
+# --- others -----------------------------------------------------------------------------------------------------------
 
 
 def _demo(delay: float, room: Room) -> list[str]:
@@ -148,10 +189,25 @@ def cases(material) -> list[Case]:
     }
     if material.domainbed() is not None:
         pairs["two runs in DomainBed"] = _domainbed
+    paused = {
+        f"{' '.join(('a training', *more))} while another stands still before step {step}": functools.partial(
+            _paused_training, material, step, more
+        )
+        for step in (1, 2, 4, 6)
+        for more in ((), ("--resume",))
+    }
+    if material.domainbed() is not None:
+        paused |= {
+            f"a run in DomainBed while another stands still at call {event}": functools.partial(
+                _paused_domainbed, event
+            )
+            for event in (400, 700)
+        }
     found = [
         Case(f"{name}, {delay:g} s apart", functools.partial(pair, delay))
         for name, pair in pairs.items()
         for delay in DELAYS
     ]
     found += [Case(f"two data demo, {delay:g} s apart", functools.partial(_demo, delay)) for delay in (0.0, 0.3)]
+    found += [Case(name, run) for name, run in paused.items()]
     return [*found, Case("a training after one that was killed", functools.partial(_after_a_kill, material))]
