@@ -93,8 +93,9 @@ def test_nothing_but_a_file_is_replaced(what, lasting, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x"] and not (tmp_path / "x").is_file()
 
 
-@pytest.mark.parametrize("part", ["x.part", f".writing-{os.getpid()}"])
+@pytest.mark.parametrize("part", ["x.part", ".writing-{pid}"])
 def test_a_link_in_the_place_of_the_part_is_not_followed(part, tmp_path):
+    part = part.format(pid=os.getpid())
     (tmp_path / "victim").write_bytes(b"mine")
     (tmp_path / part).symlink_to("victim")
     files.write_whole(tmp_path / "x", b"new", lasting=part == "x.part")

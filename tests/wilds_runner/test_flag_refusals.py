@@ -28,7 +28,7 @@ LARGE = {
     "cache_limit",
     "cim_lambda",
 }  #: a number of 20 digits is one
-FLAGS = {**COUNTS, **FROM_ZERO, **NUMBERS, **dict.fromkeys(LARGE - set(NUMBERS), [])}
+FLAGS = {**COUNTS, **FROM_ZERO, **NUMBERS, **dict.fromkeys(sorted(LARGE - set(NUMBERS)), [])}
 CASES = [
     f"--{flag}={text}"
     for flag, more in FLAGS.items()
