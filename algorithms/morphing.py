@@ -144,7 +144,8 @@ class InputMorphing(nn.Module):
         Raises:
             ValueError: the images are no floats, or have another number of channels.
         """
-        images = as_floats(images, self.network.features[0].weight.dtype)
+        weight = next(self.network.parameters(), None)
+        images = as_floats(images, None if weight is None else weight.dtype)
         if images.shape[1] != self.pixel_space.channels:
             raise ValueError(f"images have {images.shape[1]} channels, {self.pixel_space.channels} were declared")
         pixels = self.pixel_space.to_pixels(images)

@@ -202,13 +202,13 @@ def test_runs_are_shared_out_among_commands_and_a_failed_one_stops_no_other(mnis
     "words, said",
     [
         (["--rows", "ERN"], "row 'ERN' is unknown"),
-        (["--jobs", "0"], "--jobs 0 is no number of processes; give 1 or more"),
+        (["--jobs", "0"], "argument --jobs: 0 is not a whole number of at least 1"),
         (["--search", "2", "--rule", "last"], "--rule last cannot choose hyperparameters on validation data"),
         (
             ["--search", "2", "--draw", "1"],
             "--draw 1 is one draw, counted from 0, without a choice; leave --search out",
         ),
-        (["--draw", "-1"], "--draw -1 is none; draws are counted from 0"),
+        (["--draw", "-1"], "argument --draw: -1 is not a whole number of at least 0"),
         (
             ["--tables", "--differences", "nothing.png"],
             "nothing.png would be empty: no task has results of a row of --against",

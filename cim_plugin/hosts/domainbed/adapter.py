@@ -19,7 +19,7 @@ from ... import catalog
 from ...algorithms.classifier import LOG_NAMES
 from ...announcer import Announcer
 from ...errors import InputError
-from . import compositions, faults, launcher, lock
+from . import compositions, faults, hyperparameters, launcher, lock
 from .images import (
     check_finite,
     check_predictions,
@@ -46,7 +46,7 @@ class _RobustAlgorithm:
         super().__init__(input_shape, num_classes, num_domains, hparams)
         faults.check_test_environments(num_domains)
         image_size, pixel_space = pixels(self.name, input_shape)
-        hparams = hparams.checked(self.name, self.name, hparams, hparams.kinds(self.name))
+        hparams = hyperparameters.checked(self.name, self.name, hparams, hyperparameters.kinds(self.name))
         self._shape, self._step = tuple(input_shape), -1
         encoder = _featurizer(self.host.networks, self.name, input_shape, hparams)
         self.model = catalog.build(

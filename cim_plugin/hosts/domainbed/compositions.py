@@ -20,7 +20,7 @@ from ... import catalog
 from ...announcer import Announcer
 from ...catalog import COMPOSITION
 from ...errors import InputError
-from . import faults
+from . import faults, hyperparameters
 from .featurizer_hook import AddedContrast, draw_weights, psi_in_front
 from .images import (
     check_finite,
@@ -112,7 +112,7 @@ class _Composition:
     def __init__(self, input_shape, num_classes, num_domains, hparams):
         faults.check_test_environments(num_domains)
         image_size, pixel_space = pixels(self.name, input_shape)
-        hparams = hparams.checked("CIM", self.name, hparams, hparams.kinds(self.name))
+        hparams = hyperparameters.checked("CIM", self.name, hparams, hyperparameters.kinds(self.name))
         if hparams["cim_learning_rate"]:
             raise InputError(
                 f"{self.name}: cim_learning_rate={hparams['cim_learning_rate']!r}, but the optimizer that moves psi is "

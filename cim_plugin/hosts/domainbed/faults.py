@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 from ... import catalog
 from ...errors import InputError, NotFinite
-from . import hparams
+from . import hyperparameters
 
 SCRIPT = "domainbed.scripts.train"
 
@@ -81,7 +81,7 @@ def check_arguments(algorithm: str, defaults: dict[str, tuple[Any, Any]]) -> Non
             raise InputError(f"--{flag} {value} is not {expected}")
     if args.hparams:
         values = {name: default for name, (default, _) in defaults.items()} | _given(args.hparams)
-        hparams.checked(algorithm, args.algorithm, values, {name: pair[0] for name, pair in defaults.items()})
+        hyperparameters.checked(algorithm, args.algorithm, values, {name: pair[0] for name, pair in defaults.items()})
 
 
 #: flag of the train script -> (whether a value can be used, what is expected). With others it does nothing, or a part
