@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
+import stat
 import struct
 import threading
 from typing import Callable, Iterator
 
 from PIL import Image, ImageFile
+
+from ..files import kind
 
 SUFFIXES = (".jpg", ".jpeg", ".png")  #: of the files that count as images, in lower case
 FORMATS = ("JPEG", "PNG")  #: whose decoders read them
@@ -61,14 +65,16 @@ def strict_decoding() -> Iterator[None]:
 
 
 def _open_known(inner: Callable, file, mode: str = "r", formats=None):
+    if not hasattr(file, "read") and not stat.S_ISREG(os.stat(file).st_mode):  # a reader of a pipe waits for ever
+        raise OSError(f"it is {kind(file)}")
     try:
         return inner(file, mode, formats=FORMATS)
     except Image.UnidentifiedImageError as error:
-        kind = _format_of(file)
-        if kind is None:
+        found = _format_of(file)
+        if found is None:
             raise
         raise Image.UnidentifiedImageError(
-            f"it is a file of {kind}, only {' and '.join(FORMATS)} are opened"
+            f"it is a file of {found}, only {' and '.join(FORMATS)} are opened"
         ) from error
 
 

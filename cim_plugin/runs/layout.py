@@ -7,6 +7,7 @@ from typing import Any
 
 RESULTS = "results.json"
 STATE = "state.pth"
+SELECTION = "selection"  #: the folder of the rules' files
 MODELS = "_model.pth"  #: how the names of models end
 
 
@@ -16,7 +17,7 @@ def place(folder: str, rule: str) -> tuple[str, str]:
     """
     if rule in ("best", "last"):
         return folder, rule
-    return os.path.join(folder, "selection", rule), "best"
+    return os.path.join(folder, SELECTION, rule), "best"
 
 
 def prediction_file(dataset: str, seed: int, split: str, epoch: Any) -> str:

@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any, Callable
 
 from ..data.releases import folder_of
@@ -16,7 +17,7 @@ from ..errors import InputError, NotFinite
 from ..files import kind, read_json, reason, undone_where_refused
 from ..progress import progress
 from ..runs.folder_lock import FolderLock
-from ..runs.layout import MODELS, RESULTS, STATE, model_file, prediction_file
+from ..runs.layout import MODELS, RESULTS, SELECTION, STATE, model_file, prediction_file
 from ..runs.train_flags import MAY_DIFFER
 from .config import add_arguments, make_config
 from .system import check_system
@@ -218,9 +219,13 @@ def _check_writable(folder: str) -> None:
     except OSError as error:
         raise InputError(f"--log_dir {folder} cannot be written ({reason(error)}); choose another folder") from error
     for entry in entries:
-        right = entry.is_dir() if entry.name == "selection" else entry.is_file() or not entry.name.endswith(FILES)
+        right = entry.is_dir() if entry.name == SELECTION else entry.is_file() or not entry.name.endswith(FILES)
         if not right:
             raise InputError(f"--log_dir {folder} holds {entry.name}, which is {kind(entry)}; choose another folder")
+    selection = Path(folder, SELECTION)
+    for place in (selection, *(selection.iterdir() if selection.is_dir() else ())):
+        if place.is_symlink():  # models would be written to where it leads
+            raise InputError(f"--log_dir {folder}: {place} is a link; choose another folder")
 
 
 def make_events(config: dict[str, Any]):

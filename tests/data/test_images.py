@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 
 import pytest
@@ -37,6 +38,14 @@ def test_other_decoders_are_never_started(kind, tmp_path, monkeypatch):
         with pytest.raises(Image.UnidentifiedImageError, match=said), strict_decoding():
             Image.open(source)
     assert fault(content) == fault(str(tmp_path / "photo.jpg")) == said
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "photo.jpg")
+    with pytest.raises(OSError, match="it is no plain file"), strict_decoding():
+        Image.open(tmp_path / "photo.jpg")
+    assert fault(str(tmp_path / "photo.jpg")) == "it is no plain file"
+    assert fault(str(tmp_path)) == "it is a folder"
 
 
 def test_what_is_no_image_is_not_called_one():

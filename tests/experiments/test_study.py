@@ -61,7 +61,11 @@ def study_here(monkeypatch, capsys):
         monkeypatch.setattr(
             sys, "argv", ["study", "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words]
         )
-        return (command.main(), *capsys.readouterr())
+        try:
+            status = command.main()
+        except SystemExit as refused:  # the parser's
+            status = refused.code
+        return (status, *capsys.readouterr())
 
     return study_here
 

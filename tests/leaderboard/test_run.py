@@ -162,7 +162,9 @@ def test_what_breaks_a_rule_is_refused_by_name(start, tmp_path, words, expected)
 
 def test_missing_data_are_said_before_anything_starts(start, tmp_path):
     words = refusal(start("--root_dir", tmp_path / "nowhere"))
-    assert words.startswith(f"{tmp_path}/nowhere/iwildcam_v2.0/RELEASE_v2.0.txt does not exist; it cannot be got by a command: ")
+    assert words.startswith(
+        f"{tmp_path}/nowhere/iwildcam_v2.0/RELEASE_v2.0.txt does not exist; it cannot be got by a command: "
+    )
 
 
 def test_synthetic_data_are_refused_before_anything_starts(start, tmp_path):

@@ -203,7 +203,9 @@ def test_a_group_that_training_lacks_is_a_warning_and_the_run_goes_on(attempt, o
 def test_a_missing_dataset_names_the_command_that_gets_it(attempt, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "nothing"):
-        assert_refused(attempt(tmp_path / folder), "waterbirds", "cim-plugin data get waterbirds", "cim-plugin data demo")
+        assert_refused(
+            attempt(tmp_path / folder), "waterbirds", "cim-plugin data get waterbirds", "cim-plugin data demo"
+        )
     assert not (tmp_path / "nothing").exists()
 
 

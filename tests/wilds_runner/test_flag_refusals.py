@@ -105,6 +105,11 @@ TAKEN = {
     "log.txt is a pipe": (lambda folder: os.mkfifo(folder / "log.txt"), "log.txt, which is no plain file"),
     "val_eval.csv is a folder": (lambda folder: (folder / "val_eval.csv").mkdir(), "val_eval.csv, which is a folder"),
     "results.json is a folder": (lambda folder: (folder / "results.json").mkdir(), "holds a run already"),
+    "selection is a link": (lambda folder: (folder / "selection").symlink_to(folder.parent), "selection is a link"),
+    "a rule's folder is a link": (
+        lambda folder: (folder / "selection").mkdir() or (folder / "selection" / "average").symlink_to(folder.parent),
+        "average is a link",
+    ),
     "selection is a file": (lambda folder: (folder / "selection").touch(), "selection, which is a file"),
 }
 
