@@ -1,7 +1,7 @@
 """The one table of algorithms and hyperparameters that every host adapter reads.
 
 An algorithm is a row: the parts that it adds to a plain classifier. A part brings its hyperparameters, each with a
-default, a random draw for sweeps, and a check. ``python -m cim_plugin.catalog`` prints the table that the README shows.
+default, a random draw for sweeps, and a check. ``python -m cim_plugin.catalog`` prints the tables of docs/hyperparameters.md.
 Torch is imported only by :func:`build`.
 """
 
@@ -40,7 +40,7 @@ class Hyperparameter:
 
     default: Any
     draw: Callable[[np.random.RandomState], Any]  #: native Python values only: hosts write them as JSON
-    domain: str  #: what the README says of the draw
+    domain: str  #: what the docs say of the draw
     accepts: Callable[[Any], bool]
     values: str  #: the accepted values, in words
     help: str
@@ -432,7 +432,7 @@ def build_contrast(
 
 
 def markdown() -> str:
-    """The table of algorithms and hyperparameters, as the README shows it."""
+    """The table of algorithms and hyperparameters, as docs/hyperparameters.md shows it."""
     lines = ["| algorithm | what it is |", "|---|---|"]
     lines += [f"| `{name}` | {what} |" for name, (_, what) in TRAINABLE.items()]
     lines += ["", "| hyperparameter | of | default | in sweeps | accepted | meaning |", "|---|---|---|---|---|---|"]

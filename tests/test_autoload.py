@@ -186,7 +186,7 @@ def catalog_is_no_python(plugin: Path) -> str:
 
 
 def hook_is_missing(plugin: Path) -> str:
-    adapter = plugin / "hosts" / "domainbed.py"
+    adapter = plugin / "hosts" / "domainbed" / "adapter.py"
     adapter.write_text(adapter.read_text().replace("def on_datasets(", "def on_something("))
     return "domainbed.datasets goes on without it: AttributeError"
 

@@ -1,5 +1,5 @@
 """The table of algorithms: what it refuses and in which words, its random draws, the classifiers that it builds, and
-its copy in the README.
+its copy in the docs.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from cim_plugin.algorithms.similarity.fused import MSSSIM
 from cim_plugin.errors import InputError
 
 ALGORITHMS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E"]
-README = Path(__file__).parent.parent / "README.md"
+TABLES = Path(__file__).parent.parent / "docs" / "hyperparameters.md"
 
-#: hyperparameter -> the range or the values that README and code promise for sweeps
+#: hyperparameter -> the range or the values that TABLES and code promise for sweeps
 DRAWS = {
     "cim_lambda": (1e-2, 1e1),
     "cim_pairs": {"random"},
@@ -452,7 +452,7 @@ def test_the_markdown_names_every_algorithm_and_every_hyperparameter_with_its_us
 
 
 def test_the_readme_shows_the_table():
-    assert catalog.markdown() in README.read_text(), "copy the output of 'python -m cim_plugin.catalog' into README.md"
+    assert catalog.markdown() in TABLES.read_text(), "copy the output of 'python -m cim_plugin.catalog' into docs/hyperparameters.md"
 
 
 def test_printing_the_table_does_not_import_torch():

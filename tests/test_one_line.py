@@ -237,29 +237,27 @@ def test_umlauts_in_a_path_of_another_locale(tmp_path):
 
 #: script -> command lines whose numbers or words are wrong
 SCRIPTS = {
-    "demo_wilds.py": ["--seeds 0", "--epochs -1", "--nope"],
-    "demo_domainbed.py": ["--seeds ٣", "--steps 99999999999999999999"],
-    "benchmarks": ["", "nope", "loader --images 0", "accuracy --seeds 0", "startup --pairs 1"],
-    "experiments": ["--seeds 0", "--steps -1", "--search 0", "--draw -1", "--jobs 0", "--rows nope"],
-    "reproduction": ["", "nope", "vlcs --n_hparams 0", "vlcs --steps 0", "waterbirds --seeds -1", "celebA --seeds nan"],
+    "demo": ["--seeds 0", "--epochs -1", "--nope", "--seeds ٣", "--epochs 99999999999999999999"],
+    "bench": ["", "nope", "loader --images 0", "accuracy --seeds 0", "startup --pairs 1"],
+    "study": ["--seeds 0", "--steps -1", "--search 0", "--draw -1", "--jobs 0", "--rows nope"],
+    "reproduce": ["", "nope", "vlcs --n_hparams 0", "vlcs --steps 0", "waterbirds --seeds -1", "celebA --seeds nan"],
 }
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts(script, tmp_path):
     code = (
-        "import os, runpy, sys\n"
-        "path, *lines = sys.argv[1:]\n"
-        "sys.path.insert(0, path if os.path.isdir(path) else os.path.dirname(path))\n"
+        "import runpy, sys\n"
+        "name, *lines = sys.argv[1:]\n"
         "for line in lines:\n"
-        "    sys.argv = [path, *line.split()]\n"
+        "    sys.argv = [name, *line.split()]\n"
         "    try:\n"
-        "        runpy.run_path(path, run_name='__main__')\n"
+        "        runpy.run_module(name, run_name='__main__', alter_sys=False)\n"
         "    except SystemExit as end:\n"
         "        print(end.code)\n"
     )
-    path = str(HERE.parent / "scripts" / script)
-    done = run_python("-c", code, path, *SCRIPTS[script], cwd=tmp_path, PYTHONPATH=str(HERE.parent))
+    name = f"scripts.{script}"
+    done = run_python("-c", code, name, *SCRIPTS[script], cwd=tmp_path, PYTHONPATH=str(HERE.parent))
     n = len(SCRIPTS[script])
     assert done.stdout.split() == ["2"] * n and len(done.stderr.splitlines()) == n, done.stderr
     assert all("error: " in line for line in done.stderr.splitlines()) and os.listdir(tmp_path) == []
