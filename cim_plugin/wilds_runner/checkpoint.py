@@ -73,6 +73,8 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
     state = read_checkpoint(path, "--resume")
     try:
         differs = difference(state["config"], config, [name for name in config if name not in may_differ])
+    except InputError:
+        raise
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"--resume: {path} is not the state of a run") from error
     if differs:

@@ -85,4 +85,4 @@ def test_every_loader_gives_the_same_images(bench, monkeypatch, tmp_path):
 
 def test_a_spread_needs_two_runs(mistake):
     assert measuring.number_of_pairs("2") == 2
-    assert "argument --pairs: 1 is less than 2, which a spread needs" in mistake("scaling", "--pairs", "1")
+    assert "argument --pairs: 1 is not a whole number of at least 2" in mistake("scaling", "--pairs", "1")
