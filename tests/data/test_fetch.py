@@ -15,7 +15,7 @@ pytest.importorskip("pooch", reason="data sets at plain addresses come by it")
 
 import small_mirrors as mirrors_of  # noqa: E402
 
-from cim_plugin.data import fetch, manifest, sources  # noqa: E402
+from cim_plugin.data import conversion, fetch, sources  # noqa: E402
 from cim_plugin.data.check import examine  # noqa: E402
 from cim_plugin.data.releases import RELEASES  # noqa: E402
 
@@ -220,7 +220,7 @@ def test_a_full_disk(refused, place, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(manifest, "write_file", full)
+    monkeypatch.setattr(conversion, "write_whole", full)
     assert "No space left on device" in refused("PACS")
 
 

@@ -194,7 +194,7 @@ def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(data, 
 def _child(name: str, writes: int | None) -> None:
     """Get a data set in a process of its own, which kills itself when it has written so many files of the release."""
     if writes is not None:
-        inner, left = manifest.write_file, iter(range(writes))
+        inner, left = conversion.write_whole, iter(range(writes))
 
         def last(path, content):
             if next(left, None) is None:
@@ -203,7 +203,7 @@ def _child(name: str, writes: int | None) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             inner(path, content)
 
-        manifest.write_file = last
+        conversion.write_whole = manifest.write_whole = last
     sys.exit(cli.main(["data", "get", name, "--root", "root"]))
 
 
