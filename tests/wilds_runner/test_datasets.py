@@ -256,6 +256,7 @@ def test_labels_that_are_no_class_numbers_are_refused(labels, said):
 
     from cim_plugin.wilds_runner.datasets import _check_rows
 
-    dataset = SimpleNamespace(y_array=labels, metadata_array=labels, split_array=labels, n_classes=2)
+    splits = torch.zeros(len(labels))
+    dataset = SimpleNamespace(y_array=labels, metadata_array=labels, split_array=splits, n_classes=2)
     with pytest.raises(InputError, match=said):
         _check_rows(dataset, "noise")
