@@ -49,8 +49,8 @@ def test_table_in_the_docs_is_what_a_run_over_all_algorithms_gives(domainbed):
     found = ask(
         domainbed,
         """
-        from cim_plugin.hosts import domainbed_table
-        print(json.dumps([domainbed_table.markdown([row]).splitlines()[-1] for row in domainbed_table.rows()]))
+        from cim_plugin.hosts.domainbed import compositions_table
+        print(json.dumps([compositions_table.markdown([row]).splitlines()[-1] for row in compositions_table.rows()]))
         """,
         timeout=300,
     )

@@ -106,7 +106,7 @@ class _RobustAlgorithm:
 
 
 def _featurizer(networks, name: str, input_shape, hparams):
-    """As :func:`~.domainbed_images.featurizer`, of the host's networks."""
+    """As :func:`~.images.featurizer`, of the host's networks."""
     return featurizer(networks.Featurizer, name, input_shape, hparams)
 
 
