@@ -452,7 +452,9 @@ def test_the_markdown_names_every_algorithm_and_every_hyperparameter_with_its_us
 
 
 def test_the_readme_shows_the_table():
-    assert catalog.markdown() in TABLES.read_text(), "copy the output of 'python -m cim_plugin.catalog' into docs/hyperparameters.md"
+    assert catalog.markdown() in TABLES.read_text(), (
+        "copy the output of 'python -m cim_plugin.catalog' into docs/hyperparameters.md"
+    )
 
 
 def test_printing_the_table_does_not_import_torch():
