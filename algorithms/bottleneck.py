@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .shard import WHOLE, Shard
+from .distributed import SINGLE_PROCESS, Shard
 
 #: At the start the code is nearly its mean: sigma = exp(-5/2) = 0.08. Alemi et al. start at softplus(-5) = 0.007.
 INITIAL_LOG_VARIANCE = -5.0
@@ -30,7 +30,7 @@ class GaussianBottleneck(nn.Module):
         self.log_variance = nn.Linear(n_features, dimension)
         nn.init.constant_(self.log_variance.bias, INITIAL_LOG_VARIANCE)
 
-    def forward(self, features: Tensor, shard: Shard = WHOLE) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, shard: Shard = SINGLE_PROCESS) -> tuple[Tensor, Tensor]:
         """Features (N, n_features) -> a reparameterised sample z (N, dimension) and the KL to N(0, I) (N,).
 
         Both in at least float32, also under autocast: exp overflows half precision.

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import Mapping, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .bottleneck import GaussianBottleneck
 from .contrastive import TripletContrast, supervised_contrastive_loss
+from .distributed import SINGLE_PROCESS, Shard
 from .group_dro import GroupWeights
+from .inputs import as_floats, check_labels, check_pixels, class_numbers
 from .morphing import InputMorphing
-from .shard import WHOLE, Shard
-
-#: The weight of "sparsity" rises over so many steps: until the classifier needs anything of an image, m = 0 is the
-#: cheapest, and there it stays.
-SPARSITY_WARM_UP = 300
 
 COLLAPSED = 1e-4  #: a mean of m so close to 0, or to 1, is that of a network that tells no pixels apart any more
 
@@ -24,7 +20,6 @@ COLLAPSED = 1e-4  #: a mean of m so close to 0, or to 1, is that of a network th
 LOG_NAMES = {
     "supervised": "L_sup",
     "contrastive": "L_con",
-    "sparsity": "mask_mean",
     "kl": "KL",
     "supervised_contrastive": "L_scl",
 }
@@ -46,12 +41,9 @@ class RobustClassifier(nn.Module):
         encoder: images (N, C, H, W) -> features (N, F).
         head: features, or the bottleneck's code -> logits (N, K).
         weights: the weight of each loss term: "supervised", with ``contrast`` also "contrastive" (λ), with
-            ``bottleneck`` "kl" (β), "sparsity" where the mean of m is to be small, and "supervised_contrastive" where
-            that loss is wanted.
+            ``bottleneck`` "kl" (β), and "supervised_contrastive" where that loss is wanted.
         morphing: psi, before the encoder.
         contrast: L_con on psi; needs ``morphing``.
-        composites: the supervised loss is the mean of that of psi(x) and that of the composite m∘x + (1 - m)∘x' with
-            another image x' of the batch behind x; needs ``morphing``.
         bottleneck: between encoder and head.
         temperature: of the supervised contrastive loss.
         group_weights: group DRO's weights of the supervised loss.
@@ -59,7 +51,8 @@ class RobustClassifier(nn.Module):
     ``shard`` tells a process of several which rows of the global batch it holds; set it where there are several.
     """
 
-    shard: Shard = WHOLE
+    shard: Shard = SINGLE_PROCESS
+    inputs_checked = False  #: whether a training batch was compared with what is assumed of images and labels
 
     def __init__(
         self,
@@ -68,7 +61,6 @@ class RobustClassifier(nn.Module):
         weights: Mapping[str, float],
         morphing: InputMorphing | None = None,
         contrast: TripletContrast | None = None,
-        composites: bool = False,
         bottleneck: GaussianBottleneck | None = None,
         temperature: float | None = None,
         group_weights: GroupWeights | None = None,
@@ -79,15 +71,17 @@ class RobustClassifier(nn.Module):
         self.weights = dict(weights)
         self.morphing = morphing
         self.contrast = contrast
-        self.composites = composites
         self.bottleneck = bottleneck
         self.temperature = temperature
         self.group_weights = group_weights
-        if "sparsity" in weights:
-            self.register_buffer("sparsity_step", torch.zeros((), dtype=torch.int64))
+
+    def _load_from_state_dict(self, state_dict, prefix, *others) -> None:
+        state_dict.pop(f"{prefix}sparsity_step", None)  # a counter of version 0.1
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) -> logits (N, K), without any noise: a bottleneck's code is its mean."""
+        images = self._floats(images)
         if self.morphing is not None:
             images = self.morphing(images).images
         features = self.encoder(images)
@@ -99,55 +93,52 @@ class RobustClassifier(nn.Module):
         """One training forward.
 
         Args:
-            images: (N, C, H, W), normalised as the encoder takes them.
-            labels: (N,) int64 in [0, K).
+            images: (N, C, H, W), floats, normalised as the encoder takes them.
+            labels: (N,) whole numbers in [0, K) of any dtype.
             environments: (N,) int64, or ``None`` where the host has none.
 
         Raises:
-            ValueError: a label is outside [0, K) (checked where it costs no synchronisation: on the CPU).
+            ValueError: a shape or a dtype cannot be used, a label is outside [0, K), or, with morphing, the first
+                batch's values do not fit the pixel space. On a GPU values are looked at in the first batch only.
         """
+        images, labels = self._floats(images), class_numbers(labels)
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images came with {len(labels)} labels; give one label per image")
+        first, self.inputs_checked = not self.inputs_checked, True
+        if first and self.morphing is not None:
+            check_pixels(images, self.morphing.pixel_space)
         losses: dict[str, Tensor] = {}
         without_triplet = mask_mean = None
-        n = len(labels)
-        seen = [images]  # by the encoder: one forward, whatever it is
         if self.morphing is not None:
             morphed = self.morphing(images)
-            seen = [morphed.images]
+            images = morphed.images
             if self.contrast is not None:
                 losses["contrastive"], valid = self.contrast(morphed, labels, environments, self.shard)
                 without_triplet = (~valid).sum()
-            mask_mean = morphed.mask.to(images.dtype).mean((1, 2, 3))
-            if "sparsity" in self.weights:
-                losses["sparsity"] = mask_mean
-            mask_mean = mask_mean.detach()
-            if self.composites:
-                seen.append(_composites(images, morphed.mask, self.shard))
-        features = self.encoder(torch.cat(seen) if len(seen) > 1 else seen[0])
+            mask_mean = morphed.mask.detach().to(images.dtype).mean((1, 2, 3))
+        features = self.encoder(images)
         if "supervised_contrastive" in self.weights:
             losses["supervised_contrastive"] = supervised_contrastive_loss(
-                features[:n], labels, self.temperature, self.shard
+                features, labels, self.temperature, self.shard
             )
         if self.bottleneck is not None:
-            codes, kl = zip(*(self.bottleneck(part, self.shard) for part in features.chunk(len(seen))))
-            features, losses["kl"] = torch.cat(codes), kl[0]
+            features, losses["kl"] = self.bottleneck(features, self.shard)
         logits = self.head(features)
-        _check_labels(labels, logits.shape[1])
-        losses["supervised"] = (
-            F.cross_entropy(logits, labels.repeat(len(seen)), reduction="none").view(len(seen), n).mean(0)
-        )
-        return LossTerms(losses, logits[:n], without_triplet, mask_mean)
+        check_labels(labels, logits.shape[1], wait=first)
+        losses["supervised"] = F.cross_entropy(logits, labels, reduction="none")
+        return LossTerms(losses, logits, without_triplet, mask_mean)
+
+    def _floats(self, images: Tensor) -> Tensor:
+        weight = next(self.parameters(), None)
+        return as_floats(images, None if weight is None else weight.dtype)
 
     def total(self, losses: Mapping[str, Tensor], groups: Tensor | None = None) -> Tensor:
         """The training loss, (): the one place that reduces and weighs the terms.
 
         Args:
             losses: from :meth:`loss_terms`.
-            groups: (N,) int64, needed with ``group_weights``, whose weights move here in training, as the weight of
-                "sparsity" does.
+            groups: (N,) int64, needed with ``group_weights``, whose weights move here in training.
         """
-        if "sparsity" in losses:
-            self.sparsity_step += 1
-            losses = {**losses, "sparsity": losses["sparsity"] * (self.sparsity_step / SPARSITY_WARM_UP).clamp(max=1)}
         if self.group_weights is not None:
             losses = {**losses, "supervised": self.group_weights(losses["supervised"], groups, self.shard)}
         return sum(self.weights[name] * values.mean() for name, values in losses.items())
@@ -158,7 +149,7 @@ def collapse_in_words(mask_mean: float) -> str | None:
     if mask_mean < COLLAPSED:
         return (
             f"m has a mean below {COLLAPSED:g}, so the encoder sees next to nothing of the images; a smaller "
-            f"cim_learning_rate (of the network alone), learning rate or cim_sparsity keeps it up"
+            f"cim_learning_rate (of the network alone) or learning rate keeps it up"
         )
     if mask_mean > 1 - COLLAPSED:
         return (
@@ -166,21 +157,3 @@ def collapse_in_words(mask_mean: float) -> str | None:
             "cim_learning_rate (of the network alone) or learning rate keeps it from that"
         )
     return None
-
-
-def _composites(images: Tensor, mask: Tensor, shard: Shard) -> Tensor:
-    """m∘x + (1 - m)∘x', (N, C, H, W), with x' drawn from the whole batch; m and 1 - m add up to 1, so any normalisation
-    of x will do.
-    """
-    behind = shard.gather(images)
-    behind = behind[shard.local(torch.randperm(len(behind), device=images.device))]
-    return torch.lerp(behind, images, mask.to(images.dtype))
-
-
-def _check_labels(labels: Tensor, n_classes: int) -> None:
-    if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
-        wrong = labels[(labels < 0) | (labels >= n_classes)][0]
-        raise ValueError(
-            f"label {int(wrong)} is out of range: this classifier has {n_classes} classes, labels go from 0 to "
-            f"{n_classes - 1}"
-        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .shard import WHOLE, Shard
+from .distributed import SINGLE_PROCESS, Shard
+from .inputs import class_numbers
 
 
 def group_means(values: Tensor, groups: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
@@ -35,12 +36,13 @@ class GroupWeights(nn.Module):
         self.step_size = step_size
         self.register_buffer("weights", in_training.float() / in_training.sum())
 
-    def forward(self, losses: Tensor, groups: Tensor, shard: Shard = WHOLE) -> Tensor:
-        """Per-sample losses (N,) and their groups (N,) int64 -> (N,), whose mean over the global batch is sum_g q_g ·
-        loss_g.
+    def forward(self, losses: Tensor, groups: Tensor, shard: Shard = SINGLE_PROCESS) -> Tensor:
+        """Per-sample losses (N,) and their groups (N,), whole numbers -> (N,), whose mean over the global batch is
+        sum_g q_g · loss_g.
 
         In training the weights move first, by the losses of this batch, as in Algorithm 1.
         """
+        groups = class_numbers(groups, "groups")
         everyone = shard.gather(groups)
         means, counts = group_means(shard.gather(losses.detach()), everyone, len(self.weights))
         if self.training:

@@ -8,6 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .inputs import as_floats
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  #: mean and standard deviation of RGB
+
 
 class PixelSpace(nn.Module):
     """Between the images that a host gives to its encoder and pixels in [0, 1].
@@ -23,6 +27,7 @@ class PixelSpace(nn.Module):
             raise ValueError(f"mean has {len(mean)} channels and std has {len(std)}; give one of each per channel")
         if min(std) <= 0:
             raise ValueError(f"std must be positive in every channel, {tuple(std)} was given")
+        self.mean_and_std = tuple(mean), tuple(std)
         self.normalised = any(mean) or any(value != 1 for value in std)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -35,7 +40,22 @@ class PixelSpace(nn.Module):
     @classmethod
     def imagenet(cls) -> PixelSpace:
         """The host's images are RGB, normalised with ImageNet's mean and standard deviation."""
-        return cls([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        return cls(*IMAGENET)
+
+    @property
+    def is_imagenet(self) -> bool:
+        return self.mean_and_std == IMAGENET
+
+    @property
+    def words(self) -> str:
+        """What the host's images are, in words."""
+        if not self.normalised:
+            return "pixels in [0, 1]"
+        return (
+            "ImageNet-normalised images"
+            if self.is_imagenet
+            else "images normalised by {} and {}".format(*self.mean_and_std)
+        )
 
     @property
     def channels(self) -> int:
@@ -100,24 +120,34 @@ class Morphed(NamedTuple):
     psi: Tensor  #: m∘x, (N, C, H, W) in [0, 1]
     images: Tensor  #: psi as the encoder takes it, (N, C, H, W)
 
+    def unmasked(self) -> Morphed:
+        """The same images with m = 1, but for ``images``."""
+        return self._replace(mask=torch.ones_like(self.mask), psi=self.pixels)
+
 
 class InputMorphing(nn.Module):
-    """psi(x) = m∘x with m = TransformationNetwork(x), whatever normalisation the host applies.
+    """psi(x) = m∘x with m = network(x), whatever normalisation the host applies.
 
     Args:
         pixel_space: the host's normalisation.
-        per_channel: one mask per channel instead of one for all.
-        stride: of the mask, see :class:`TransformationNetwork`.
+        network: pixels (N, C, H, W) in [0, 1] -> m (N, 1 or C, H, W); a :class:`TransformationNetwork` unless given.
     """
 
-    def __init__(self, pixel_space: PixelSpace, per_channel: bool = False, stride: int = 4):
+    def __init__(self, pixel_space: PixelSpace, network: nn.Module | None = None):
         super().__init__()
         self.pixel_space = pixel_space
-        channels = pixel_space.channels
-        self.network = TransformationNetwork(channels, channels if per_channel else 1, stride)
+        self.network = TransformationNetwork(pixel_space.channels) if network is None else network
 
     def forward(self, images: Tensor) -> Morphed:
-        """Images (N, C, H, W) as the encoder takes them -> :class:`Morphed`."""
+        """Images (N, C, H, W), floats, as the encoder takes them -> :class:`Morphed`, of the weights' dtype.
+
+        Raises:
+            ValueError: the images are no floats, or have another number of channels.
+        """
+        weight = next(self.network.parameters(), None)
+        images = as_floats(images, None if weight is None else weight.dtype)
+        if images.shape[1] != self.pixel_space.channels:
+            raise ValueError(f"images have {images.shape[1]} channels, {self.pixel_space.channels} were declared")
         pixels = self.pixel_space.to_pixels(images)
         mask = self.network(pixels)
         psi = mask * pixels

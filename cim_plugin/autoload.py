@@ -1,6 +1,6 @@
 """Post-import hooks: register with a host the moment it is imported. Standard library only.
 
-``cim_plugin_autoload.pth`` calls :func:`install` at every start of this environment's Python, so importing this
+The files of ``site_packages/`` call :func:`install` at every start of this environment's Python, so importing this
 module must stay cheap. ``CIM_PLUGIN_AUTOLOAD=0`` switches everything off.
 """
 
@@ -9,14 +9,14 @@ import sys
 
 #: host module -> "our module:function(host module)", called right after the host module has run
 HOOKS = {
-    "algorithms.initializer": "cim_plugin.hosts.wilds_examples:on_initializer",
-    "configs.algorithm": "cim_plugin.hosts.wilds_examples:on_algorithm_defaults",
-    "configs.supported": "cim_plugin.hosts.wilds_examples:on_supported",
-    "domainbed.algorithms": "cim_plugin.hosts.domainbed:on_algorithms",
-    "domainbed.command_launchers": "cim_plugin.hosts.domainbed:on_command_launchers",
-    "domainbed.datasets": "cim_plugin.hosts.domainbed:on_datasets",
-    "domainbed.hparams_registry": "cim_plugin.hosts.domainbed:on_hparams_registry",
-    "domainbed.lib.fast_data_loader": "cim_plugin.hosts.domainbed:on_fast_data_loader",
+    "algorithms.initializer": "cim_plugin.hosts.wilds_examples.adapter:on_initializer",
+    "configs.algorithm": "cim_plugin.hosts.wilds_examples.adapter:on_algorithm_defaults",
+    "configs.supported": "cim_plugin.hosts.wilds_examples.adapter:on_supported",
+    "domainbed.algorithms": "cim_plugin.hosts.domainbed.adapter:on_algorithms",
+    "domainbed.command_launchers": "cim_plugin.hosts.domainbed.adapter:on_command_launchers",
+    "domainbed.datasets": "cim_plugin.hosts.domainbed.adapter:on_datasets",
+    "domainbed.hparams_registry": "cim_plugin.hosts.domainbed.adapter:on_hparams_registry",
+    "domainbed.lib.fast_data_loader": "cim_plugin.hosts.domainbed.adapter:on_fast_data_loader",
 }
 
 
@@ -28,9 +28,24 @@ def warn(message):
 
 
 def user_cache():
-    """Our folder in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    """Our folder in the user's cache. A relative XDG_CACHE_HOME is ignored, as XDG's specification asks for."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache):
+        cache = os.path.join(_home(), ".cache")
     return os.path.join(cache, "cim_plugin")
+
+
+def _home():
+    """The user's home: HOME's, or that of the table of users where it is unset, empty or relative."""
+    home = os.path.expanduser("~")
+    if os.path.isabs(home) and os.environ.get("HOME") != "":
+        return home
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except (ImportError, KeyError):  # not on Windows; a container may have a user who is in no table
+        return os.path.abspath(os.sep)
 
 
 def domainbed_cache():
@@ -105,7 +120,7 @@ class _Finder:
         home = os.environ.get("DOMAINBED_HOME")
         if home:
             if os.path.isfile(os.path.join(home, "domainbed", "__init__.py")):
-                return PathFinder.find_spec("domainbed", [home], target)
+                return PathFinder.find_spec("domainbed", [os.path.abspath(home)], target)
             warn(f"DOMAINBED_HOME={home} holds no domainbed/__init__.py and is ignored; name the checkout's folder")
         spec = self._ask_others("domainbed", path, target)
         if spec is None or spec.loader is None or spec.origin is None:  # nothing, or a folder that only has the name

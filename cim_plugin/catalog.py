@@ -1,19 +1,24 @@
 """The one table of algorithms and hyperparameters that every host adapter reads.
 
 An algorithm is a row: the parts that it adds to a plain classifier. A part brings its hyperparameters, each with a
-default, a random draw for sweeps, and a check. ``python -m cim_plugin.catalog`` prints the table that the README shows.
+default, a random draw for sweeps, and a check. ``python -m cim_plugin.catalog`` prints the tables of docs/hyperparameters.md.
 Torch is imported only by :func:`build`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import math
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from .errors import InputError
+from .flags import COUNT, any_number, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +27,11 @@ if TYPE_CHECKING:
 
     from .algorithms.classifier import RobustClassifier
     from .algorithms.contrastive import TripletContrast
+    from .algorithms.mask_optimizer import WithOwnAdam
     from .algorithms.morphing import InputMorphing, PixelSpace
-    from .algorithms.own_adam import WithOwnAdam
+
+
+LARGEST = 65536  #: of whole numbers, which are sizes of layers: much larger ones fit no memory
 
 
 @dataclass(frozen=True)
@@ -32,22 +40,27 @@ class Hyperparameter:
 
     default: Any
     draw: Callable[[np.random.RandomState], Any]  #: native Python values only: hosts write them as JSON
-    domain: str  #: what the README says of the draw
+    domain: str  #: what the docs say of the draw
     accepts: Callable[[Any], bool]
     values: str  #: the accepted values, in words
     help: str
 
-    def check(self, name: str, value: Any) -> None:
-        """Raise InputError unless ``value`` can be used."""
+    def check(self, name: str, value: Any) -> Any:
+        """The value as one of Python's own, a float where the default is one; InputError unless it can be used."""
+        given, value = value, plain(value)
         if not self.accepts(value):
-            raise InputError(f"{name}={value!r} is not {self.values} (default {self.default!r})")
+            raise InputError(f"{name}={shown(given)} is not {self.values} (default {self.default!r})")
+        if isinstance(value, int) and value > LARGEST and not isinstance(self.default, float):
+            raise InputError(f"{name}={shown(given)} is too large; give at most {LARGEST} (default {self.default!r})")
+        return float(value) if isinstance(self.default, float) else value
 
     @property
     def flag(self) -> dict[str, Any]:
         """argparse's keywords of a flag for it, but for the default: what an unset flag means is the parser's
         business.
         """
-        keywords = BOOL_FLAG if isinstance(self.default, bool) else {"type": type(self.default)}
+        types = {int: whole(-COUNT, LARGEST_WHOLE), float: any_number}
+        keywords = BOOL_FLAG if isinstance(self.default, bool) else {"type": types.get(type(self.default), str)}
         return {**keywords, "help": f"{self.help}: {self.values} (default: {self.default})".replace("%", "%%")}
 
 
@@ -58,11 +71,34 @@ def parse_bool(text: str) -> bool:
     return text.lower() == "true"
 
 
+LARGEST_WHOLE = 1 << 16  #: of a command line: a code of the bottleneck that fits any memory
 BOOL_FLAG = {"type": parse_bool, "const": True, "nargs": "?"}  #: argparse's own type=bool makes true of every word
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def plain(value: Any) -> Any:
+    """Scalars of numpy and torch, decimals and fractions as Python's own numbers; anything else as it is."""
+    if isinstance(value, (Decimal, Fraction)):
+        return float(value)
+    if not isinstance(value, (int, float, str)) or type(value).__module__ == "numpy":
+        if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+            return value.item()
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value in a message of one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite int or float, small enough for a float, and no truth value."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # of an int with hundreds of digits
+        return False
 
 
 def _weight(default: float, low: float, high: float, help: str) -> Hyperparameter:
@@ -70,7 +106,7 @@ def _weight(default: float, low: float, high: float, help: str) -> Hyperparamete
         default,
         lambda r: float(10 ** r.uniform(low, high)),
         f"10^U({low:g}, {high:g})",
-        lambda value: _is_number(value) and value >= 0,
+        lambda value: is_number(value) and value >= 0,
         "a finite number of at least 0",
         help,
     )
@@ -80,7 +116,9 @@ def _choice(default: str, others: tuple[str, ...], help: str) -> Hyperparameter:
     """A choice that sweeps leave at the default: it names a variant, and a sweep tunes one variant."""
     options = (default, *others)
     words = " or ".join(repr(option) for option in options)
-    return Hyperparameter(default, lambda r: default, "fixed", lambda value: value in options, words, help)
+    return Hyperparameter(
+        default, lambda r: default, "fixed", lambda value: isinstance(value, str) and value in options, words, help
+    )
 
 
 #: part -> its hyperparameters. The first of each part is the weight of the part's loss term.
@@ -98,48 +136,25 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
         "cim_reading": _choice(
             "distance", ("similarity",), "how the poster's MS(·,·) is read; 'similarity' reverses the sign of L_con"
         ),
-        "cim_mask": _choice("shared", ("per_channel",), "one mask for all channels, or one per channel"),
         "cim_mask_stride": Hyperparameter(
             4,
             lambda r: 4,
             "fixed",
-            lambda value: value in (2, 4) and isinstance(value, int),
+            lambda value: isinstance(value, int) and value in (2, 4),
             "2 or 4",
             "pixels per value of m, before it is interpolated; 2 for small images and fine masks",
-        ),
-        "cim_composites": Hyperparameter(
-            False,
-            lambda r: False,
-            "fixed",
-            lambda value: isinstance(value, bool),
-            "true or false",
-            "half of the cross-entropy is that of m∘x + (1 - m)∘x': x cut out by m before another image of the batch",
-        ),
-        "cim_sparsity": Hyperparameter(
-            0.0,
-            lambda r: 0.0,
-            "fixed",
-            lambda value: _is_number(value) and value >= 0,
-            "a finite number of at least 0",
-            "weight of the mean of m in the loss, reached after 300 steps",
         ),
         "cim_learning_rate": Hyperparameter(
             0.0,
             lambda r: 0.0,
             "fixed",
-            lambda value: _is_number(value) and value >= 0,
+            lambda value: is_number(value) and value >= 0,
             "a finite number of at least 0",
             "learning rate of an Adam of the transformation network's own; 0: the host's optimizer trains it, but for "
             "SGD, beside which it is 0.001",
         ),
-        "cim_floor": _choice(
-            "smooth", ("exact",), "MS-SSIM where a term is negative: bounded gradient, or the exact rule without one"
-        ),
         "cim_similarity": _choice(
-            "ms_ssim",
-            ("pytorch_msssim", "colours"),
-            "our MS-SSIM, or the reference library's (images above 160 pixels, exact floor); or how alike the colours "
-            "are that m leaves, wherever they stand",
+            "ms_ssim", ("colours",), "MS-SSIM, or how alike the colours are that m leaves, wherever they stand"
         ),
     },
     "bottleneck": {
@@ -159,7 +174,7 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             0.1,
             lambda r: float(r.choice([0.05, 0.1, 0.2])),
             "0.05, 0.1 or 0.2",
-            lambda value: _is_number(value) and value > 0,
+            lambda value: is_number(value) and value > 0,
             "a finite number above 0",
             "its temperature",
         ),
@@ -167,6 +182,51 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
     "group_dro": {
         "group_dro_step_size": _weight(0.01, -3, -1, "step size of the group weights"),
     },
+}
+
+#: what version 0.1 had -> (the value at which it did nothing, what to do instead). Runs of then are compared and shown.
+RETIRED: dict[str, tuple[Any, str]] = {
+    "cim_composites": (False, "our study found little or no gain in it; leave it out"),
+    "cim_sparsity": (0.0, "our study found little or no gain in it; leave it out"),
+    "cim_mask": ("shared", "leave it out, or give InputMorphing a network of your own"),
+    "cim_floor": ("smooth", "leave it out, or give MSSSIM a floor"),
+    "cim_similarity=pytorch_msssim": (None, "take ms_ssim, which gives the library's numbers at any size"),
+}
+
+_retired_allowed: ContextVar[bool] = ContextVar("retired_allowed", default=False)
+
+
+@contextlib.contextmanager
+def retired_allowed() -> Iterator[None]:
+    """For what builds the model of an old run: :data:`RETIRED` hyperparameters mean in here what they meant then."""
+    token = _retired_allowed.set(True)
+    try:
+        yield
+    finally:
+        _retired_allowed.reset(token)
+
+
+def retired(values: Mapping[str, Any]) -> str | None:
+    """The first of these hyperparameters that is :data:`RETIRED` and did something, in words; None without one."""
+    for name, value in values.items():
+        for key in (name, f"{name}={value}"):
+            if key in RETIRED and value != RETIRED[key][0]:
+                return f"{name}={value!r} is no more, since version 0.2: {RETIRED[key][1]}"
+    return None
+
+
+class RetiredFlag(argparse.Action):
+    """A flag that is answered by one line."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.error(f"{option_string} is no more, since version 0.2: {RETIRED[self.dest][1]}")
+
+
+#: argparse's keywords of the flags of :data:`RETIRED`, by name
+RETIRED_FLAGS = {
+    name: {"action": RetiredFlag, "nargs": "?", "help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+    for name in RETIRED
+    if name.isidentifier()
 }
 
 #: name -> (parts, what it is). The order is that of result tables. These are added to every host.
@@ -234,16 +294,20 @@ def complete(algorithm: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {**({name: entry.default for name, entry in hyperparameters(own).items()} if own else {}), **values}
 
 
-def check(algorithm: str, values: Mapping[str, Any]) -> None:
-    """Raise InputError for a value that cannot be used or for a key that looks like ours and is unknown.
+def check(algorithm: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, ours as Python's own numbers; InputError for one that cannot be used or for a key that looks like
+    ours and is unknown.
 
     Args:
         values: a host's hyperparameters; keys without one of our prefixes are the host's own business.
     """
     known = hyperparameters(algorithm)
     prefixes = {name.split("_")[0] + "_" for part in PARTS.values() for name in part}
+    allowed = _retired_allowed.get()
+    if not allowed and (gone := retired(values)):
+        raise InputError(f"{algorithm}: {gone}")
     for name in values:
-        if name not in known and name.startswith(tuple(prefixes)):
+        if name not in known and name not in RETIRED and name.startswith(tuple(prefixes)):
             near = difflib.get_close_matches(name, known, n=1)
             hint = (
                 f"did you mean {near[0]!r}?"
@@ -252,11 +316,14 @@ def check(algorithm: str, values: Mapping[str, Any]) -> None:
                 if known
                 else "it has none of its own"
             )
-            raise InputError(f"{algorithm} has no hyperparameter {name!r} (given {values[name]!r}); {hint}")
+            raise InputError(f"{algorithm} has no hyperparameter {name!r} (given {shown(values[name])}); {hint}")
+    checked = dict(values)
     for name, entry in known.items():
         if name not in values:
             raise InputError(f"{algorithm} needs the hyperparameter {name!r} (default {entry.default!r})")
-        entry.check(name, values[name])
+        retired_value = allowed and f"{name}={values[name]}" in RETIRED
+        checked[name] = values[name] if retired_value else entry.check(name, values[name])
+    return checked
 
 
 def build(
@@ -293,7 +360,7 @@ def build(
     from .algorithms.classifier import RobustClassifier
     from .algorithms.group_dro import GroupWeights
 
-    check(algorithm, values)
+    values = check(algorithm, values)
     parts, _ = TRAINABLE[algorithm]
     weights = {"supervised": 1.0}
     modules: dict[str, Any] = {}
@@ -308,9 +375,6 @@ def build(
         modules["group_weights"] = GroupWeights(groups_in_training, values["group_dro_step_size"])
     if "morphing" in parts:
         weights["contrastive"] = values["cim_lambda"]
-        if values["cim_sparsity"]:
-            weights["sparsity"] = values["cim_sparsity"]
-        modules["composites"] = values["cim_composites"]
         modules["morphing"] = build_psi(algorithm, values, pixel_space)
         modules["contrast"] = build_contrast(algorithm, values, image_size, n_environments)
     return RobustClassifier(encoder, head, weights, **modules)
@@ -320,7 +384,7 @@ def optimizer(host: Optimizer, classifier: RobustClassifier, values: Mapping[str
     """What to step for a classifier of :func:`build`: the host's optimizer of all its weights, or that and the
     transformation network's own Adam.
     """
-    from .algorithms.own_adam import with_own_adam
+    from .algorithms.mask_optimizer import with_own_adam
 
     return with_own_adam(host, classifier.morphing, values.get("cim_learning_rate", 0.0))
 
@@ -331,10 +395,12 @@ def build_psi(algorithm: str, values: Mapping[str, Any], pixel_space: PixelSpace
     Raises:
         InputError: images with this number of channels cannot be morphed.
     """
-    from .algorithms.morphing import InputMorphing
+    from .algorithms.morphing import InputMorphing, TransformationNetwork
 
+    channels = pixel_space.channels
+    mask_channels = channels if values.get("cim_mask") == "per_channel" else 1  # of an old run
     try:
-        return InputMorphing(pixel_space, values["cim_mask"] == "per_channel", values["cim_mask_stride"])
+        return InputMorphing(pixel_space, TransformationNetwork(channels, mask_channels, values["cim_mask_stride"]))
     except ValueError as error:  # algorithms/ says what is wrong with numbers; here it is the user's choice
         raise InputError(f"{algorithm}: {error}") from error
 
@@ -348,28 +414,25 @@ def build_contrast(
         InputError: a hyperparameter does not go with this image size or host.
     """
     from .algorithms.contrastive import TripletContrast
-    from .algorithms.similarity import choose_scales
+    from .algorithms.similarity import SIMILARITIES
 
     if values["cim_pairs"] == "cross_environment" and (n_environments or 0) < 2:
         raise InputError(
             f"cim_pairs='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; "
             f"use 'random'"
         )
+    name, options = values["cim_similarity"], {}
+    if name == "pytorch_msssim" or values.get("cim_floor") == "exact":  # of an old run
+        name, options = "ms_ssim", {"floor": "exact"}
     try:
-        return TripletContrast(
-            choose_scales(*image_size) if values["cim_similarity"] != "colours" else 0,
-            pairs=values["cim_pairs"],
-            targets=values["cim_targets"],
-            similarity=values["cim_similarity"],
-            floor=values["cim_floor"],
-            reading=values["cim_reading"],
-        )
+        similarity = SIMILARITIES[name](image_size, **options)
+        return TripletContrast(similarity, values["cim_pairs"], values["cim_targets"], values["cim_reading"])
     except ValueError as error:
         raise InputError(f"{algorithm}: {error}") from error
 
 
 def markdown() -> str:
-    """The table of algorithms and hyperparameters, as the README shows it."""
+    """The table of algorithms and hyperparameters, as docs/hyperparameters.md shows it."""
     lines = ["| algorithm | what it is |", "|---|---|"]
     lines += [f"| `{name}` | {what} |" for name, (_, what) in TRAINABLE.items()]
     lines += ["", "| hyperparameter | of | default | in sweeps | accepted | meaning |", "|---|---|---|---|---|---|"]

@@ -8,6 +8,7 @@ import sys
 
 from . import __version__
 from .errors import exit_status
+from .flags import Parser
 
 #: command -> (module with add_arguments(parser) and run(args) -> exit status, what it does)
 COMMANDS = {
@@ -17,24 +18,17 @@ COMMANDS = {
     ),
     "data": ("cim_plugin.data.command", "make offline stand-ins, convert public archives, check what is there"),
     "compare": (
-        "cim_plugin.report.command",
+        "cim_plugin.compare.command",
         "one table per data set from DomainBed's output folders and those of 'cim-plugin train'",
     ),
-    "show": ("cim_plugin.report.show", "pictures of what the transformation network of a run has learnt"),
+    "show": ("cim_plugin.show.command", "pictures of what the transformation network of a run has learnt"),
     "leaderboard": ("cim_plugin.leaderboard.command", "run, pack and check a submission to the WILDS leaderboard"),
     "doctor": ("cim_plugin.doctor", "versions, hosts, data and known traps: what will run here and what will not"),
     "get-domainbed": (
-        "cim_plugin.get_domainbed",
+        "cim_plugin.hosts.domainbed.get",
         "fetch the tested DomainBed into the user's cache, importable from any folder",
     ),
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says a wrong argument in one line; --help shows the usage."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}; see '{self.prog} --help'\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     nobody reads on.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = _Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
+    name = argv[0] if argv[:1] and argv[0] in COMMANDS else ""
+    return exit_status(f"cim-plugin {name}".rstrip(), lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> int:
+    parser = Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
     parser.add_argument("--version", action="version", version=f"cim-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, what) in COMMANDS.items():
@@ -54,8 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-    module = COMMANDS[args.command][0]
-    return exit_status(f"cim-plugin {args.command}", lambda: importlib.import_module(module).run(args))
+    return importlib.import_module(COMMANDS[args.command][0]).run(args)
 
 
 if __name__ == "__main__":

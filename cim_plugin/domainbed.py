@@ -43,9 +43,9 @@ def main() -> None:
         )
         raise SystemExit(2)
     if sys.argv[1] == COMPOSITIONS:
-        from .hosts import domainbed_table
+        from .hosts.domainbed import compositions_table
 
-        domainbed_table.main()
+        compositions_table.main()
         return
     script = f"domainbed.scripts.{sys.argv.pop(1)}"
     runpy.run_module(script, run_name="__main__", alter_sys=True)

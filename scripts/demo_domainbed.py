@@ -2,113 +2,78 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
-import time
 
-from tqdm import tqdm
+from cim_plugin.files import parse_json, read_text
+from cim_plugin.progress import progress
+from cim_plugin.runs import jobs
+
+from .demo_wilds import run_all
 
 ALGORITHMS = ("ERM", "CIM", "CIM_VIB")
+STEPS = 201
 TEST_ENVIRONMENT = 2  #: "-90%": the background that went with one label goes with the other
 TRAINING_ENVIRONMENTS = (0, 1)
+RESULTS = "results.jsonl"  #: gets a line per evaluation
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--steps", type=int, default=201, help="training steps per run")
-    parser.add_argument("--seeds", type=int, default=1, help="runs per algorithm, with seeds 0, 1, ...")
-    parser.add_argument(
-        "--output_dir", default="demo_output", help="where runs are kept; a finished run is not done again"
-    )
-    args = parser.parse_args()
-    if importlib.util.find_spec("domainbed") is None:
-        print(
-            "demo: error: DomainBed is not found; run '.venv/bin/cim-plugin get-domainbed', or set DOMAINBED_HOME to a "
-            "checkout",
-            file=sys.stderr,
-        )
-        return 2
-    runs = [(algorithm, seed) for seed in range(args.seeds) for algorithm in ALGORITHMS]
-    records = {}
-    with tqdm(total=len(runs) * args.steps, unit="step", smoothing=0.05) as bar:
-        for algorithm, seed in runs:
-            bar.set_description(f"{algorithm}, seed {seed}")
-            folder = os.path.join(args.output_dir, f"{algorithm}-{args.steps}-{seed}")
-            if not train(algorithm, seed, args.steps, folder, bar):
-                bar.close()
-                print(f"demo: error: {algorithm} failed; {folder}/err.txt says why", file=sys.stderr)
-                return 1
-            records[algorithm, seed] = read(folder)
-    print_table(records, args)
+def run() -> int:
+    folders = {algorithm: os.path.join("demo_output", f"{algorithm}-{STEPS}-0") for algorithm in ALGORITHMS}
+    starts = {folder: start(algorithm, folder) for algorithm, folder in folders.items() if not finished(folder)}
+    with progress(total=len(folders) * STEPS, unit="step", smoothing=0.05) as bar:
+        failed = run_all(starts, [{}], bar, lambda: sum(map(steps_done, folders.values())))
+    if failed:
+        print(f"demo: error: {failed} failed; {failed}/err.txt says why", file=sys.stderr)
+        return 1
+    print_table({algorithm: read(folder) for algorithm, folder in folders.items()})
     return 0
 
 
-def train(algorithm: str, seed: int, steps: int, folder: str, bar: tqdm) -> bool:
-    """One run of the host's script, the bar following its results file; False when it failed."""
-    if os.path.exists(os.path.join(folder, "done")):
-        bar.update(steps)
-        return True
-    os.makedirs(folder, exist_ok=True)
-    results = os.path.join(folder, "results.jsonl")
-    if os.path.exists(results):  # of a run that was stopped: the host would append to it
-        os.remove(results)
-    command = [
-        sys.executable,
-        "-m",
-        "domainbed.scripts.train",
-        "--dataset",
-        "DebugDigitsOnPhotos",
-        "--algorithm",
-        algorithm,
-    ]
-    command += ["--test_envs", str(TEST_ENVIRONMENT), "--steps", str(steps), "--checkpoint_freq", "20"]
-    command += ["--seed", str(seed), "--trial_seed", str(seed), "--output_dir", folder]
-    done = 0
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while process.poll() is None:
-            time.sleep(0.3)
-            reached = read(folder)[-1]["step"] + 1 if os.path.exists(results) else 0
-            bar.update(reached - done)
-            done = reached
-    finally:
-        process.terminate()
-        process.wait()
-    bar.update(steps - done)
-    return process.returncode == 0
+def start(algorithm: str, folder: str) -> jobs.Start:
+    """Starts the host's script."""
+    flags = f"--test_envs {TEST_ENVIRONMENT} --steps {STEPS} --checkpoint_freq 20 --seed 0 --trial_seed 0"
+    words = ["--dataset", "DebugDigitsOnPhotos", "--algorithm", algorithm, *flags.split(), "--output_dir", folder]
+
+    def start(environment: jobs.Environment) -> jobs.Process:
+        with contextlib.suppress(FileNotFoundError):  # of a run that was stopped: the host would append to it
+            os.remove(os.path.join(folder, RESULTS))
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return jobs.command([sys.executable, "-m", "domainbed.scripts.train", *words], **quiet)(environment)
+
+    return start
+
+
+def finished(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "done"))
+
+
+def steps_done(folder: str) -> int:
+    if finished(folder):
+        return STEPS
+    return read(folder)[-1]["step"] + 1 if os.path.exists(os.path.join(folder, RESULTS)) else 0
 
 
 def read(folder: str) -> list[dict]:
     """The records that a run has written so far."""
-    with open(os.path.join(folder, "results.jsonl")) as file:
-        return [json.loads(line) for line in file if line.endswith("\n")] or [{"step": -1}]
+    path = os.path.join(folder, RESULTS)
+    *lines, _ = read_text(path).split("\n")  # the last one is empty, or being written
+    return [parse_json(line, path, number) for number, line in enumerate(lines, 1)] or [{"step": -1}]
 
 
-def print_table(records: dict, args: argparse.Namespace) -> None:
+def print_table(records: dict[str, list[dict]]) -> None:
     """Accuracy on the held-out environment by training-domain validation, as DomainBed defines it."""
-    print(
-        f"\nDebugDigitsOnPhotos, test environment -90%, {args.steps} steps, seeds: {args.seeds}; training-domain "
-        f"validation"
-    )
+    print(f"\nDebugDigitsOnPhotos, test environment -90%, {STEPS} steps, seeds: 1; training-domain validation")
     print(f"{'algorithm':10} {'validation':>11} {'test':>15} {'step time':>10} {'to ERM':>7}")
-    erm_time = None
-    for algorithm in ALGORITHMS:
-        chosen = [max(records[algorithm, seed], key=validation) for seed in range(args.seeds)]
-        tests = [100 * record[f"env{TEST_ENVIRONMENT}_in_acc"] for record in chosen]
-        step_time = statistics.median(
-            record["step_time"] for seed in range(args.seeds) for record in records[algorithm, seed][1:]
-        )
-        erm_time = erm_time or step_time
-        spread = f" ± {statistics.stdev(tests):.1f}" if len(tests) > 1 else ""
-        accuracy = f"{statistics.mean(tests):.1f}{spread}"
+    step_times = {name: statistics.median(record["step_time"] for record in of[1:]) for name, of in records.items()}
+    for algorithm, step_time in step_times.items():
+        chosen = max(records[algorithm], key=validation)
         print(
-            f"{algorithm:10} {100 * statistics.mean(map(validation, chosen)):10.1f}% {accuracy:>14}% "
-            f"{1000 * step_time:7.0f} ms {step_time / erm_time:6.2f}x"
+            f"{algorithm:10} {100 * validation(chosen):10.1f}% {100 * chosen[f'env{TEST_ENVIRONMENT}_in_acc']:14.1f}% "
+            f"{1000 * step_time:7.0f} ms {step_time / step_times['ERM']:6.2f}x"
         )
     print("Small synthetic task with few seeds: it shows that everything runs, not which method is better.")
 
@@ -116,7 +81,3 @@ def print_table(records: dict, args: argparse.Namespace) -> None:
 def validation(record: dict) -> float:
     """Mean accuracy on the training environments' held-out images."""
     return statistics.mean(record[f"env{environment}_out_acc"] for environment in TRAINING_ENVIRONMENTS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

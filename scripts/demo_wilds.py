@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
-import time
+from typing import Any, Callable
 
-from tqdm import tqdm
+from cim_plugin.files import read_json, read_text
+from cim_plugin.flags import Parser, whole
+from cim_plugin.progress import progress
+from cim_plugin.runs import jobs
+from cim_plugin.runs.jobs import Job
 
 #: row of the table -> flags of cim-plugin train
 ROWS = {
@@ -22,33 +25,24 @@ ROWS = {
     "CIM_VIB": ["--algorithm", "CIM_VIB"],
 }
 RULES = ("worst_group", "average", "worst_class")
-SETTINGS = ["-d", "waterbirds", "--model", "small_cnn", "--transform", "image_base", "--target_resolution", "28"]
-SETTINGS += [
-    "--optimizer",
-    "AdamW",
-    "--lr",
-    "1e-3",
-    "--weight_decay",
-    "1e-4",
-    "--batch_size",
-    "32",
-    "--loader_kwargs",
-    "num_workers=0",
-]
+SETTINGS = "-d waterbirds --model small_cnn --transform image_base --target_resolution 28 --optimizer AdamW --lr 1e-3"
+SETTINGS = f"{SETTINGS} --weight_decay 1e-4 --batch_size 32 --loader_kwargs num_workers=0".split()
 EVALUATED = "train_eval.csv"  #: gets a line per epoch
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20, help="epochs per run")
-    parser.add_argument("--seeds", type=int, default=2, help="runs per row, with seeds 0, 1, ...")
+    """Make the data, train what is not finished, and print the table. Exit status 1 where a run failed."""
+    parser = Parser(prog="scripts/demo", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=whole(1), default=20, help="epochs per run")
+    parser.add_argument("--seeds", type=whole(1, 1000), default=2, help="runs per row, with seeds 0, 1, ...")
     parser.add_argument(
         "--output_dir", default="demo_output", help="where data and runs are kept; a finished run is not done again"
     )
     args = parser.parse_args()
     data = os.path.join(args.output_dir, "data")
-    if subprocess.call([*PLUGIN, "data", "demo", "--root", data]):
-        return 1
+    status = subprocess.call([*PLUGIN, "data", "demo", "--root", data])
+    if status:  # it has said why
+        return status
     folders = {
         (row, seed): os.path.join(
             args.output_dir, "wilds", f"{row.partition(' (')[0].replace(', ', '-')}-{args.epochs}-{seed}"
@@ -56,26 +50,20 @@ def main() -> int:
         for seed in range(args.seeds)
         for row in ROWS
     }
-    commands = {
-        folders[row, seed]: [
-            *PLUGIN,
-            "train",
-            *SETTINGS,
-            *flags,
-            "--root_dir",
-            data,
-            "--n_epochs",
-            str(args.epochs),
-            "--seed",
-            str(seed),
-            "--log_dir",
-            folders[row, seed],
-            "--resume",
-        ]
-        for seed in range(args.seeds)
-        for row, flags in ROWS.items()
+    starts = {
+        folder: start(
+            folder, [*ROWS[row], "--root_dir", data, "--n_epochs", str(args.epochs), "--seed", str(seed), "--resume"]
+        )
+        for (row, seed), folder in folders.items()
+        if not finished(folder)
     }
-    failed = run_all(commands, args.epochs)
+    with progress(total=len(folders) * args.epochs, unit="epoch", smoothing=0.1) as bar:
+        failed = run_all(
+            starts,
+            [{"OMP_NUM_THREADS": "1"}] * (os.cpu_count() or 1),
+            bar,
+            lambda: sum(min(args.epochs, epochs_done(folder)) for folder in folders.values()),
+        )
     if failed:
         print(f"demo: error: a run failed; {failed}/err.txt says why", file=sys.stderr)
         return 1
@@ -86,45 +74,41 @@ def main() -> int:
 PLUGIN = [sys.executable, "-m", "cim_plugin.cli"]
 
 
-def run_all(commands: dict[str, list[str]], epochs: int) -> str | None:
-    """Run the commands, one per core at a time, with a bar that counts epochs; the folder of the first that fails, or
-    None.
+def start(folder: str, flags: list[str]) -> jobs.Start:
+    """Starts a training, whose errors go to a file."""
+
+    def start(environment: jobs.Environment) -> jobs.Process:
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, "err.txt"), "w") as errors:
+            words = [*PLUGIN, "train", *SETTINGS, *flags, "--log_dir", folder]
+            return jobs.command(words, stdout=subprocess.DEVNULL, stderr=errors)(environment)
+
+    return start
+
+
+def run_all(
+    starts: dict[str, jobs.Start], slots: list[jobs.Environment], bar: Any, done: Callable[[], int]
+) -> str | None:
+    """Run what stands under the names of folders, with a bar that shows how much is done; the folder of the first that
+    fails, which stops the others, or None.
     """
-    waiting, running = [folder for folder in commands if not finished(folder)], {}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    try:
-        with tqdm(total=len(commands) * epochs, unit="epoch", smoothing=0.1, dynamic_ncols=True) as bar:
-            while waiting or running:
-                while waiting and len(running) < (os.cpu_count() or 1):
-                    folder = waiting.pop(0)
-                    os.makedirs(folder, exist_ok=True)
-                    with open(os.path.join(folder, "err.txt"), "w") as errors:
-                        running[folder] = subprocess.Popen(
-                            commands[folder], stdout=subprocess.DEVNULL, stderr=errors, env=environment
-                        )
-                time.sleep(0.3)
-                for folder, process in list(running.items()):
-                    if process.poll() is not None:
-                        del running[folder]
-                        if process.returncode:
-                            return folder
-                bar.set_description(", ".join(map(os.path.basename, running)))
-                bar.n = sum(min(epochs, epochs_done(folder)) for folder in commands)
-                bar.refresh()
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
-    return None
+
+    def watch() -> None:
+        bar.update(done() - bar.n)
+
+    def say(job: Job, slot: jobs.Environment) -> None:
+        bar.set_description(os.path.basename(job.name))
+
+    todo = [Job(folder, start) for folder, start in starts.items()]
+    statuses = jobs.run(todo, slots, started=say, watch=watch, go_on=False)
+    return next(iter(jobs.failed(statuses)), None)
 
 
 def results(folder: str) -> dict:
     path = os.path.join(folder, "results.json")
     if not os.path.exists(path):
         return {}
-    with open(path) as file:
-        return json.load(file)
+    return read_json(path)
 
 
 def finished(folder: str) -> bool:
@@ -135,8 +119,7 @@ def epochs_done(folder: str) -> int:
     path = os.path.join(folder, EVALUATED)
     if not os.path.exists(path):
         return 0
-    with open(path) as file:
-        return max(0, sum(1 for _ in file) - 1)
+    return max(0, read_text(path).count("\n") - 1)
 
 
 def print_table(folders: dict, args: argparse.Namespace) -> None:
@@ -164,7 +147,3 @@ def print_table(folders: dict, args: argparse.Namespace) -> None:
 def spread(values: list[float]) -> str:
     percent = [100 * value for value in values]
     return f"{statistics.mean(percent):.1f}" + (f" ± {statistics.stdev(percent):.1f}" if len(percent) > 1 else "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -16,8 +17,12 @@ from typing import Any, Callable, NamedTuple
 HERE = Path(__file__).parent
 SMALL_HOST = HERE / "hosts" / "small_host"
 
-#: the autoload file, for a test that puts the plugin into an environment itself
-AUTOLOAD = (HERE.parent / "cim_plugin" / "cim_plugin_autoload.pth").read_text()
+#: what an installation puts beside the package: name -> text
+AUTOLOAD = {
+    str(path.relative_to(HERE.parent / "site_packages")): path.read_text()
+    for path in sorted((HERE.parent / "site_packages").rglob("*"))
+    if path.suffix in (".pth", ".start", ".py")
+}
 
 
 def run_python(
@@ -50,14 +55,31 @@ class Environment(NamedTuple):
     python: Path
     site_packages: Path
 
+    def see_heavy_packages(self) -> None:
+        """Find what this environment has, torch for instance, after its own packages."""
+        folders = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+        (self.site_packages / "heavy_packages.pth").write_text("\n".join(folders))
+
+    def put_plugin(self) -> Path:
+        """Copy the plugin to where a regular installation has it; its folder."""
+        ignore = shutil.ignore_patterns("__pycache__")
+        folder = shutil.copytree(HERE.parent / "cim_plugin", self.site_packages / "cim_plugin", ignore=ignore)
+        shutil.copytree(HERE.parent / "algorithms", folder / "algorithms", ignore=ignore, dirs_exist_ok=True)
+        for name, text in AUTOLOAD.items():
+            (self.site_packages / name).parent.mkdir(exist_ok=True)
+            (self.site_packages / name).write_text(text)
+        return folder
+
 
 def make_environment(folder: Path, *, heavy_packages: bool) -> Environment:
-    """A new environment without pip. With ``heavy_packages`` it sees what this one has, torch for instance, after its
-    own.
-    """
+    """A new environment without pip, with ``heavy_packages`` one that sees those of this environment."""
     venv.create(folder, symlinks=True, with_pip=False)
-    (site_packages,) = folder.glob("lib/python*/site-packages")
+    environment = environment_in(folder)
     if heavy_packages:
-        folders = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
-        (site_packages / "heavy_packages.pth").write_text("\n".join(folders))
+        environment.see_heavy_packages()
+    return environment
+
+
+def environment_in(folder: Path) -> Environment:
+    (site_packages,) = folder.glob("lib/python*/site-packages")
     return Environment(folder / "bin" / "python", site_packages)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interpreters import AUTOLOAD, SMALL_HOST, Environment, ask, make_environment, run_python
+from interpreters import SMALL_HOST, Environment, ask, make_environment, run_python
 
-import cim_plugin
 from cim_plugin import catalog
 
 OURS = list(catalog.ALGORITHMS)
@@ -187,7 +186,7 @@ def catalog_is_no_python(plugin: Path) -> str:
 
 
 def hook_is_missing(plugin: Path) -> str:
-    adapter = plugin / "hosts" / "domainbed.py"
+    adapter = plugin / "hosts" / "domainbed" / "adapter.py"
     adapter.write_text(adapter.read_text().replace("def on_datasets(", "def on_something("))
     return "domainbed.datasets goes on without it: AttributeError"
 
@@ -217,14 +216,9 @@ def the_host_goes_on():
 
 @pytest.fixture
 def installation(tmp_path) -> Environment:
-    """An environment of its own with a copy of the plugin and its autoload file, to be damaged."""
+    """An environment of its own with a copy of the plugin and its autoload files, to be damaged."""
     environment = make_environment(tmp_path / "environment", heavy_packages=True)
-    shutil.copytree(
-        Path(cim_plugin.__file__).parent,
-        environment.site_packages / "cim_plugin",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    (environment.site_packages / "cim_plugin_autoload.pth").write_text(AUTOLOAD)
+    environment.put_plugin()
     return environment
 
 

@@ -1,5 +1,5 @@
 """The table of algorithms: what it refuses and in which words, its random draws, the classifiers that it builds, and
-its copy in the README.
+its copy in the docs.
 """
 
 from __future__ import annotations
@@ -9,32 +9,34 @@ import json
 import math
 import subprocess
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from retired import FLAGS_GONE, GONE, HARMLESS, said, said_of_flag
 from torch import nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import PixelSpace
+from cim_plugin.algorithms.similarity import SIMILARITIES
+from cim_plugin.algorithms.similarity.colours import Colours
+from cim_plugin.algorithms.similarity.fused import MSSSIM
 from cim_plugin.errors import InputError
 
 ALGORITHMS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E"]
-README = Path(__file__).parent.parent / "README.md"
+TABLES = Path(__file__).parent.parent / "docs" / "hyperparameters.md"
 
-#: hyperparameter -> the range or the values that README and code promise for sweeps
+#: hyperparameter -> the range or the values that TABLES and code promise for sweeps
 DRAWS = {
     "cim_lambda": (1e-2, 1e1),
     "cim_pairs": {"random"},
     "cim_targets": {"input"},
     "cim_reading": {"distance"},
-    "cim_mask": {"shared"},
     "cim_mask_stride": {4},
-    "cim_composites": {False},
-    "cim_sparsity": {0.0},
     "cim_learning_rate": {0.0},
-    "cim_floor": {"smooth"},
     "cim_similarity": {"ms_ssim"},
     "vib_beta": (1e-5, 1e-1),
     "vib_dimension": {64, 128, 256},
@@ -141,10 +143,7 @@ def test_what_is_not_named_has_its_default_and_what_is_keeps_its_value(name, kno
 
 # --- refused values --------------------------------------------------------------------------------------------------
 
-CIM_NAMES = (
-    "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask, cim_mask_stride, cim_composites, cim_sparsity, "
-    "cim_learning_rate, cim_floor, cim_similarity"
-)
+CIM_NAMES = "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask_stride, cim_learning_rate, cim_similarity"
 
 UNKNOWN = [
     ("CIM", {"cim_lamda": 2}, "CIM has no hyperparameter 'cim_lamda' (given 2); did you mean 'cim_lambda'?"),
@@ -174,18 +173,9 @@ REFUSED = [
     ("CIM", "cim_pairs", ["oracle", ["random"], None, 0], "'random' or 'cross_environment' (default 'random')"),
     ("CIM", "cim_targets", ["psi"], "'input' or 'morphed' (default 'input')"),
     ("CIM", "cim_reading", [""], "'distance' or 'similarity' (default 'distance')"),
-    ("CIM", "cim_mask", ["rgb", True], "'shared' or 'per_channel' (default 'shared')"),
     ("CIM", "cim_mask_stride", [1, 3, 2.0, "4", None], "2 or 4 (default 4)"),
-    ("CIM", "cim_composites", [1, "yes", None], "true or false (default False)"),
-    ("CIM", "cim_sparsity", [-0.1, math.nan, True], "a finite number of at least 0 (default 0.0)"),
     ("CIM", "cim_learning_rate", [-1e-3, math.inf, "0.001", False], "a finite number of at least 0 (default 0.0)"),
-    ("CIM", "cim_floor", ["relu"], "'smooth' or 'exact' (default 'smooth')"),
-    (
-        "CIM_VIB",
-        "cim_similarity",
-        ["ssim", "MS_SSIM"],
-        "'ms_ssim' or 'pytorch_msssim' or 'colours' (default 'ms_ssim')",
-    ),
+    ("CIM_VIB", "cim_similarity", ["ssim", "MS_SSIM"], "'ms_ssim' or 'colours' (default 'ms_ssim')"),
 ]
 
 
@@ -224,6 +214,91 @@ def test_unusual_but_valid_values_are_accepted(changes):
     catalog.check("CIM_VIB", _defaults("CIM_VIB", **changes))
 
 
+# --- what version 0.1 had --------------------------------------------------------------------------------------------
+
+
+def test_the_retired_ones_are_in_one_table_with_what_did_nothing_and_what_to_do():
+    """A name of which only a value is gone has that value beside it."""
+    expected = {name: (HARMLESS[name], instead) for name, (_, instead) in GONE.items() if name in HARMLESS}
+    expected["cim_similarity=pytorch_msssim"] = (None, GONE["cim_similarity"][1])
+    assert catalog.RETIRED == expected
+    assert catalog.RETIRED_FLAGS.keys() == set(FLAGS_GONE)
+    assert not catalog.RETIRED.keys() & catalog.all_hyperparameters().keys()
+
+
+@pytest.mark.parametrize("algorithm", ["CIM", "CIM_VIB", "CIM+groupDRO"])
+@pytest.mark.parametrize("name", GONE)
+def test_a_retired_value_is_answered_in_one_line(name, algorithm):
+    with pytest.raises(InputError) as error:
+        catalog.check(algorithm, _defaults(algorithm, **{name: GONE[name][0]}))
+    assert str(error.value) == f"{algorithm}: {said(name)}" and "\n" not in str(error.value)
+
+
+def test_values_that_did_nothing_are_accepted_and_do_nothing():
+    """The hyperparameters of every run of then, as DomainBed's model.pkl and results.json hold them."""
+    catalog.check("CIM_VIB", _defaults("CIM_VIB", **HARMLESS))
+    assert catalog.retired(HARMLESS) is None and catalog.retired({"lr": 0.1}) is None
+    torch.manual_seed(0)
+    plain = _build("CIM").state_dict()
+    torch.manual_seed(0)
+    then = _build("CIM", **HARMLESS).state_dict()
+    assert plain.keys() == then.keys() and all(torch.equal(plain[name], then[name]) for name in plain)
+
+
+@pytest.mark.parametrize("given", [["per_channel"], [], ["shared"]], ids=["value", "none", "harmless"])
+@pytest.mark.parametrize("joined", [True, False], ids=["--a=b", "--a b"])
+@pytest.mark.parametrize("name", FLAGS_GONE)
+def test_a_retired_flag_is_answered_in_one_line(name, given, joined, capsys):
+    """With and without a value, also one that did nothing: there is no such flag."""
+    parser = argparse.ArgumentParser()
+    for flag, keywords in catalog.RETIRED_FLAGS.items():
+        parser.add_argument(f"--{flag}", **keywords)
+    assert vars(parser.parse_args([])) == {} and name not in parser.format_help()
+    words = [f"--{name}={given[0]}"] if joined and given else [f"--{name}", *given]
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(words)
+    assert ended.value.code == 2 and capsys.readouterr().err.splitlines()[-1].endswith(f"error: {said_of_flag(name)}")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_model_of_an_old_run_can_be_built_in_the_place_for_it(channels):
+    """With what its values meant then; outside of that place they are refused again."""
+    gone = {name: value for name, (value, _) in GONE.items()}
+    with catalog.retired_allowed():
+        model = _build("CIM", channels, **gone)
+        exact = _build("CIM", cim_floor="exact").contrast.similarity
+        shared = _build("CIM", cim_mask="shared").morphing.network
+    assert model.morphing(torch.rand(2, channels, 28, 28)).mask.shape == (2, channels, 28, 28)
+    for similarity in (model.contrast.similarity, exact):
+        assert isinstance(similarity, MSSSIM) and (similarity.scales, similarity.floor) == (2, "exact")
+    assert shared(torch.rand(2, 3, 28, 28)).shape == (2, 1, 28, 28)
+    with pytest.raises(InputError):
+        _build("CIM", channels, **gone)
+
+
+def test_other_mistakes_of_an_old_run_are_refused_as_ever():
+    with catalog.retired_allowed():
+        for changes in ({"cim_lamda": 1.0}, {"cim_lambda": -1.0}, {"cim_similarity": "ssim"}):
+            with pytest.raises(InputError, match=next(iter(changes))):
+                _build("CIM", cim_mask="per_channel", **changes)
+        with pytest.raises(ZeroDivisionError), catalog.retired_allowed():
+            1 / 0
+        catalog.check("CIM", _defaults("CIM", cim_mask="per_channel"))  # still inside
+    with pytest.raises(InputError):
+        catalog.check("CIM", _defaults("CIM", cim_mask="per_channel"))
+
+
+@pytest.mark.parametrize(
+    "words, value", [(["false"], False), (["False"], False), (["true"], True), (["TRUE"], True), ([], True)]
+)
+def test_the_flag_of_a_hyperparameter_that_is_true_or_false(words, value):
+    """argparse's own type=bool makes true of "false"."""
+    entry = catalog.Hyperparameter(False, lambda r: False, "fixed", lambda v: isinstance(v, bool), "true or false", "")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--it", **entry.flag)
+    assert parser.parse_args(["--it", *words]).it is value
+
+
 # --- building --------------------------------------------------------------------------------------------------------
 
 
@@ -248,11 +323,8 @@ CROSS = {"cim_pairs": "cross_environment"}
 VARIANTS = [
     *((algorithm, {}) for algorithm in ALGORITHMS),
     *(("CIM", changes) for changes in (CROSS, {"cim_targets": "morphed"}, {"cim_reading": "similarity"})),
-    *(("CIM", changes) for changes in ({"cim_mask": "per_channel"}, {"cim_floor": "exact"}, {"cim_lambda": 0})),
-    *(
-        (algorithm, {"cim_composites": True, "cim_sparsity": 0.5, "cim_mask_stride": 2})
-        for algorithm in ("CIM", "CIM_VIB")
-    ),
+    *(("CIM", changes) for changes in ({"cim_similarity": "colours"}, {"cim_lambda": 0})),
+    *((algorithm, {"cim_mask_stride": 2}) for algorithm in ("CIM", "CIM_VIB")),
 ]
 
 
@@ -273,42 +345,31 @@ def test_every_row_trains_a_step(algorithm, changes, channels):
 
 
 def test_every_value_reaches_its_part():
-    choices = {
-        "cim_pairs": "cross_environment",
-        "cim_targets": "morphed",
-        "cim_reading": "similarity",
-        "cim_mask": "per_channel",
-        "cim_floor": "exact",
-    }
+    choices = {"cim_pairs": "cross_environment", "cim_targets": "morphed", "cim_reading": "similarity"}
     model = _build("CIM_VIB", cim_lambda=0.3, vib_beta=0.02, vib_dimension=5, **choices)
     assert model.weights == {"supervised": 1.0, "contrastive": 0.3, "kl": 0.02}
     contrast = model.contrast
-    assert (contrast.scales, contrast.pairs, contrast.targets, contrast.reading, contrast.floor) == (
-        2,
-        "cross_environment",
-        "morphed",
-        "similarity",
-        "exact",
-    )
-    assert model.morphing(torch.rand(1, 3, 28, 28)).mask.shape[1] == 3
-    assert not model.composites and model.morphing.network.features(torch.rand(1, 3, 28, 28)).shape[-1] == 7
-    other = _build("CIM", cim_composites=True, cim_sparsity=0.5, cim_mask_stride=2)
-    assert (
-        other.composites
-        and other.weights["sparsity"] == 0.5
-        and other.morphing.network.features(torch.rand(1, 3, 28, 28)).shape[-1] == 14
-    )
+    assert (contrast.pairs, contrast.targets, contrast.reading) == ("cross_environment", "morphed", "similarity")
+    assert isinstance(contrast.similarity, MSSSIM)
+    assert (contrast.similarity.scales, contrast.similarity.floor) == (2, "smooth")
+    assert model.morphing(torch.rand(1, 3, 28, 28)).mask.shape[1] == 1
+    assert model.morphing.network.features(torch.rand(1, 3, 28, 28)).shape[-1] == 7
     assert (model.bottleneck.mean.in_features, model.bottleneck.mean.out_features, model.head.in_features) == (32, 5, 5)
 
 
 def test_the_values_of_other_rows_reach_their_parts():
-    assert (
-        _build("CIM", side=176, cim_similarity="pytorch_msssim", cim_floor="exact").contrast.similarity
-        == "pytorch_msssim"
-    )
-    assert _build("CIM").morphing(torch.rand(1, 3, 28, 28)).mask.shape[1] == 1
+    other = _build("CIM", side=176, cim_similarity="colours", cim_mask_stride=2)
+    assert isinstance(other.contrast.similarity, Colours)
+    assert other.morphing.network.features(torch.rand(1, 3, 28, 28)).shape[-1] == 14
+    assert _build("CIM", side=176).contrast.similarity.scales == 5
     scl = _build("SCL_E2E", scl_weight=0.4, scl_temperature=0.2)
     assert (scl.weights, scl.temperature) == ({"supervised": 1.0, "supervised_contrastive": 0.4}, 0.2)
+
+
+def test_the_choice_of_similarities_is_the_table_of_them():
+    accepts = ENTRIES["cim_similarity"].accepts
+    assert all(accepts(name) for name in SIMILARITIES) and next(iter(SIMILARITIES)) == ENTRIES["cim_similarity"].default
+    assert ENTRIES["cim_similarity"].values == " or ".join(repr(name) for name in SIMILARITIES)
 
 
 def test_colours_ask_for_no_window_of_ms_ssim(recwarn):
@@ -348,22 +409,6 @@ def test_encoder_and_head_start_as_a_plain_classifiers_do(algorithm):
             "CIM: height 10 is smaller than MS-SSIM's 11-pixel window; use images of at least 11 pixels a side",
         ),
         ({"channels": 4}, {}, "CIM: images have 1 to 3 channels, 4 were given"),
-        (
-            {},
-            {"cim_similarity": "pytorch_msssim", "cim_floor": "exact"},
-            "CIM: pytorch_msssim has 5 scales and needs sides above 160 pixels, 2 were chosen here; use 'ms_ssim'",
-        ),
-        (
-            {"side": 224},
-            {"cim_similarity": "pytorch_msssim"},
-            "CIM: pytorch_msssim has the exact floor only, 'smooth' was given; use floor 'exact' or similarity "
-            "'ms_ssim'",
-        ),
-        (
-            {},
-            {"cim_similarity": "colours", "cim_floor": "exact"},
-            "CIM: the floor is of MS-SSIM, 'exact' does nothing with similarity 'colours'; leave it out",
-        ),
         (
             {"n_environments": 1},
             CROSS,
@@ -407,7 +452,9 @@ def test_the_markdown_names_every_algorithm_and_every_hyperparameter_with_its_us
 
 
 def test_the_readme_shows_the_table():
-    assert catalog.markdown() in README.read_text(), "copy the output of 'python -m cim_plugin.catalog' into README.md"
+    assert catalog.markdown() in TABLES.read_text(), (
+        "copy the output of 'python -m cim_plugin.catalog' into docs/hyperparameters.md"
+    )
 
 
 def test_printing_the_table_does_not_import_torch():
@@ -418,3 +465,40 @@ def test_printing_the_table_does_not_import_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == catalog.markdown() + "\n"
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("cim_lambda", np.float64(0.5), 0.5),
+        ("cim_lambda", np.float32(0.5), 0.5),
+        ("cim_lambda", torch.tensor(0.5), 0.5),
+        ("cim_lambda", np.array(0.5), 0.5),
+        ("cim_lambda", Decimal("0.5"), 0.5),
+        ("cim_lambda", Fraction(1, 2), 0.5),
+        ("cim_lambda", 10**20, 1e20),
+        ("cim_mask_stride", np.int64(2), 2),
+        ("vib_dimension", torch.tensor(64), 64),
+    ],
+)
+def test_numbers_of_other_libraries_are_the_number(name, value, expected):
+    found = catalog.check("CIM_VIB", _defaults("CIM_VIB", **{name: value}))[name]
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("cim_lambda", 10**400),
+        ("cim_lambda", np.array([0.5])),
+        ("cim_lambda", torch.tensor(torch.nan)),
+        ("cim_lambda", np.bool_(True)),
+        ("cim_pairs", np.array(["random"])),
+        ("vib_dimension", 10**20),
+        ("vib_dimension", torch.tensor(64.0)),
+    ],
+)
+def test_what_only_looks_like_a_number_is_one_short_line(name, value):
+    with pytest.raises(InputError, match=f"{name}=") as error:
+        catalog.check("CIM_VIB", _defaults("CIM_VIB", **{name: value}))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200

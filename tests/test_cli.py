@@ -138,11 +138,13 @@ def test_fallback_without_a_host_says_in_one_line_how_to_get_it(tmp_path, folder
 
 # --- scripts/bench ---------------------------------------------------------------------------------------------------
 
-BENCHMARKS = str(HERE.parent / "scripts" / "benchmarks")
+
+def bench(*words: str) -> subprocess.CompletedProcess:
+    return run_python("-m", "scripts.bench", *words, cwd=HERE.parent)
 
 
 def test_bench_startup_prints_the_machine_and_a_row_per_comparison():
-    done = run_python(BENCHMARKS, "startup", "--pairs", "2")
+    done = bench("startup", "--pairs", "2")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert f"Python {platform.python_version()}" in lines[0] and "cores" in lines[0] and "torch" in lines[0]
@@ -158,7 +160,7 @@ def test_bench_startup_prints_the_machine_and_a_row_per_comparison():
     "words", [[], ["nonsense"], ["startup", "--pairs", "1"], ["startup", "--pairs", "many"]], ids=" ".join
 )
 def test_bench_refuses_wrong_words(words):
-    done = run_python(BENCHMARKS, *words)
+    done = bench(*words)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and done.stderr.splitlines()[-1].startswith("scripts/bench")
 

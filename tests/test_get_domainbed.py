@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from interpreters import run_python
 
-from cim_plugin.get_domainbed import COMMIT
+from cim_plugin.hosts.domainbed.get import COMMIT
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

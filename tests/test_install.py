@@ -1,8 +1,11 @@
-"""The package built and installed, by pip and uv, in environments of its own. Nothing is downloaded."""
+"""The package built and installed, by pip and uv, in environments of its own and from sources that hold no links.
+Nothing is downloaded.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -10,21 +13,23 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import pytest
-from interpreters import AUTOLOAD, HERE, SMALL_HOST, Environment, make_environment, run_python
+from interpreters import AUTOLOAD, HERE, SMALL_HOST, Environment, environment_in, make_environment, run_python
 
 import cim_plugin
 
 pytestmark = pytest.mark.install
 
 ROOT = HERE.parent
+NAME = f"cim_plugin-{cim_plugin.__version__}"
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 #: what a checkout consists of, as far as a build could look
 SOURCE = (
     "LICENSE",
+    "MANIFEST.in",
     "README.md",
     "algorithms",
     "cim_plugin",
@@ -33,6 +38,7 @@ SOURCE = (
     "scripts",
     "setup.cfg",
     "setup.py",
+    "site_packages",
     "tests",
 )
 
@@ -57,43 +63,56 @@ def uv(action: str, environment: Environment) -> list[str]:
     return [UV, "--no-config", "--no-cache", "--offline", "pip", action, "--python", str(environment.python)]
 
 
-#: how people install from a checkout: (tool, editable)
+#: (tool, editable, what it is given): every way to get the files, and for both tools a regular and an editable install
 WAYS = [
-    pytest.param((tool, editable), id=f"{tool.__name__} install {'-e ' * editable}.")
-    for tool in (pip, uv)
-    for editable in (False, True)
+    pytest.param((pip, False, "archive"), id="pip install the ZIP"),
+    pytest.param((uv, False, "archive"), id="uv pip install the ZIP"),
+    pytest.param((pip, True, "clone"), id="pip install -e a clone without links"),
+    pytest.param((uv, True, "unzipped"), id="uv pip install -e the unpacked ZIP"),
+    pytest.param((pip, True, "unpacked_sdist"), id="pip install -e an unpacked sdist"),
+    pytest.param((uv, False, "sdist"), id="uv pip install an sdist"),
 ]
 
 
 class Installation(NamedTuple):
     """The package in an environment, and where it came from."""
 
+    tool: Callable[[str, Environment], list[str]]
     environment: Environment
     source: Path
     is_editable: bool
     names_before: set[str]  #: in site-packages
+
+    def copy_environment(self, folder: Path) -> Environment:
+        """For a test that changes it."""
+        copy = shutil.copytree(self.environment.python.parents[1], folder / "environment", symlinks=True)
+        return environment_in(Path(copy))
+
+
+def of_ways(chosen: Callable[..., bool]):
+    """Installations by some of the ways only."""
+    ways = [way for way in WAYS if chosen(*way.values[0])]
+    return pytest.mark.parametrize("installation", ways, indirect=True, scope="module")
+
+
+regular = of_ways(lambda tool, is_editable, form: not is_editable)
+editable = of_ways(lambda tool, is_editable, form: is_editable)
 
 
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {"__pycache__"}
 
 
-def copy_source(folder: Path) -> Path:
-    def ignore(path: str, names: list[str]) -> set[str]:
-        return set(names) - set(SOURCE) if path == str(ROOT) else {"__pycache__"}
-
-    return Path(shutil.copytree(ROOT, folder / "the plugin", symlinks=True, ignore=ignore))
-
-
 def modules_in(package: Path) -> dict[str, str]:
-    """Every module of the package, through links, and its text."""
-    files = (
-        Path(folder) / name
-        for folder, _, names in os.walk(package, followlinks=True)
-        for name in names
-        if name.endswith(".py")
-    )
-    return {str(file.relative_to(package.parent)): file.read_text() for file in files}
+    """The text of every module of a package, by its path in the package."""
+    return {str(file.relative_to(package)): file.read_text() for file in package.rglob("*.py")}
+
+
+@pytest.fixture(scope="session")
+def modules() -> dict[str, str]:
+    """What an installation must hold, from this checkout: the package, and the method inside it."""
+    method = {f"algorithms/{name}": text for name, text in modules_in(ROOT / "algorithms").items()}
+    return {**modules_in(ROOT / "cim_plugin"), **method}
 
 
 def run(*words: str | Path, cwd: Path | None = None) -> str:
@@ -118,25 +137,66 @@ def build_tools(tmp_path_factory) -> Path:
     return folder
 
 
-def install(tool, editable: bool, folder: Path, build_tools: Path, *, heavy_packages: bool = False) -> Installation:
-    environment = make_environment(folder / "environment", heavy_packages=heavy_packages)
-    (environment.site_packages / "build_tools.pth").write_text(str(build_tools))
-    names_before, source = names_in(environment.site_packages), copy_source(folder)
-    run(*tool("install", environment), "--no-deps", "--no-build-isolation", *["-e"] * editable, ".", cwd=source)
-    return Installation(environment, source, editable, names_before)
+class Sources(NamedTuple):
+    """This checkout in the forms in which people get it, none of which has links."""
+
+    archive: Path  #: what ``git archive`` makes
+    unzipped: Path  #: by Python's zipfile
+    clone: Path  #: with core.symlinks=false
+    sdist: Path
+    unpacked_sdist: Path
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory, build_tools) -> Sources:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    folder = tmp_path_factory.mktemp("the sources")
+    repository, archive, unzipped, clone = (folder / name for name in ("repository", "cim.zip", "unzipped", "clone"))
+    shutil.copytree(ROOT, repository, symlinks=True, ignore=_not_source)
+    for words in (
+        ("init", "--quiet"),
+        ("add", "--all"),
+        ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "all"),
+        ("archive", "--format=zip", "--prefix=cim_plugin-main/", f"--output={archive}", "HEAD"),
+        ("clone", "--quiet", "-c", "core.symlinks=false", ".", clone),
+    ):
+        run("git", *words, cwd=repository)
+    zipfile.ZipFile(archive).extractall(unzipped)
+    sdist = build("sdist", clone, folder / "sdist")
+    run(sys.executable, "-m", "tarfile", "-e", sdist, folder / "unpacked")
+    return Sources(archive, unzipped / "cim_plugin-main", clone, sdist, folder / "unpacked" / NAME)
+
+
+def _not_source(path: str, names: list[str]) -> set[str]:
+    return set(names) - set(SOURCE) if path == str(ROOT) else {"__pycache__"}
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    """By setuptools' standard build interface, as every installer does."""
+    run(sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})", cwd=source)
+    (file,) = out.iterdir()
+    return file
 
 
 @pytest.fixture(scope="module", params=WAYS)
-def installation(request, tmp_path_factory, build_tools) -> Installation:
-    """Installed once for the tests that only look."""
-    return install(*request.param, tmp_path_factory.mktemp("install"), build_tools)
+def installation(request, tmp_path_factory, sources, build_tools) -> Installation:
+    """Installed once for all tests."""
+    (tool, is_editable, form), folder = request.param, tmp_path_factory.mktemp("install")
+    environment = make_environment(folder / "environment", heavy_packages=False)
+    (environment.site_packages / "build_tools.pth").write_text(str(build_tools))
+    names_before, source = names_in(environment.site_packages), getattr(sources, form)
+    words = [*tool("install", environment), "--no-deps", "--no-build-isolation", *["-e"] * is_editable]
+    run(*words, "." if source.is_dir() else source, cwd=source if source.is_dir() else folder)
+    return Installation(tool, environment, source, is_editable, names_before)
 
 
 # --- installed -------------------------------------------------------------------------------------------------------
 
 FINDERS = """
 import sys
-print([type(finder).__module__ for finder in sys.meta_path].count("cim_plugin.autoload"), sorted({"torch", "numpy"} & sys.modules.keys()))
+count = [type(finder).__module__ for finder in sys.meta_path].count("cim_plugin.autoload")
+print(count, sorted({"torch", "numpy"} & sys.modules.keys()))
 """
 
 
@@ -151,10 +211,11 @@ def test_every_start_of_python_installs_one_finder_unless_switched_off(installat
         CIM_PLUGIN_AUTOLOAD=setting,
     )
     assert (done.stdout, done.stderr) == (f"{count} []\n", "")
-    assert (installation.environment.site_packages / "cim_plugin_autoload.pth").read_text() == AUTOLOAD
+    for name, text in AUTOLOAD.items():
+        assert (installation.environment.site_packages / name).read_text() == text
 
 
-@pytest.mark.parametrize("name", ["algorithms", "tests", "scripts", "docs", "hosts", "conftest"])
+@pytest.mark.parametrize("name", ["algorithms", "tests", "scripts", "docs", "hosts", "site_packages"])
 def test_no_folder_but_the_package_becomes_importable(installation, tmp_path, name):
     code = f"import importlib.util; print(importlib.util.find_spec({name!r}))"
     assert (
@@ -162,29 +223,54 @@ def test_no_folder_but_the_package_becomes_importable(installation, tmp_path, na
     )
 
 
-def test_site_packages_gets_the_package_its_metadata_and_the_autoload_file(installation):
+def test_site_packages_gets_the_package_its_metadata_and_the_autoload_files(installation):
     added = names_in(installation.environment.site_packages) - installation.names_before
     version = cim_plugin.__version__
-    editable = {
+    finder = {
         f"__editable__.cim_plugin-{version}.pth",
         f"__editable___cim_plugin_{version.replace('.', '_')}_finder.py",
     }
-    expected = editable if installation.is_editable else {"cim_plugin"}
-    assert added == expected | {f"cim_plugin-{version}.dist-info", "cim_plugin_autoload.pth"}
+    expected = finder if installation.is_editable else {"cim_plugin"}
+    autoload = {"cim_plugin_autoload", "cim_plugin_autoload.pth", "cim_plugin_autoload.start"}
+    assert added == expected | {f"{NAME}.dist-info"} | autoload
 
 
-def test_the_method_is_importable_from_real_files_or_through_the_link(installation, tmp_path):
-    code = "import cim_plugin.algorithms; print(cim_plugin.algorithms.__file__)"
-    done = run_python("-c", code, python=installation.environment.python, cwd=tmp_path, PYTHONPATH=None)
+METHOD = """
+import importlib.util, json, sys
+finders = [finder for finder in sys.meta_path if "__editable__" in getattr(finder, "__module__", "")]
+if {first}:
+    sys.meta_path[:] = [*finders, *(finder for finder in sys.meta_path if finder not in finders)]
+import cim_plugin.algorithms
+origin = importlib.util.find_spec("cim_plugin.algorithms.classifier").origin
+print(json.dumps([len(finders), cim_plugin.algorithms.__doc__, origin]))
+"""
+
+
+@regular
+def test_a_regular_installation_holds_the_method_in_real_files(installation, modules, tmp_path):
+    package = installation.environment.site_packages / "cim_plugin"
+    assert not any(path.is_symlink() for path in package.rglob("*"))
+    assert modules_in(package) == modules
+    n_finders, doc, origin = method_found_by(installation, tmp_path, False)
+    assert (n_finders, Path(origin)) == (0, package / "algorithms" / "classifier.py")
+    assert doc.startswith("The method")
+
+
+@editable
+@pytest.mark.parametrize("first", [False, True], ids=["by its parent's path", "by the editable finder"])
+@pytest.mark.parametrize("path", [None, "source"], ids=["installed", "also on PYTHONPATH"])
+def test_an_editable_installation_finds_the_method_in_the_checkout(installation, tmp_path, first, path):
+    n_finders, doc, origin = method_found_by(installation, tmp_path, first, path and str(installation.source))
+    assert n_finders == 1
+    assert Path(origin).samefile(installation.source / "algorithms" / "classifier.py")
+    assert doc.startswith("The method")
+
+
+def method_found_by(installation: Installation, cwd: Path, first: bool, path: str | None = None) -> list:
+    code = METHOD.format(first=first)
+    done = run_python("-c", code, python=installation.environment.python, cwd=cwd, PYTHONPATH=path)
     assert done.stderr == ""
-    file = Path(done.stdout.strip())
-    if installation.is_editable:
-        assert file.samefile(installation.source / "algorithms" / "__init__.py")
-    else:
-        package = installation.environment.site_packages / "cim_plugin"
-        assert file == package / "algorithms" / "__init__.py"
-        assert not file.parent.is_symlink()
-        assert modules_in(package) == modules_in(installation.source / "cim_plugin")
+    return json.loads(done.stdout)
 
 
 def test_the_command_is_installed(installation):
@@ -192,9 +278,10 @@ def test_the_command_is_installed(installation):
     assert run(command, "--version") == f"cim-plugin {cim_plugin.__version__}\n"
 
 
-def test_a_regular_installation_trains_in_a_host_without_the_checkout(tmp_path, build_tools):
-    environment, source, *_ = install(pip, False, tmp_path, build_tools, heavy_packages=True)
-    shutil.rmtree(source)
+@of_ways(lambda tool, is_editable, form: tool is pip and form != "unpacked_sdist")
+def test_it_trains_in_a_host(installation, tmp_path):
+    environment = installation.copy_environment(tmp_path)
+    environment.see_heavy_packages()
     words = ["-m", "domainbed.scripts.train", "--algorithm", "CIM_VIB", "--steps", "1"]
     done = run_python(*words, python=environment.python, cwd=tmp_path, PYTHONPATH=str(SMALL_HOST), DOMAINBED_HOME=None)
     assert (done.returncode, done.stderr) == (0, "")
@@ -206,33 +293,28 @@ def test_a_regular_installation_trains_in_a_host_without_the_checkout(tmp_path, 
 GONE = "import importlib.util; print(importlib.util.find_spec('cim_plugin'))"
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_uninstall_leaves_nothing_and_python_starts_in_silence(tmp_path, build_tools, way):
-    tool, _ = way
-    environment, source, _, names_before = install(*way, tmp_path, build_tools)
-    run_python("-c", "pass", python=environment.python, PYTHONPATH=None)  # leaves its byte code
-    run(*tool("uninstall", environment), "cim_plugin", cwd=tmp_path)
-    assert names_in(environment.site_packages) == names_before
+def test_uninstall_leaves_nothing_and_python_starts_in_silence(installation, tmp_path):
+    environment = installation.copy_environment(tmp_path)
+    run_python("-c", "pass", python=environment.python, PYTHONPATH=None, PYTHONDONTWRITEBYTECODE=None)
+    run(*installation.tool("uninstall", environment), "cim_plugin", cwd=tmp_path)
+    assert names_in(environment.site_packages) == installation.names_before
+    byte_code = [path.name for path in environment.site_packages.glob("__pycache__/*")]
+    assert not [name for name in byte_code if not name.startswith("__editable__")]  # uv leaves that of setuptools' file
     done = run_python("-c", GONE, python=environment.python, cwd=tmp_path, PYTHONPATH=None)
     assert (done.stdout, done.stderr) == ("None\n", "")
-    assert (source / "cim_plugin" / "autoload.py").exists()
 
 
-def test_a_checkout_that_is_deleted_under_an_editable_install_leaves_python_silent(tmp_path, build_tools):
-    environment, source, *_ = install(pip, True, tmp_path, build_tools)
-    shutil.rmtree(source)
-    done = run_python("-c", GONE, python=environment.python, cwd=tmp_path, PYTHONPATH=None)
+@editable
+def test_a_checkout_that_is_gone_under_an_editable_install_leaves_python_silent(installation, tmp_path):
+    away = installation.source.rename(tmp_path / "away")
+    try:
+        done = run_python("-c", GONE, python=installation.environment.python, cwd=tmp_path, PYTHONPATH=None)
+    finally:
+        away.rename(installation.source)
     assert (done.stdout, done.stderr) == ("None\n", "")
 
 
 # --- built -----------------------------------------------------------------------------------------------------------
-
-
-def build(kind: str, source: Path, out: Path) -> Path:
-    """By setuptools' standard build interface, as every installer does."""
-    run(sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})", cwd=source)
-    (file,) = out.iterdir()
-    return file
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
@@ -240,24 +322,42 @@ def contents(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist() if not name.endswith("RECORD")}
 
 
-def test_the_wheel_holds_the_package_and_the_autoload_file_at_the_top(tmp_path, build_tools):
-    source = copy_source(tmp_path)
-    files = contents(build("wheel", source, tmp_path / "out"))
-    name = f"cim_plugin-{cim_plugin.__version__}"
-    assert files.pop(f"{name}.data/purelib/cim_plugin_autoload.pth").decode() == AUTOLOAD
-    assert {path.split("/")[0] for path in files} == {"cim_plugin", f"{name}.dist-info"}
-    assert f"{name}.dist-info/licenses/LICENSE" in files or f"{name}.dist-info/LICENSE" in files
-    assert {path: text.decode() for path, text in files.items() if path.endswith(".py")} == modules_in(
-        source / "cim_plugin"
-    )
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory, sources) -> dict[str, bytes]:
+    """From the clone."""
+    return contents(build("wheel", sources.clone, tmp_path_factory.mktemp("wheel")))
 
 
-def test_the_sdist_builds_the_same_wheel(tmp_path, build_tools):
-    source = copy_source(tmp_path)
-    expected = contents(build("wheel", source, tmp_path / "wheel"))
-    sdist = build("sdist", source, tmp_path / "sdist")
-    with tarfile.open(sdist) as archive:
-        assert all(member.isfile() or member.isdir() for member in archive)  # a link may not survive unpacking
-    run(sys.executable, "-m", "tarfile", "-e", sdist, tmp_path / "unpacked")
-    (unpacked,) = (tmp_path / "unpacked").iterdir()
-    assert contents(build("wheel", unpacked, tmp_path / "again")) == expected
+def test_the_wheel_holds_the_package_and_the_autoload_files_at_the_top(wheel, modules):
+    beside = f"{NAME}.data/purelib/"
+    assert {path.removeprefix(beside): wheel[path].decode() for path in wheel if path.startswith(beside)} == AUTOLOAD
+    assert {path.split("/")[0] for path in wheel} == {"cim_plugin", f"{NAME}.data", f"{NAME}.dist-info"}
+    assert f"{NAME}.dist-info/licenses/LICENSE" in wheel or f"{NAME}.dist-info/LICENSE" in wheel
+    package = {path: text.decode() for path, text in wheel.items() if path.startswith("cim_plugin/")}
+    assert {path.removeprefix("cim_plugin/"): package[path] for path in package if path.endswith(".py")} == modules
+
+
+@pytest.mark.parametrize("form", ["unzipped", "unpacked_sdist"])
+def test_the_archive_and_the_sdist_build_the_same_wheel(form, wheel, sources, tmp_path):
+    assert contents(build("wheel", getattr(sources, form), tmp_path)) == wheel
+
+
+def test_the_archive_builds_the_same_sdist(sources, tmp_path):
+    members = []
+    for file in (sources.sdist, build("sdist", sources.unzipped, tmp_path)):
+        with tarfile.open(file) as archive:
+            assert all(member.isfile() or member.isdir() for member in archive)  # a link may not survive unpacking
+            members.append(sorted(archive.getnames()))
+    assert members[0] == members[1]
+
+
+@pytest.mark.parametrize("missing", ["algorithms", "cim_plugin/algorithms"])
+@pytest.mark.parametrize("kind", ["sdist", "wheel", "editable"])
+def test_nothing_is_built_without_the_method(missing, kind, sources, tmp_path):
+    source = shutil.copytree(sources.clone, tmp_path / "source")
+    shutil.rmtree(source / missing)
+    code = f"from setuptools import build_meta; build_meta.build_{kind}({str(tmp_path)!r})"
+    done = run_python("-c", code, cwd=source)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"cim_plugin: error: {missing}/__init__.py is missing") and "whole checkout" in last

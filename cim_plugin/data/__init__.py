@@ -1,1 +1,1 @@
-"""Data sets: synthetic ones that need no download, converters of public archives, and what is there."""
+"""Data sets: from mirrors, from public archives, synthetic ones, one's own; and what is there."""

@@ -9,19 +9,19 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
+from ..files import kind
+from ..progress import progress
 from .conversion import partial
 from .images import fault, strict_decoding
-from .releases import RELEASES, Release, how_to_get, is_synthetic
+from .releases import Release, how_to_get, is_subset, is_synthetic
 
-PRESENT, SYNTHETIC, INCOMPLETE, ABSENT = "present", "synthetic", "incomplete", "absent"
-USABLE = (PRESENT, SYNTHETIC)
+PRESENT, SYNTHETIC, SUBSET, INCOMPLETE, ABSENT = "present", "synthetic", "subset", "incomplete", "absent"
+USABLE = (PRESENT, SYNTHETIC, SUBSET)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What `examine` found: one of the four states, and what there is to say."""
+    """What `examine` found: one of the five states, and what there is to say."""
 
     name: str
     state: str
@@ -46,8 +46,11 @@ def examine(release: Release, root: str | os.PathLike, decode: bool = False) -> 
     missing = [name for name in (release.release_file, *release.needs) if name and not (folder / name).exists()]
     if missing:
         return Finding(release.name, INCOMPLETE, f"{folder} lacks {', '.join(missing)}")
+    for entry in folder.iterdir():
+        if entry.exists() and not (entry.is_file() or entry.is_dir()):  # a loader waits for ever for a pipe
+            return Finding(release.name, INCOMPLETE, f"{entry} is {kind(entry)}")
     try:
-        loaded = _environments(folder) if release.release_file is None else _wilds(release, root)
+        loaded = _folders(release, folder) if release.release_file is None else _wilds(release, root)
     except ModuleNotFoundError as error:
         return Finding(
             release.name,
@@ -76,20 +79,18 @@ def _wilds(release: Release, root: str | os.PathLike) -> Loaded:
     return Loaded(counts, release.image_paths(dataset))
 
 
-def _environments(folder: Path) -> Loaded:
-    """As DomainBed reads VLCS: every subfolder is an environment, in alphabetical order, each with classes of its
-    own.
+def _folders(release: Release, folder: Path) -> Loaded:
+    """As DomainBed reads its sets: every subfolder is an environment, in alphabetical order, each with classes of its
+    own. ImageNet-9 is no set of DomainBed's, its folders of classes lie one deeper and only those that it needs count.
     """
     from torchvision.datasets import ImageFolder
 
-    environments = {
-        entry.name: ImageFolder(entry.path)
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
-        if entry.is_dir()
-    }
-    extra = sorted(set(environments) - set(RELEASES["VLCS"].needs))
+    deeper = any("/" in name for name in release.needs)
+    names = release.needs if deeper else sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    environments = {name: ImageFolder(str(folder / name)) for name in names}
+    extra = sorted(set(environments) - set(release.needs))
     if extra:
-        raise ValueError(f"DomainBed takes the folder {extra[0]!r} for a fifth environment")
+        raise ValueError(f"DomainBed takes the folder {extra[0]!r} for one more environment than {release.name} has")
     classes = {name: environment.classes for name, environment in environments.items()}
     first, *others = classes
     for name in others:
@@ -107,7 +108,7 @@ def _first_wrong(paths: list[str], decode: bool) -> str | None:
     wrong = [(row, path, "missing") for row, path in enumerate(paths) if not os.path.isfile(path)]
     if decode and not wrong:
         with strict_decoding(), ThreadPool() as pool:
-            reasons = tqdm(pool.imap(fault, paths, chunksize=64), total=len(paths), desc="decoding", unit="image")
+            reasons = progress(pool.imap(fault, paths, chunksize=64), total=len(paths), desc="decoding", unit="image")
             wrong = [(row, paths[row], reason) for row, reason in enumerate(reasons) if reason]
     if not wrong:
         return None
@@ -119,6 +120,8 @@ def _usable(release: Release, folder: Path, loaded: Loaded) -> Finding:
     counts = ", ".join(f"{part} {count:,}" for part, count in loaded.counts.items())
     if is_synthetic(folder):
         return Finding(release.name, SYNTHETIC, f"{folder}, made by 'cim-plugin data demo': {counts}")
+    if is_subset(folder):
+        return Finding(release.name, SUBSET, f"{folder}, a part that 'cim-plugin data get --subset' took: {counts}")
     differences = release.differences(loaded.counts)
     return Finding(
         release.name,

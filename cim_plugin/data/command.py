@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
+from ..flags import whole
 
 #: action -> (the module with its plan, data set, what --from is)
 CONVERSIONS = {
@@ -31,6 +32,9 @@ CONVERSIONS = {
     ),
 }
 
+#: package -> the extra that brings it
+EXTRAS = {"huggingface_hub": "data", "pyarrow": "data", "pooch": "data", "requests": "data", "kagglehub": "kaggle"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -40,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _demo,
         "make synthetic releases in the formats of Waterbirds and CelebA, from what scikit-learn carries",
     )
-    demo.add_argument("--seed", type=int, default=0, help="everything random follows from it")
+    demo.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="everything random follows from it")
+    _add_get(actions)
+    listing = actions.add_parser(
+        "list", help="print where data sets can be had", description="Print where data sets can be had."
+    )
+    listing.set_defaults(act=_list)
+    _add_folder(actions)
     for action, (_, name, source) in CONVERSIONS.items():
         conversion = _add(
             actions,
@@ -64,6 +74,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--images", action="store_true", help="decode every image, too")
 
 
+def _add_get(actions) -> None:
+    from .sources import PLACES, SOURCES
+
+    get = _add(
+        actions,
+        "get",
+        _get,
+        "download a data set and lay it out for its host; repeat the command to go on after a stop, or to verify",
+    )
+    get.add_argument("name", metavar="NAME", help=", ".join(name for name, entry in SOURCES.items() if entry.mirrors))
+    get.add_argument("--source", choices=PLACES, help="where to get it where several have it; 'data list' says")
+    get.add_argument(
+        "--subset", type=_whole, metavar="N", help="keep N images, of every group the same share, for a first try"
+    )
+
+
+def _add_folder(actions) -> None:
+    folder = _add(
+        actions,
+        "folder",
+        _folder,
+        "make a release of your own images, for 'cim-plugin train -d DATA/NAME' and for DomainBed",
+    )
+    folder.add_argument(
+        "--from",
+        dest="source",
+        metavar="FOLDER_OR_CSV",
+        required=True,
+        help="folders environment/class/image.jpg, or a table with the columns path (relative to it), label, split "
+        "(train, val, test; made where it is missing), and one for every kind of group",
+    )
+    folder.add_argument("--name", help="of the data set; by default that of the folder or the table")
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return number
+
+
 def _add(actions, name: str, act, what: str) -> argparse.ArgumentParser:
     parser = actions.add_parser(
         name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -82,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         return args.act(args)
     except ModuleNotFoundError as error:
-        raise InputError(f"package {error.name!r} is not installed; pip install 'cim_plugin[wilds]'") from error
+        extra = EXTRAS.get((error.name or "").split(".")[0], "wilds")
+        raise InputError(f"package {error.name!r} is not installed; pip install 'cim_plugin[{extra}]'") from error
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -93,8 +145,32 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
+def _get(args: argparse.Namespace) -> int:
+    from .get import announce, farewell, get
+
+    print(announce(args.name, args.source), flush=True)
+    folder = get(args.name, Path(args.root), args.source, args.subset)
+    print(farewell(args.name, Path(args.root), folder))
+    return 0
+
+
+def _folder(args: argparse.Namespace) -> int:
+    from .folder import make
+
+    for line in make(args.source, Path(args.root), args.name):
+        print(line)
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from .sources import listing
+
+    print(listing(), end="")
+    return 0
+
+
 def _convert(args: argparse.Namespace) -> int:
-    from .conversion import convert, is_finished
+    from .conversion import building, convert, is_finished
     from .releases import RELEASES
     from .source import open_source
 
@@ -111,7 +187,8 @@ def _convert(args: argparse.Namespace) -> int:
         _left_out(source, plan),
         f"some images of {source.path} are left out, because no row lists them or they repeat another",
     )
-    convert(source, plan, Path(args.root))
+    with building(folder):
+        convert(source, plan, Path(args.root))
     print(f"{name} is in {folder}: " + ", ".join(f"{part} {count:,}" for part, count in plan.counts.items()))
     return 0
 

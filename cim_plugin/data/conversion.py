@@ -7,17 +7,24 @@ written again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import Iterator
 
 from ..errors import InputError
+from ..files import write_whole
+from ..progress import progress
 from . import manifest
 from .images import fault, strict_decoding
 from .releases import Release, is_synthetic
 from .source import Source
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two processes at once are not kept apart
+    fcntl = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Plan:
     texts: dict[str, bytes]  #: path in the release -> content
     images: dict[str, str]  #: name in the source -> path in the release; in the order of the metadata's rows
     counts: dict[str, int]  #: images per split or environment
+    origin: str = ""  #: what the release's own text says of it; "" : that it was converted from the source
 
 
 def listed_images(source: Source, places: dict[str, str], table: str) -> dict[str, str]:
@@ -79,6 +87,37 @@ def is_finished(folder: Path) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """In here no other process makes this release.
+
+    Raises:
+        InputError: one is making it, or its unfinished folder is a link.
+    """
+    unfinished = partial(folder)
+    if unfinished.is_symlink():
+        raise InputError(f"{unfinished} is a link; remove it, the release is built there")
+    if fcntl is None:
+        yield
+        return
+    with manifest.disk_errors(folder):
+        unfinished.mkdir(parents=True, exist_ok=True)
+        handle = os.open(unfinished, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = os.path.samestat(os.fstat(handle), os.stat(unfinished))
+        except OSError:  # another has the lock, or has just given the folder its name
+            same = False
+        if not same:
+            raise InputError(f"another process is making {folder}; wait for it, then repeat the command")
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it holds something, or has got its name
+            unfinished.rmdir()
+        os.close(handle)
+
+
 def convert(source: Source, plan: Plan, root: Path) -> Path:
     """Write the release that ``plan`` describes under ``root``; its folder appears when all of it is there.
 
@@ -87,14 +126,14 @@ def convert(source: Source, plan: Plan, root: Path) -> Path:
     """
     folder = plan.release.path(root)
     unfinished = partial(folder)
-    if unfinished.is_symlink():
-        raise InputError(f"{unfinished} is a link; remove it, the conversion builds there")
     digests = {}
     rows = {name: row for row, name in enumerate(plan.images)}
     with manifest.disk_errors(root), strict_decoding():
-        for path, content in {**_release_text(plan.release, source), **plan.texts}.items():
+        for path, content in {**_release_text(plan, source), **plan.texts}.items():
             digests[path] = _place(unfinished / path, content)
-        for name, content in tqdm(source.contents(plan.images), total=len(rows), desc=plan.release.name, unit="image"):
+        for name, content in progress(
+            source.contents(plan.images), total=len(rows), desc=plan.release.name, unit="image"
+        ):
             path = plan.images[name]
             digests[path] = _place(unfinished / path, content, f"{source.path}: row {rows[name]}, image {name!r},")
         _remove_all_but(unfinished, digests)
@@ -103,7 +142,10 @@ def convert(source: Source, plan: Plan, root: Path) -> Path:
     return folder
 
 
-def _release_text(release: Release, source: Source) -> dict[str, bytes]:
+def _release_text(plan: Plan, source: Source) -> dict[str, bytes]:
+    release = plan.release
+    if plan.origin:
+        return {release.mark_file: f"{plan.origin}\n".encode()}
     if release.release_file is None:
         return {}
     return {
@@ -121,7 +163,7 @@ def _place(path: Path, content: bytes, image: str | None = None) -> str:
             raise InputError(
                 f"{image} cannot be decoded ({reason}); get it again and repeat the command, which goes on where it was"
             )
-        manifest.write_file(path, content)
+        write_whole(path, content)
     return digest
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import undone_where_refused, write_whole
 from . import celeba, manifest, waterbirds
 from .digits_on_photos import compose, load_digits, load_photos
 from .releases import RELEASES, SYNTHETIC, Release, is_synthetic
@@ -66,7 +67,7 @@ def write_demo(root: str | os.PathLike, seed: int) -> list[Path]:
     if not 0 <= seed < 2**32:
         raise InputError(f"--seed {seed} is not between 0 and 2**32 - 1")
     folders = {name: RELEASES[name].path(root) for name in LOOKS}
-    with manifest.disk_errors(Path(root)):
+    with undone_where_refused(root), manifest.disk_errors(Path(root)):
         for folder in folders.values():
             _refuse_real(folder)
         for name, folder in folders.items():
@@ -165,7 +166,8 @@ def _jpeg(image: Tensor) -> bytes:
 
 def _release_text(release: Release, seed: int) -> bytes:
     made = f"made by 'cim-plugin data demo --seed {seed}'"
-    return f"{SYNTHETIC}: digits on photographs in the format of {release.folder}, {made}. Not the real data set.\n".encode()
+    text = f"{SYNTHETIC}: digits on photographs in the format of {release.folder}, {made}. Not the real data set.\n"
+    return text.encode()
 
 
 def _refuse_real(folder: Path) -> None:
@@ -186,7 +188,7 @@ def _publish(files: dict[str, bytes], folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         new = Path(temporary) / "new"
         for path, content in files.items():
-            manifest.write_file(new / path, content)
+            write_whole(new / path, content)
         manifest.write_manifest(new, digests)
         if folder.exists():
             os.replace(folder, Path(temporary) / "old")

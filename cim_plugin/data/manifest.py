@@ -11,9 +11,10 @@ import os
 from pathlib import Path
 from typing import Iterator
 
-from tqdm import tqdm
-
 from ..errors import InputError
+from ..files import read_text, write_whole
+from ..progress import progress
+from .paths import outside
 
 NAME = "MANIFEST.sha256"
 
@@ -22,31 +23,31 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file of which no one ever sees a part under its name; its folder is made, too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def write_manifest(folder: Path, digests: dict[str, str]) -> None:
     """``digests``: path inside the folder, with slashes -> SHA-256 in hexadecimal."""
-    write_file(folder / NAME, "".join(f"{value}  {path}\n" for path, value in sorted(digests.items())).encode())
+    write_whole(folder / NAME, "".join(f"{value}  {path}\n" for path, value in sorted(digests.items())).encode())
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
-    """What `write_manifest` wrote; empty if there is none."""
-    try:
-        lines = (folder / NAME).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, NotADirectoryError):
+    """What `write_manifest` wrote; empty if there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not os.path.lexists(folder / NAME):
         return {}
-    return {path: value for value, path in (line.split("  ", 1) for line in lines)}
+    parts = [line.partition("  ") for line in read_text(folder / NAME).splitlines()]
+    for number, (value, _, path) in enumerate(parts, 1):
+        if not (path and len(value) == 64) or outside(path):
+            raise InputError(f"{folder / NAME}, line {number}: no checksum and a file of the folder; restore the file")
+    return {path: value for value, _, path in parts}
 
 
 def changed(folder: Path) -> str | None:
     """The first file of the manifest that is missing or has other content; None if there is none."""
-    for path, value in tqdm(read_manifest(folder).items(), desc=f"verifying {folder.name}", unit="file", leave=False):
+    for path, value in progress(
+        read_manifest(folder).items(), desc=f"verifying {folder.name}", unit="file", leave=False
+    ):
         file = folder / path
         if not file.is_file() or digest(file.read_bytes()) != value:
             return path

@@ -14,9 +14,9 @@ import zlib
 from pathlib import Path
 from typing import Iterable, Iterator
 
-from tqdm import tqdm
-
 from ..errors import InputError
+from ..files import read_bytes
+from ..progress import progress
 from .paths import outside
 
 MAX_FILE = 64 << 20  #: bytes; the largest file of the known archives is the 25 MB attribute table of CelebA
@@ -70,11 +70,7 @@ class Folder(Source):
 
     def contents(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
-            try:
-                content = (self.path / name).read_bytes()
-            except OSError as error:
-                raise InputError(f"{self.path / name} cannot be read: {error.strerror}") from error
-            yield name, content
+            yield name, read_bytes(self.path / name, MAX_FILE)
 
 
 def _walk(folder: Path, prefix: str, parents: tuple[str, ...]) -> Iterator[str]:
@@ -123,7 +119,7 @@ class Archive(Source):
         found: dict[str, None] = {}
         total = 0
         with self._reading() as tar:
-            for member in tqdm(tar, desc=f"checking {path.name}", unit="file", leave=False):
+            for member in progress(tar, desc=f"checking {path.name}", unit="file", leave=False):
                 self._check(member)
                 name, total = posixpath.normpath(member.name), total + member.size
                 if total > MAX_TOTAL or len(found) >= MAX_MEMBERS:
@@ -170,6 +166,44 @@ class Archive(Source):
         _check_size(member)  # an extended header may have changed it
 
 
+class Several(Source):
+    """The files of several sources, in their order. No two may have a file of the same name."""
+
+    def __init__(self, path: Path, sources: list[Source]):
+        self.path, self.sources = path, sources
+        self.names = [name for source in sources for name in source.names]
+        if len(set(self.names)) < len(self.names):
+            raise InputError(f"{path}: two archives hold a file of the same name")
+
+    def contents(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        wanted = set(names)
+        for source in self.sources:
+            here = wanted.intersection(source.names)
+            if here:
+                yield from source.contents(here)
+
+
+class Copies(Source):
+    """Files of a source under other names, some of them under several.
+
+    Args:
+        source: the files.
+        originals: name here -> name in the source.
+    """
+
+    def __init__(self, source: Source, originals: dict[str, str]):
+        self.path, self.source, self.originals = source.path, source, originals
+        self.names = list(originals)
+
+    def contents(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        copies: dict[str, list[str]] = {}
+        for name in names:
+            copies.setdefault(self.originals[name], []).append(name)
+        for original, content in self.source.contents(copies):
+            for name in copies[original]:
+                yield name, content
+
+
 def open_source(path: str | os.PathLike) -> Source:
     """The files of a folder or a tar archive.
 
@@ -180,7 +214,7 @@ def open_source(path: str | os.PathLike) -> Source:
     if path.is_dir():
         return Folder(path)
     if not path.is_file():
-        raise InputError(f"--from {path} does not exist")
+        raise InputError(f"--from {path} " + ("is neither a folder nor a file" if path.exists() else "does not exist"))
     if zipfile.is_zipfile(path):
         raise InputError(f"--from {path} is a zip archive; unzip it and pass the folder")
     return Archive(path)

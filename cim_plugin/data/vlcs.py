@@ -7,9 +7,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from ..errors import InputError
+from ..progress import progress
 from .conversion import Plan
 from .images import SUFFIXES
 from .manifest import digest
@@ -110,7 +109,9 @@ def _without_copies(source: Source, origins: dict[str, Origin]) -> dict[str, Ori
     contents = source.contents(origins)
     digests = {
         name: digest(content)
-        for name, content in tqdm(contents, total=len(origins), desc="comparing the splits", unit="image", leave=False)
+        for name, content in progress(
+            contents, total=len(origins), desc="comparing the splits", unit="image", leave=False
+        )
     }
     first: dict[tuple[str, str, str], str] = {}
     for name, origin in sorted(origins.items(), key=lambda item: SPLITS.index(item[1].split)):

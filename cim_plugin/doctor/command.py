@@ -13,6 +13,7 @@ from .findings import ERROR, NOTE, OK, STATUS, WARNING, Check, Finding, Surround
 #: name -> what looks. The order is that of what builds on what; each is independent of the others.
 CHECKS: dict[str, Check] = {
     "python": packages.python,
+    "plugin": packages.plugin,
     "packages": packages.packages,
     "torch": packages.torch_and_torchvision,
     "autoload": places.autoload_state,

@@ -22,6 +22,7 @@ from ..wilds_runner.config import is_pretrained
 from .findings import ERROR, NOTE, WARNING, Finding
 from .reporting import DOMAINBED, OUTPUT, TRAIN, Report
 
+FIRST = 4  #: images of every environment that are looked at
 OFFLINE = "cim-plugin doctor uses no network"
 
 
@@ -62,7 +63,7 @@ def _cut_network() -> None:
 
 def _with_weights(make: Callable[[], Any], name: str, report: Report) -> bool:
     """Make a model; False, and a warning, where its pretrained weights are not here and would be fetched."""
-    from ..hosts.domainbed_faults import is_failed_download
+    from ..hosts.domainbed.faults import is_failed_download
 
     try:
         make()
@@ -131,9 +132,10 @@ TRAIN_TRAPS: list[tuple[Callable[[dict[str, Any]], bool], Finding]] = [
     (
         lambda c: c["download"],
         Finding(
-            WARNING,
-            "--download: the servers of WILDS have been down since April 2026 (WILDS issues 173 to 175)",
-            "'cim-plugin data --help' says how to get data",
+            NOTE,
+            "--download: a dataset that is missing comes from a mirror, as by 'cim-plugin data get'; WILDS' own "
+            "servers have been down since April 2026 (WILDS issues 173 to 175)",
+            "'cim-plugin data list' says from where, how large it is, and what cannot be had",
         ),
     ),
     (
@@ -181,18 +183,19 @@ def _open_and_build(config: dict[str, Any], fresh: bool, report: Report) -> None
 def domainbed(words: list[str], report: Report, output: str) -> None:
     """The host's own train script, with another output folder, until it has made its algorithm."""
     from .. import autoload
-    from ..hosts import domainbed_faults
+    from ..hosts.domainbed import faults
 
     autoload.install()
-    domainbed_faults._arguments = lambda: getattr(
-        domainbed_faults._script, "args", None
-    )  # who asks here wants to know of any algorithm
+    faults._arguments = lambda: getattr(faults._script, "args", None)  # who asks here wants to know of any algorithm
     from domainbed import algorithms
     from domainbed.lib import fast_data_loader
     from torchvision import datasets
 
+    environments = []  #: what is trained on
+
     def only_check(self, dataset, weights, batch_size, num_workers):  # the host's starts worker processes
-        domainbed_faults.check_batch_size(len(dataset), weights is not None, batch_size)
+        faults.check_batch_size(len(dataset), weights is not None, batch_size)
+        environments.append(dataset)
 
     fast_data_loader.InfiniteDataLoader.__init__ = only_check
     if hasattr(fast_data_loader, "FastDataLoader"):
@@ -202,12 +205,12 @@ def domainbed(words: list[str], report: Report, output: str) -> None:
 
     def get_algorithm_class(name: str):
         make = inner(name)
-        return lambda *model: _make(algorithms, name, make, model, report)
+        return lambda *model: _make(algorithms, name, make, model, environments, report)
 
     algorithms.get_algorithm_class = get_algorithm_class
     sys.argv = ["train", *words, "--output_dir", output]
     with _without_new_folder(words):
-        runpy.run_module(domainbed_faults.SCRIPT, run_name="__main__", alter_sys=True)
+        runpy.run_module(faults.SCRIPT, run_name="__main__", alter_sys=True)
 
 
 @contextlib.contextmanager
@@ -231,14 +234,16 @@ def _no_download(mnist) -> None:
         raise _Download(f"MNIST in {mnist.root}")
 
 
-def _make(algorithms, name: str, make: Callable, model: tuple, report: Report) -> None:
-    """Ours as a whole; of another one what it shares with ours, the check of its environments and its featurizer."""
+def _make(algorithms, name: str, make: Callable, model: tuple, environments: list, report: Report) -> None:
+    """Ours as a whole, and the images that it would see first; of another one what it shares with ours, the check of
+    its environments and its featurizer.
+    """
     from .. import catalog
-    from ..hosts import domainbed as adapter
-    from ..hosts import domainbed_faults
+    from ..hosts.domainbed import adapter as adapter
+    from ..hosts.domainbed import faults
 
-    shape, _, n_domains, hparams = model
-    domainbed_faults.check_test_environments(n_domains)
+    shape, n_classes, n_domains, hparams = model
+    faults.check_test_environments(n_domains)
     large = tuple(shape[1:]) == (224, 224) and not hparams.get("vit")
     if large and (hparams.get("resnet50_augmix") or not hparams.get("freeze_bn")):
         wanted = '{"resnet50_augmix": false, "freeze_bn": true}'
@@ -256,9 +261,24 @@ def _make(algorithms, name: str, make: Callable, model: tuple, report: Report) -
             if catalog.is_ours(name)
             else (lambda: adapter._featurizer(algorithms.networks, name, shape, hparams))
         )
+        if catalog.is_ours(name):
+            _look_at_images(name, shape, n_classes, environments)
         _with_weights(start, "the featurizer", report)
     report.add(*(Finding(WARNING, str(warning.message)) for warning in caught if warning.category is RuntimeWarning))
     raise _Started
+
+
+def _look_at_images(name: str, shape, n_classes: int, environments: list) -> None:
+    """Compare the first images and labels that are trained on with what is assumed of them, as the first step does."""
+    from torch.utils.data import default_collate
+
+    from .. import catalog
+    from ..hosts.domainbed.images import check_values, checked, concatenate, pixels
+
+    parts, _ = catalog.TRAINABLE[catalog.owner(name)]
+    first = [default_collate([images[row] for row in range(min(FIRST, len(images)))]) for images in environments]
+    batch = concatenate(checked(name, first, shape))
+    check_values(name, batch, n_classes, pixels(name, shape)[1] if "morphing" in parts else None, first=True)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import operator
+import os
 import platform
 import re
-from importlib import metadata
+from importlib import metadata, util
 from typing import Iterator
 
+from .. import __file__ as init_file
+from .. import __version__
+from ..errors import WHOLE
+from ..wilds_runner import system
 from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings
 
 OLDEST_PYTHON = (3, 10)
@@ -34,6 +39,21 @@ def python(surroundings: Surroundings) -> Iterator[Finding]:
         )
     else:
         yield Finding(OK, f"Python {version} on {platform.system()} {platform.machine()}")
+    if system.is_windows():
+        yield Finding(WARNING, system.NO_WINDOWS, system.INSTEAD)
+
+
+def plugin(surroundings: Surroundings) -> Iterator[Finding]:
+    """Whether the method came along: an archive without links, or an installation from one, may have lost it."""
+    folder = os.path.dirname(init_file)
+    try:
+        found = util.find_spec("cim_plugin.algorithms.classifier")
+    except ImportError:
+        found = None
+    if found is None:
+        yield Finding(ERROR, f"cim_plugin.algorithms, the method, is missing in {folder}: nothing trains", WHOLE)
+    else:
+        yield Finding(OK, f"cim_plugin {__version__} in {folder}")
 
 
 def packages(surroundings: Surroundings) -> Iterator[Finding]:

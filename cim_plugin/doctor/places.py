@@ -14,8 +14,8 @@ from typing import Iterator
 
 from .. import autoload
 from ..errors import InputError
-from ..get_domainbed import COMMIT, _head, _is_modified
-from ..hosts.wilds_examples import TRANSFORMERS
+from ..hosts.domainbed.get import COMMIT, _head, _is_modified
+from ..hosts.wilds_examples.adapter import TRANSFORMERS
 from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings
 from .packages import allows, installed
 from .weights import hub

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 from .. import autoload, catalog
-from ..hosts import wilds_examples
+from ..hosts.wilds_examples import adapter
 from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings, child, last_words
 from .places import SAME_FLAGS, find_domainbed, without_transformers, writable
 from .reporting import DOMAINBED, OUTPUT, TRAIN, read_report
@@ -190,7 +190,7 @@ def _sweep(understood: Command) -> Iterator[Finding]:
 def _examples(understood: Command) -> Iterator[Finding]:
     """Whether run_expt.py will know our algorithm, and has what its own imports need; it is not started."""
     name = _parser("--algorithm").parse_known_args(understood.arguments)[0].algorithm
-    if name not in wilds_examples.NAMES:
+    if name not in adapter.NAMES:
         yield Finding(NOTE, "only a run_expt.py with one of our algorithms is looked at", SAME_FLAGS)
         return
     yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
@@ -204,7 +204,7 @@ def _examples(understood: Command) -> Iterator[Finding]:
         yield Finding(
             ERROR,
             f"run_expt.py does not start: {missing}",
-            f"pip install 'transformers{wilds_examples.TRANSFORMERS}'; {SAME_FLAGS}",
+            f"pip install 'transformers{adapter.TRANSFORMERS}'; {SAME_FLAGS}",
         )
     else:
         yield Finding(

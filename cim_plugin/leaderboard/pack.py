@@ -7,13 +7,13 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import tarfile
 from pathlib import Path
 
 from .. import __version__
 from ..data.manifest import disk_errors
 from ..errors import InputError
+from ..files import write_whole
 from .archive import Member
 from .check import Found, Report, examine
 from .labels import Finding
@@ -50,7 +50,7 @@ def pack(folders: list[str], output: str, rule: str, root_dir: str | None) -> No
         json.dumps({"mean_and_std_over_seeds": table, "per_seed": metrics}, indent=2) + "\n"
     ).encode()
     files["README.md"] = _readme(runs, rule, board, table, truth).encode()
-    _write_whole(Path(output), _archive({f"{dataset}/{name}": content for name, content in files.items()}))
+    write_whole(output, _archive({f"{dataset}/{name}": content for name, content in files.items()}))
     for note in [truth.note, *report.notes] if truth.note else report.notes:
         print(f"note: {note}")
     for split, metric, mean, deviation in rows(dataset, table):
@@ -160,15 +160,3 @@ def _archive(files: dict[str, bytes]) -> bytes:
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Of a write that fails or is stopped, nothing stays."""
-    part = path.with_name(f".writing-{os.getpid()}")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(content)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)

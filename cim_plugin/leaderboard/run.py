@@ -5,18 +5,18 @@ own.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..data.releases import RELEASES, how_to_get, is_synthetic
 from ..errors import InputError
+from ..runs import jobs
+from ..runs.folder_lock import FolderLock
+from ..runs.jobs import Job
 from ..wilds_runner import config as flags
 from .rules import board_of, broken, differing, numbers
 from .runs import RESULTS, read_run
@@ -73,27 +73,35 @@ def run_seeds(args: argparse.Namespace) -> int:
         f"{_state(seeds, left)}",
         flush=True,
     )
-    return _train(args, seeds, commands)
+    with FolderLock(args.output_dir, "--output_dir"):
+        return _train(args, seeds, commands)
 
 
 def _train(args: argparse.Namespace, seeds: list[int], commands: dict[int, list[str]]) -> int:
-    failed: dict[int, str] = {}
-    for seed, command in commands.items():
-        print(f"seed {seed}: {shlex.join(['cim-plugin', *command])}", flush=True)
-        status, stopped_by = _run_child([*PROGRAM, *command])
-        if stopped_by:
-            left = [other for other in commands if other > seed or other in failed or (other == seed and status)]
-            print(
-                f"stopped; {_state(seeds, left)}; go on with the same command: {_again()}", file=sys.stderr, flush=True
-            )
-            return 128 + stopped_by
-        if status:
-            failed[seed] = f"exit status {status}" if status > 0 else f"signal {-status}"
-            what_next = "; going on with the next" if seed != max(commands) else ""
-            print(f"seed {seed} failed ({failed[seed]}){what_next}", file=sys.stderr, flush=True)
-    print(_state(seeds, list(failed)), flush=True)
-    if failed:
-        seeds_and_reasons = ", ".join(f"seed {seed} ({why})" for seed, why in failed.items())
+    trainings = {f"seed {seed}": command for seed, command in commands.items()}
+    last = next(reversed(trainings), "")
+
+    def say(job: Job, slot: jobs.Environment) -> None:
+        print(f"{job.name}: {shlex.join(['cim-plugin', *trainings[job.name]])}", flush=True)
+
+    def say_how(job: Job, status: int) -> None:
+        for why in jobs.failed({job.name: status}).values():
+            what_next = "; going on with the next" if job.name != last else ""
+            print(f"{job.name} failed ({why}){what_next}", file=sys.stderr, flush=True)
+
+    def left(statuses: dict[str, int]) -> list[int]:
+        return [seed for seed in commands if statuses.get(f"seed {seed}") != 0]
+
+    try:
+        started = [Job(name, jobs.command([*PROGRAM, *command])) for name, command in trainings.items()]
+        statuses = jobs.run(started, started=say, ended=say_how)
+    except jobs.Stopped as stop:
+        said = f"stopped; {_state(seeds, left(stop.statuses))}; go on with the same command: {_again()}"
+        print(said, file=sys.stderr, flush=True)
+        return 128 + stop.number
+    print(_state(seeds, left(statuses)), flush=True)
+    if failed := jobs.failed(statuses):
+        seeds_and_reasons = ", ".join(f"{name} ({why})" for name, why in failed.items())
         print(f"failed: {seeds_and_reasons}; try again with the same command: {_again()}", file=sys.stderr)
         return 1
     archive = f"{args.dataset}_{args.algorithm}.tar.gz"
@@ -111,38 +119,6 @@ def _state(seeds: list[int], left: list[int]) -> str:
 
 def _again() -> str:
     return shlex.join(["cim-plugin", *sys.argv[1:]])
-
-
-def _run_child(command: list[str]) -> tuple[int, int | None]:
-    """Exit status of a command, and the number of the signal that stopped us meanwhile, None if none did.
-
-    The child and its own children have a session of their own, so that Ctrl-C on a terminal reaches them once, from
-    here;
-    the training saves its state and ends.
-    """
-    received: list[int] = []
-    passed_on: list[int] = []
-    child: list[subprocess.Popen] = []
-
-    def pass_on() -> None:
-        while child and len(passed_on) < len(received):
-            passed_on.append(received[len(passed_on)])
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child[0].pid, signal.SIGINT if passed_on[-1] == signal.SIGINT else signal.SIGTERM)
-
-    def receive(number: int, frame: Any) -> None:
-        received.append(number)
-        pass_on()
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        child.append(subprocess.Popen(command, start_new_session=True))
-        pass_on()  # what came while the child was started
-        status = child[0].wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return status, received[0] if received else None
 
 
 # --- the flags

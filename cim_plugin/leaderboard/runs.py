@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
+from ..files import read_json
+from ..runs.layout import RESULTS, place, prediction_file
 from .rules import Board, board_of, broken, differing, numbers
 
-RESULTS = "results.json"
 TEST_RULE = "oracle"  #: it chooses by test data
 
 
@@ -29,9 +29,8 @@ class Run(NamedTuple):
 
     def prediction(self, rule: str, split: str) -> Path:
         """Where ``cim-plugin train`` puts the predictions of a rule."""
-        folder = self.folder if rule in ("best", "last") else self.folder / "selection" / rule
-        word = "last" if rule == "last" else "best"
-        return folder / f"{self.results['dataset']}_split:{split}_{self.replicate}_epoch:{word}_pred.csv"
+        folder, word = place(str(self.folder), rule)
+        return Path(folder, prediction_file(self.results["dataset"], self.results["seed"], split, word))
 
 
 def find_runs(given: str) -> list[Path]:
@@ -63,18 +62,15 @@ def read_run(folder: Path) -> Run:
         InputError: it is not one.
     """
     path = folder / RESULTS
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({type(error).__name__})") from error
+    results = read_json(path)
     if not _is_results(results):
         raise InputError(f"{path} is not the results.json of 'cim-plugin train'")
     return Run(folder, results)
 
 
-def _is_results(results: Any) -> bool:
+def _is_results(results: dict[str, Any]) -> bool:
     types = {"dataset": str, "algorithm": str, "seed": int, "config": dict, "selection": dict}
-    if not (isinstance(results, dict) and all(isinstance(results.get(name), kind) for name, kind in types.items())):
+    if not all(isinstance(results.get(name), kind) for name, kind in types.items()):
         return False
     chosen = results["selection"].values()
     same = results["config"].get("dataset") == results["dataset"]

@@ -8,7 +8,7 @@ from array import array
 from typing import Any, Mapping, NamedTuple
 
 from ..data.releases import RELEASES
-from ..wilds_runner.defaults import DATASETS
+from ..runs.defaults import DATASETS
 from .rules import BOARDS, published_lengths
 
 

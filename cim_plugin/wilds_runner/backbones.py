@@ -10,8 +10,12 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..files import kind
+from . import seal
 
 ALIASES = {"wideresnet50": "wide_resnet50_2"}  #: WILDS' name -> torchvision's
+#: arguments by which timm and torchvision are told where weights come from
+WEIGHTS_FROM_ELSEWHERE = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "weights", "weights_backbone")
 TRANSFORM_INPUT = (
     "googlenet",
     "inception_v3",
@@ -59,6 +63,11 @@ def make_encoder(name: str, model_kwargs: dict[str, Any], pretrained_model_path:
     Raises:
         InputError: the name is unknown, the weights cannot be had, or the file does not fit.
     """
+    if loading := [key for key in model_kwargs if key in WEIGHTS_FROM_ELSEWHERE]:
+        raise InputError(
+            f"--model_kwargs {loading[0]}={model_kwargs[loading[0]]} lets a library load weights as it likes, and "
+            f"older ones execute what is in them; give the file by --pretrained_model_path"
+        )
     options = dict(model_kwargs)
     pretrained = bool(options.pop("pretrained", False)) and pretrained_model_path is None
     try:
@@ -66,8 +75,12 @@ def make_encoder(name: str, model_kwargs: dict[str, Any], pretrained_model_path:
     except InputError:
         raise
     except TypeError as error:
-        raise InputError(f"--model {name} does not take --model_kwargs {options}: {error}") from error
+        raise InputError(f"--model {name} does not take --model_kwargs {options}: {_first_line(error)}") from error
     except Exception as error:
+        if options and not pretrained:  # whatever the library raises for values that it cannot use
+            raise InputError(
+                f"--model {name} cannot be made with --model_kwargs {options}: {_first_line(error)}"
+            ) from error
         if not pretrained:
             raise
         raise InputError(
@@ -139,7 +152,7 @@ def load_weights(encoder: nn.Module, path: str) -> None:
     Raises:
         InputError: the file is missing, holds more than tensors, or has not all of the encoder's weights.
     """
-    state = read_checkpoint(path, "--pretrained_model_path")
+    state = read_checkpoint(path, "--pretrained_model_path", ours=False)
     for wrapper in ("algorithm", "state_dict", "model"):
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -156,21 +169,29 @@ def load_weights(encoder: nn.Module, path: str) -> None:
     raise InputError(f"--pretrained_model_path {path} {what}: it is not of this --model")
 
 
-def read_checkpoint(path: str, flag: str) -> dict[str, Any]:
+def read_checkpoint(path: str, flag: str, ours: bool = True) -> dict[str, Any]:
     """A dictionary of tensors and plain values from a file; nothing in it is executed.
+
+    Args:
+        ours: whether a host or this package has written it, see :func:`.seal.fault`.
 
     Raises:
         InputError: the file is missing, damaged, or would need code to be executed.
     """
     if not os.path.isfile(path):
-        raise InputError(f"{flag}: {path} does not exist")
+        raise InputError(f"{flag}: {path} " + (f"is {kind(path)}" if os.path.exists(path) else "does not exist"))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            fault = seal.fault(file, ours)
+            file.seek(0)
+            state = None if fault else torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
             f"{flag}: {path} is not a checkpoint of tensors and plain values, and nothing else is loaded "
             f"({_first_line(error)})"
         ) from error
+    if fault:
+        raise InputError(f"{flag}: {path} is damaged: {fault}; restore the file")
     if not isinstance(state, dict):
         raise InputError(f"{flag}: {path} holds a {type(state).__name__}, not a state dict")
     return state

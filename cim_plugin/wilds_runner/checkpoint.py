@@ -10,11 +10,14 @@ from typing import Any, BinaryIO, Callable, Sequence
 
 import torch
 
+from .. import catalog, files
 from ..errors import InputError
+from ..runs.layout import STATE
+from ..runs.train_flags import completed
+from . import seal
 from .backbones import read_checkpoint
-from .config import completed
 
-STATE = "state.pth"
+FIX = "what was saved before is whole. Make room or choose another --log_dir, and --resume"  #: where the disk refuses
 
 
 def write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
@@ -23,27 +26,12 @@ def write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    part = f"{path}.part"
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(part, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-        with contextlib.suppress(OSError):
-            os.remove(part)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(
-            f"cannot write {path} ({reason}); what was saved before is whole. Make room or choose another --log_dir, "
-            f"and --resume"
-        ) from error
+    files.write_whole(path, write, lasting=True, fix=FIX)
 
 
 def save(path: str, state: dict[str, Any]) -> None:
-    """A dictionary of tensors and plain values, as :func:`torch.load` reads it with ``weights_only=True``."""
-    write_whole(path, lambda file: torch.save(state, file))
+    """A dictionary of tensors and plain values, as :func:`torch.load` reads it with ``weights_only=True``, sealed."""
+    write_whole(path, lambda file: seal.save(state, file))
 
 
 def link(source: str, path: str) -> None:
@@ -83,10 +71,13 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
     if not os.path.exists(path):
         return None
     state = read_checkpoint(path, "--resume")
-    before = state.get("config")
-    if not isinstance(before, dict):
-        raise InputError(f"--resume: {path} is not the state of a run")
-    if differs := difference(before, config, [name for name in config if name not in may_differ]):
+    try:
+        differs = difference(state["config"], config, [name for name in config if name not in may_differ])
+    except InputError:
+        raise
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"--resume: {path} is not the state of a run") from error
+    if differs:
         raise InputError(f"--resume: the run in {log_dir} had {differs}; repeat its flags or choose another --log_dir")
     return state
 
@@ -94,11 +85,16 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
 def difference(before: dict[str, Any], config: dict[str, Any], names: Sequence[str]) -> str | None:
     """The first of these values that a run had otherwise, in words; compared as JSON keeps them. What is younger than
     the run had its default.
+
+    Raises:
+        InputError: the run had a hyperparameter that is no more.
     """
     before, now = json.loads(json.dumps(completed(before))), json.loads(json.dumps(config))
     if "hyperparameters" in names and isinstance(
         before.get("hyperparameters"), dict
     ):  # one by one, of which a reader sees what differs
+        if gone := catalog.retired(before["hyperparameters"]):
+            raise InputError(f"the run that is there cannot be taken up, its {gone}; choose another folder")
         names = [*(name for name in names if name != "hyperparameters"), *now["hyperparameters"]]
         before, now = {**before, **before["hyperparameters"]}, {**now, **now["hyperparameters"]}
     return next(

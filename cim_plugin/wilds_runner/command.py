@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import shlex
 import signal
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any, Callable
 
+from ..data.releases import folder_of
 from ..errors import InputError, NotFinite
-from .config import MAY_DIFFER, add_arguments, make_config
+from ..files import kind, read_json, reason, undone_where_refused
+from ..progress import progress
+from ..runs.folder_lock import FolderLock
+from ..runs.layout import MODELS, RESULTS, SELECTION, STATE, model_file, prediction_file
+from ..runs.train_flags import MAY_DIFFER
+from .config import add_arguments, make_config
+from .system import check_system
 
 __all__ = ["add_arguments", "run"]
+
+FILES = (".csv", ".txt", ".json", ".pth")  #: how the names of a run's files end
 
 #: for each other; the first process may decode a whole dataset or train reference models before the others have
 #: anything to do
@@ -25,10 +35,23 @@ def run(args: argparse.Namespace) -> int:
     """Train, resume or evaluate. Exit status 0, 1 where the loss is not finite, 128 + the signal's number where
     stopped.
     """
+    check_system()
     _check_installed()
     config = make_config(args)
     fabric = make_fabric(config)
     fabric.launch()
+    from .processes import on_rank_zero
+
+    lock = FolderLock(config["log_dir"])
+    with undone_where_refused(config["log_dir"], folder_of(config["dataset"], config["root_dir"])):
+        on_rank_zero(fabric, lock.acquire)  # before a look is taken at what the folder holds
+        try:
+            return _train_or_evaluate(config, fabric)
+        finally:
+            lock.release()
+
+
+def _train_or_evaluate(config: dict[str, Any], fabric) -> int:
     trainer = prepare(config, fabric)
     if config["eval_only"]:
         evaluate_only(trainer)
@@ -120,8 +143,9 @@ def prepare(
     from .datasets import open_dataset
     from .image_cache import open_cache
     from .loading import seed_of, seeded
-    from .logs import LogFiles
-    from .processes import by_first_process
+    from .logs import LogFiles, is_log_file
+    from .processes import on_rank_zero
+    from .state_check import check_state
     from .trainer import Trainer
     from .transforms import make_transform
 
@@ -130,12 +154,10 @@ def prepare(
     first = fabric.global_rank == 0
     folder = config["log_dir"]
     state = state_to_go_on_from(config)
-    by_first_process(fabric, lambda: _check_writable(folder))
+    on_rank_zero(fabric, lambda: _check_writable(folder))
     open_data = open_data or open_dataset
     if config["download"] and fabric.world_size > 1:
-        by_first_process(
-            fabric, lambda: bool(open_data(config))
-        )  # wilds would write one archive from all of them at once
+        on_rank_zero(fabric, lambda: bool(open_data(config)))  # the others look for it when it is there
     with seeded(seed_of(config["seed"], "splits")):
         data = open_data(config)
     transform = make_transform(config, data.wilds.original_resolution)
@@ -144,20 +166,18 @@ def prepare(
     trainer = Trainer(
         config, data, transform, fabric, (cache or open_cache)(config, data, transform, fabric, show and first), fresh
     )
+    if state is not None:
+        check_state(trainer, state, os.path.join(folder, STATE))  # before anything is changed
     keep = state["log_sizes"] if state is not None else {}
     if config["eval_only"]:
         keep = {
             name: os.path.getsize(os.path.join(folder, name))
             for name in os.listdir(folder)
-            if name.endswith((".csv", ".txt"))
+            if is_log_file(name, data.splits)
         }
     echo = (lambda text: tqdm.write(text, end="")) if first and not config["eval_only"] else None
-    bar = tqdm(
-        total=config["n_epochs"] * len(trainer.order),
-        unit="step",
-        disable=not (show and first) or config["eval_only"],
-        dynamic_ncols=True,
-    )
+    steps = config["n_epochs"] * len(trainer.order)
+    bar = progress(total=steps, unit="step", show=show and first and not config["eval_only"])
     trainer.start(LogFiles(folder if first else None, keep, echo, make_events(config) if first else None), bar)
     if fresh:
         describe(trainer)
@@ -173,14 +193,12 @@ def state_to_go_on_from(config: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         InputError: it is of another configuration, or a run would be overwritten.
     """
-    from . import checkpoint, results
+    from . import checkpoint
 
     folder = config["log_dir"]
     state = checkpoint.load_state(folder, config, MAY_DIFFER) if config["resume"] else None
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    holds_run = any(
-        name in (checkpoint.STATE, results.RESULTS) or name.endswith("_model.pth") for name in names
-    )  # run_expt's, too
+    holds_run = any(name in (STATE, RESULTS) or name.endswith(MODELS) for name in names)  # run_expt's, too
     if state is None and not config["eval_only"] and holds_run:
         way = (
             "without state.pth, so that nothing can go on from it; choose"
@@ -192,14 +210,22 @@ def state_to_go_on_from(config: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _check_writable(folder: str) -> None:
+    """Before hours of work: files can be made there, and what has the name of a run's file is one."""
     try:
         os.makedirs(folder, exist_ok=True)
-        probe = os.path.join(folder, ".probe")
-        with open(probe, "w"):
+        with tempfile.TemporaryFile(dir=folder):
             pass
-        os.remove(probe)
+        entries = list(os.scandir(folder))
     except OSError as error:
-        raise InputError(f"--log_dir {folder} cannot be written ({error.strerror}); choose another folder") from error
+        raise InputError(f"--log_dir {folder} cannot be written ({reason(error)}); choose another folder") from error
+    for entry in entries:
+        right = entry.is_dir() if entry.name == SELECTION else entry.is_file() or not entry.name.endswith(FILES)
+        if not right:
+            raise InputError(f"--log_dir {folder} holds {entry.name}, which is {kind(entry)}; choose another folder")
+    selection = Path(folder, SELECTION)
+    for place in (selection, *(selection.iterdir() if selection.is_dir() else ())):
+        if place.is_symlink():  # models would be written to where it leads
+            raise InputError(f"--log_dir {folder}: {place} is a link; choose another folder")
 
 
 def make_events(config: dict[str, Any]):
@@ -219,9 +245,11 @@ def describe(trainer) -> None:
         trainer.logs.write(f"{name.replace('_', ' ').capitalize()}: {value}\n")
     if trainer.data.synthetic:
         trainer.logs.write("\nThis is SYNTHETIC data made by 'cim-plugin data demo', not the real dataset.\n")
+    if trainer.data.subset:
+        trainer.logs.write("\nThis is a SUBSET taken by 'cim-plugin data get --subset', not the whole dataset.\n")
     contrast = trainer.classifier.contrast
     if contrast is not None:
-        trainer.logs.write(f"L_con compares by: {contrast.how}\n")
+        trainer.logs.write(f"L_con compares by: {contrast.similarity.how}\n")
     trainer.logs.write("\n")
     for split in trainer.data.splits.values():
         trainer.logs.write(f"{split.name} data...\n")
@@ -321,20 +349,20 @@ def evaluate_only(trainer) -> None:
     Raises:
         InputError: there is no such model, or it is of another configuration.
     """
-    from . import checkpoint, results
+    from . import checkpoint
     from .backbones import read_checkpoint
 
     config, folder = trainer.config, trainer.config["log_dir"]
     word = "best" if config["eval_epoch"] is None else str(config["eval_epoch"])
-    path = os.path.join(folder, results.model_file(config, word))
+    path = os.path.join(folder, model_file(config["dataset"], config["seed"], word))
     saved = read_checkpoint(path, "--eval_only")
+    _check_same_run(config, trainer.fingerprint, os.path.join(folder, RESULTS))
     try:
         trainer.classifier.load_state_dict(saved["algorithm"])
     except (KeyError, RuntimeError) as error:
         raise InputError(
             f"--eval_only: {path} is not a model of {config['algorithm']} with --model {config['model']}"
         ) from error
-    _check_same_network(config, os.path.join(folder, results.RESULTS))
     trainer.epoch = saved["epoch"]
     for key in trainer.splits:
         predicted, _, outcome = trainer.evaluate_split(key)
@@ -342,11 +370,14 @@ def evaluate_only(trainer) -> None:
         print(f"Eval split {key} at epoch {trainer.epoch}:\n{outcome.text}")
         if config["save_pred"] and trainer.fabric.global_rank == 0:
             for name in {str(trainer.epoch), word}:
-                checkpoint.save_predictions(os.path.join(folder, results.prediction_file(config, key, name)), predicted)
+                checkpoint.save_predictions(
+                    os.path.join(folder, prediction_file(config["dataset"], config["seed"], key, name)), predicted
+                )
 
 
 #: of the configuration
 NETWORK_AND_SPLITS = (
+    "algorithm",
     "model_kwargs",
     "transform",
     "target_resolution",
@@ -359,17 +390,18 @@ NETWORK_AND_SPLITS = (
 )
 
 
-def _check_same_network(config: dict[str, Any], path: str) -> None:
+def _check_same_run(config: dict[str, Any], data: dict[str, str], path: str) -> None:
     """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else;
-    predictions of other splits would replace the run's.
+    predictions of other splits would replace the run's, and figures by other labels would stand beside them.
     """
     from . import checkpoint
+    from .datasets import difference_of_data
 
     if not os.path.exists(path):
         return
     try:
-        with open(path) as file:
-            before = dict(json.load(file)["config"])
+        saved = read_json(path)
+        before, data_before = dict(saved["config"]), dict(saved.get("data") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"--eval_only: {path} is damaged ({error!r}), so it cannot be seen whether this is the network that was "
@@ -377,3 +409,8 @@ def _check_same_network(config: dict[str, Any], path: str) -> None:
         ) from error
     if differs := checkpoint.difference(before, config, NETWORK_AND_SPLITS):
         raise InputError(f"--eval_only: {path} has {differs}; repeat its flags")
+    if differs := difference_of_data(data_before, data):
+        raise InputError(
+            f"--eval_only: {differs} of {config['dataset']} in {config['root_dir']} are not those that the run was "
+            f"trained with, as {path} has them; restore them, or evaluate a copy of the model in a folder of its own"
+        )

@@ -5,221 +5,15 @@ make.
 from __future__ import annotations
 
 import argparse
-import ast
-import math
-from typing import Any
+import os
+from typing import Any, Callable
 
 from .. import catalog
-from ..catalog import parse_bool
+from ..data.releases import is_own
 from ..errors import InputError
-from . import defaults
-
-TRANSFORMS = ("image_base", "image_resize", "image_resize_and_center_crop", "rxrx1")
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
-PRECISIONS = ("32", "bf16-mixed", "16-mixed")
-TILES = 4  #: per side, of --cross_fit; docs/study.md has what they are worth
-
-
-class KeyValues(argparse.Action):
-    """``key=value ...`` as a dictionary; values are Python literals, true, false, or strings."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        pairs = {}
-        for word in values:
-            key, separator, text = word.partition("=")
-            if not (key and separator):
-                parser.error(f"{option_string} takes key=value, {word!r} was given")
-            pairs[key] = _literal(text)
-        setattr(namespace, self.dest, pairs)
-
-
-def _literal(text: str) -> Any:
-    if text.lower() in ("true", "false", "none"):
-        text = text.capitalize()
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _number(low: float, strict: bool = False):
-    def number(text: str) -> float:
-        value = float(text)
-        if not math.isfinite(value) or value < low or (strict and value == low):
-            raise argparse.ArgumentTypeError(
-                f"{text} is not a finite number {'above' if strict else 'of at least'} {low:g}"
-            )
-        return value
-
-    return number
-
-
-def _whole(low: int):
-    def whole(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {low}")
-        return value
-
-    return whole
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a fraction above 0 and up to 1")
-    return value
-
-
-_FLAG = catalog.BOOL_FLAG
-_PAIRS = {"nargs": "*", "action": KeyValues, "metavar": "KEY=VALUE"}
-
-#: group of flags -> flag -> argparse's keywords. No default: it is set by dataset, algorithm, model or scheduler. A
-#: default of None: off.
-FLAGS: dict[str, dict[str, dict[str, Any]]] = {
-    "data": {
-        "dataset": {"required": True, "help": f"one of {', '.join(defaults.DATASETS)}"},
-        "root_dir": {
-            "required": True,
-            "help": "folder that holds <dataset>_v<version>; 'cim-plugin data check' says what is there",
-        },
-        "split_scheme": {"help": "how splits are made; the dataset's own choices"},
-        "dataset_kwargs": {**_PAIRS, "default": {}, "help": "passed to the dataset"},
-        "download": {**_FLAG, "default": False, "help": "let the wilds package download a missing dataset"},
-        "version": {"help": "release of the dataset; the newest by default"},
-        "frac": {"type": _fraction, "default": 1.0, "help": "use this fraction of every split, for trying things out"},
-        "transform": {"choices": TRANSFORMS, "help": "how images are made the same size"},
-        "additional_train_transform": {
-            "choices": ("randaugment", "weak", "resized_crop"),
-            "default": None,
-            "help": "random augmentation of training images: flip and crop, and RandAugment after it; or flip and "
-            "RandomResizedCrop, which WILDS does not have",
-        },
-        "target_resolution": {"type": _whole(1), "nargs": "+", "help": "height and width that images are resized to"},
-        "resize_scale": {
-            "type": _number(0, True),
-            "help": "for image_resize*: size relative to the original resolution",
-        },
-        "randaugment_n": {
-            "type": _whole(1),
-            "help": "operations per image of randaugment, torchvision's RandAugment; 2 by default",
-        },
-        "cache": {
-            "type": lambda text: "auto" if text == "auto" else parse_bool(text),
-            "const": True,
-            "nargs": "?",
-            "default": "auto",
-            "help": "keep decoded images in a memory-mapped file below ~/.cache/cim_plugin (XDG_CACHE_HOME moves it), "
-            "which may be deleted; auto: where it fits --cache_limit",
-        },
-        "cache_limit": {"type": _number(0), "default": 16.0, "help": "size in GB up to which --cache auto is on"},
-    },
-    "loaders": {
-        "loader_kwargs": {
-            **_PAIRS,
-            "default": {},
-            "help": "num_workers, pin_memory and other arguments of torch's DataLoader",
-        },
-        "train_loader": {"choices": ("standard", "group"), "help": "group: batches of n_groups_per_batch groups"},
-        "uniform_over_groups": {**_FLAG, "help": "sample the groups equally often"},
-        "distinct_groups": {**_FLAG, "help": "with train_loader group: no group twice in a batch"},
-        "n_groups_per_batch": {"type": _whole(1), "help": "with train_loader group"},
-        "batch_size": {"type": _whole(1), "help": "images per step, over all processes"},
-        "gradient_accumulation_steps": {
-            "type": _whole(1),
-            "default": 1,
-            "help": "batches whose gradients are summed before a step",
-        },
-        "cross_fit": {
-            "type": _whole(1),
-            "default": None,
-            "metavar": "STEPS",
-            "help": "pseudo-environments without labels of groups: four reference models of so many steps (in our "
-            "study 300 with tiles, 100 without) on each half of the training images "
-            "predict the other half; batches are balanced by them, and 'cross_environment' pairs go by them",
-        },
-        "cross_fit_tiles": {
-            "type": _whole(1),
-            "default": None,
-            "metavar": "N",
-            "help": f"with cross_fit: the reference models see every image as N times N tiles in random order, so they "
-            f"go by colours and textures, not by shape; 1: whole images (default: {TILES} with cross_fit)",
-        },
-    },
-    "model": {
-        "model": {"help": "small_cnn, a torchvision model, or a timm model (timm/NAME where both have the name)"},
-        "model_kwargs": {**_PAIRS, "default": {}, "help": "pretrained=true|false and other arguments of the model"},
-        "pretrained_model_path": {
-            "default": None,
-            "help": "file with a state dict to start the encoder from; loaded without executing anything",
-        },
-    },
-    "algorithm": {
-        "algorithm": {"required": True, "help": f"one of {', '.join(catalog.TRAINABLE)}"},
-        "groupby_fields": {"nargs": "+", "help": "metadata fields whose combinations are the groups"},
-        "no_group_logging": {**_FLAG, "help": "leave the groups out of the logs"},
-    },
-    "optimization": {
-        "n_epochs": {"type": _whole(1), "help": "passes over the training split"},
-        "optimizer": {"choices": OPTIMIZERS, "help": "optimizer"},
-        "optimizer_kwargs": {**_PAIRS, "default": {}, "help": "its other arguments"},
-        "lr": {"type": _number(0, True), "help": "learning rate"},
-        "weight_decay": {"type": _number(0), "help": "weight decay"},
-        "max_grad_norm": {"type": _number(0, True), "default": None, "help": "clip the gradient's norm to this"},
-        "scheduler": {"choices": tuple(defaults.SCHEDULERS), "help": "of the learning rate"},
-        "scheduler_kwargs": {**_PAIRS, "default": {}, "help": "its arguments"},
-        "scheduler_metric_split": {"choices": ("train", "val"), "default": "val", "help": "for ReduceLROnPlateau"},
-        "scheduler_metric_name": {"default": None, "help": "for ReduceLROnPlateau: a metric of that split"},
-    },
-    "evaluation": {
-        "val_metric": {"help": "metric of the validation split that names the best epoch"},
-        "val_metric_decreasing": {**_FLAG, "help": "a smaller val_metric is better"},
-        "evaluate_all_splits": {**_FLAG, "default": True, "help": "evaluate every split in every epoch"},
-        "eval_splits": {
-            "nargs": "+",
-            "default": [],
-            "help": "splits to evaluate beside train and val where not all are",
-        },
-        "eval_only": {**_FLAG, "default": False, "help": "evaluate a saved model and write its predictions"},
-        "eval_epoch": {"type": _whole(0), "help": "with eval_only: the epoch; the best one by default"},
-    },
-    "device": {
-        "device": {
-            "type": _whole(0),
-            "nargs": "+",
-            "help": "numbers of the GPUs to use, one process each; the first by default",
-        },
-        "devices": {
-            "type": _whole(1),
-            "default": 1,
-            "help": "processes on this machine, one GPU each where there are GPUs",
-        },
-        "num_nodes": {"type": _whole(1), "default": 1, "help": "machines; start the command on each with torchrun"},
-        "precision": {
-            "choices": PRECISIONS,
-            "default": "32",
-            "help": "of encoder and network; MS-SSIM stays in float32",
-        },
-        "compile": {
-            **_FLAG,
-            "default": False,
-            "help": "torch.compile encoder and network, which takes up to minutes at the first step; needs a C++ "
-            "compiler on a CPU",
-        },
-    },
-    "run": {
-        "seed": {"type": _whole(0), "default": 0, "help": "everything random follows from it"},
-        "log_dir": {"default": "./logs", "help": "where everything is written"},
-        "log_every": {"type": _whole(1), "default": 50, "help": "steps between two lines of train_algo.csv"},
-        "save_step": {"type": _whole(1), "default": None, "help": "also keep the model of every so many epochs"},
-        "save_best": {**_FLAG, "default": True, "help": "keep the model and predictions of every selection rule"},
-        "save_last": {**_FLAG, "default": True, "help": "keep the last epoch's"},
-        "save_pred": {**_FLAG, "default": True, "help": "write predictions"},
-        "progress_bar": {**_FLAG, "help": "show a progress bar; by default on a terminal"},
-        "resume": {**_FLAG, "default": False, "help": "go on where a stopped run of this log_dir stood"},
-        "tensorboard": {**_FLAG, "default": False, "help": "also write TensorBoard events"},
-    },
-}
+from ..flags import is_finite, is_whole, shortened
+from ..runs import defaults
+from ..runs.train_flags import FLAGS, TILES
 
 #: flags that do nothing but with another one: that one and its values, None: any
 _ONLY_WITH: dict[str, tuple[str, tuple | None]] = {
@@ -233,22 +27,6 @@ _ONLY_WITH: dict[str, tuple[str, tuple | None]] = {
     "eval_epoch": ("eval_only", (True,)),
 }
 
-#: flags that may differ when a run is resumed: where and how it runs, not what it computes
-MAY_DIFFER = {
-    "root_dir",
-    "log_dir",
-    "download",
-    "cache",
-    "cache_limit",
-    "loader_kwargs",
-    "device",
-    "resume",
-    "progress_bar",
-    "tensorboard",
-    "eval_only",
-    "eval_epoch",
-}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.allow_abbrev = False
@@ -260,11 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("hyperparameters of the algorithm")
     for name, entry in catalog.all_hyperparameters().items():
         group.add_argument(f"--{name}", **{**entry.flag, "help": entry.flag["help"] + SAID})
+    for name, keywords in catalog.RETIRED_FLAGS.items():
+        group.add_argument(f"--{name}", **keywords)
 
-
-_DEFAULTS = {
-    name: keywords["default"] for flags in FLAGS.values() for name, keywords in flags.items() if "default" in keywords
-}
 
 SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the help has the default already
 
@@ -275,17 +51,6 @@ def _described(keywords: dict[str, Any]) -> dict[str, Any]:
     default = keywords.get("default", {})
     text = "off" if default in (None, []) else "set by dataset, algorithm and model" if default == {} else default
     return {**keywords, "help": f"{keywords['help']} (default: {text})" + SAID}
-
-
-def completed(before: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run that may be older than a flag or a hyperparameter: it was trained as their defaults
-    are.
-    """
-    own = before.get("hyperparameters")
-    hyperparameters = (
-        {"hyperparameters": catalog.complete(before.get("algorithm"), own)} if isinstance(own, dict) else {}
-    )
-    return {**_DEFAULTS, **before, **hyperparameters}
 
 
 def make_config(args: argparse.Namespace) -> dict[str, Any]:
@@ -317,15 +82,41 @@ def is_pretrained(config: dict[str, Any]) -> bool:
 
 def _check_names(config: dict[str, Any]) -> None:
     dataset, algorithm = config["dataset"], config["algorithm"]
+    if algorithm not in catalog.TRAINABLE:
+        raise InputError(f"algorithm {algorithm!r} is unknown; choose from {', '.join(catalog.TRAINABLE)}")
+    if _is_own(config):
+        return
     if dataset in defaults.OTHER_DATASETS:
         raise InputError(
             f"dataset {dataset!r} is {defaults.OTHER_DATASETS[dataset]}; morphing works on images with one label: "
             f"{', '.join(defaults.DATASETS)}"
         )
     if dataset not in defaults.DATASETS:
-        raise InputError(f"dataset {dataset!r} is unknown; choose from {', '.join(defaults.DATASETS)}")
-    if algorithm not in catalog.TRAINABLE:
-        raise InputError(f"algorithm {algorithm!r} is unknown; choose from {', '.join(catalog.TRAINABLE)}")
+        raise InputError(
+            f"dataset {dataset!r} is unknown; choose from {', '.join(defaults.DATASETS)}, or make a folder of your own "
+            f"images one with 'cim-plugin data folder' and name the folder that it makes"
+        )
+    if config["root_dir"] is None:
+        raise InputError(f"the following argument is required: --root_dir, the folder that holds {dataset}")
+
+
+def _is_own(config: dict[str, Any]) -> bool:
+    """Whether the dataset is a folder of own data, by its path or its name in root_dir; from then on it goes by its
+    name and its groups by its columns.
+    """
+    if config["dataset"] in defaults.DATASETS:
+        return False
+    folder = os.path.abspath(os.path.join(config["root_dir"] or "", config["dataset"]))
+    if not is_own(folder):
+        return False
+    useless = [name for name in ("version", "split_scheme", "dataset_kwargs", "download") if config[name]]
+    if useless:
+        raise InputError(f"--{useless[0]} does nothing with own data, {folder}; leave it out")
+    from ..data.folder import group_fields
+
+    config["root_dir"], config["dataset"] = os.path.split(folder)
+    config["groupby_fields"] = config["groupby_fields"] or group_fields(folder)
+    return True
 
 
 def _check_used(given: dict[str, Any], config: dict[str, Any]) -> None:
@@ -338,7 +129,7 @@ def _check_used(given: dict[str, Any], config: dict[str, Any]) -> None:
             raise InputError(f"--{name} {text} does nothing without --{partner}{wanted}; leave it out or give both")
     resolution = _square(given.get("target_resolution"))
     own_size = config["transform"] in ("rxrx1", "image_resize") and config["additional_train_transform"] is None
-    if own_size and resolution not in (None, defaults.DATASETS[config["dataset"]].get("target_resolution")):
+    if own_size and resolution not in (None, defaults.of(config["dataset"]).get("target_resolution")):
         side = " ".join(map(str, given["target_resolution"]))
         raise InputError(
             f"--target_resolution {side} does nothing with --transform {config['transform']}, which has its own size; "
@@ -377,8 +168,33 @@ def _check_together(config: dict[str, Any]) -> None:
         raise InputError(f"--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. {config['val_metric']}")
     if config["transform"] in ("image_resize", "image_resize_and_center_crop") and config["resize_scale"] is None:
         raise InputError(f"--transform {config['transform']} needs --resize_scale")
+    _check_loader(config["loader_kwargs"])
     if config["resume"] and config["eval_only"]:
         raise InputError("--resume and --eval_only exclude each other")
+
+
+#: argument of torch's DataLoader -> (whether it accepts a value, the values in words); the others are the trainer's
+_LOADER: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "num_workers": (lambda value: is_whole(value, 0, 1024), "a whole number from 0 to 1024"),
+    "pin_memory": (lambda value: isinstance(value, bool), "true or false"),
+    "persistent_workers": (lambda value: isinstance(value, bool), "true or false"),
+    "prefetch_factor": (lambda value: is_whole(value, 1, 1024), "a whole number from 1 to 1024"),
+    "timeout": (lambda value: is_finite(value) and value >= 0, "a number of seconds of at least 0"),
+    "multiprocessing_context": (lambda value: value in ("fork", "spawn", "forkserver"), "fork, spawn or forkserver"),
+    "in_order": (lambda value: isinstance(value, bool), "true or false"),
+}
+
+
+def _check_loader(arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
+        if name not in _LOADER:
+            raise InputError(f"--loader_kwargs {name} is not one of {', '.join(_LOADER)}")
+        accepts, words = _LOADER[name]
+        if not accepts(value):
+            raise InputError(f"--loader_kwargs {name}={shortened(str(value), 40)} is not {words}")
+    of_workers = [name for name in ("persistent_workers", "prefetch_factor", "timeout") if arguments.get(name)]
+    if of_workers and not arguments.get("num_workers"):
+        raise InputError(f"--loader_kwargs {of_workers[0]} does nothing without num_workers of at least 1")
 
 
 def _check_cross_fit(config: dict[str, Any]) -> None:

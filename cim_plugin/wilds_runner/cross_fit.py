@@ -1,12 +1,5 @@
-"""Pseudo-environments without labels of environments or groups: what short reference models take an image for.
-
-A model that has been trained for few steps goes by what is easiest. On images that it has not seen its prediction tells
-the
-nuisance that the label is tied to; where it is wrong, the image is one of the few in which label and nuisance disagree
-(Liu et al., 2021, arXiv:2107.09044, find them by their training error; out of fold no image is memorised). Where many
-different
-grounds make the figure the easier of the two, it must not see the figure: tiles of the image in random order keep
-colours and textures.
+"""``--cross_fit``: pseudo-environments of a data set's training and validation images, see
+:mod:`..algorithms.pseudo_environments`, and the file that keeps them.
 """
 
 from __future__ import annotations
@@ -15,14 +8,16 @@ import copy
 import itertools
 import math
 import os
-from typing import Any, Callable, Mapping
+import re
+from typing import Any, Callable, Iterator, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ..algorithms.pseudo_environments import fit, mean_probabilities, out_of_fold
 from ..errors import InputError, NotFinite
+from ..files import Unreadable, read_text
+from ..progress import progress
 from .checkpoint import write_whole
 from .config import is_pretrained
 from .datasets import Dataset, Split
@@ -41,53 +36,12 @@ FILE = "cross_fit.csv"
 HEADER = "split,row,label,pseudo_environment"
 
 
-def pseudo_groups(labels: Tensor, environments: Tensor) -> Tensor:
-    """The cell of every image, (N,) int64: 2·label where the pseudo-environment is the label's, 2·label + 1 where it is
-    another one.
-    """
-    return 2 * labels + (environments != labels)
-
-
 def shares_that_agree(splits: Mapping[str, Split], pseudo: Mapping[str, Tensor]) -> dict[str, float]:
     """Split -> the share of its images, in [0, 1], whose pseudo-environment is that of their label."""
     return {key: (values == splits[key].labels).double().mean().item() for key, values in pseudo.items()}
 
 
 # --- the reference models ---------------------------------------------------------------------------------------------
-
-
-def shuffle_tiles(images: Tensor, tiles: int) -> Tensor:
-    """Cut every image into equal tiles and put them into an order of its own, drawn from torch's generator.
-
-    What fills a ground, its colours and its texture, is left; the shape of what is larger than a tile is not.
-
-    Args:
-        images: (N, C, H, W), any dtype.
-        tiles: per side; 1 leaves the images as they are. Where it does not divide a side, the pixels left over at the
-            end stay in place.
-
-    Returns:
-        (N, C, H, W), as the images.
-    """
-    if tiles == 1:
-        return images
-    n, channels, height, width = images.shape
-    h, w = height // tiles, width // tiles
-    cut = (
-        images[:, :, : tiles * h, : tiles * w]
-        .reshape(n, channels, tiles, h, tiles, w)
-        .permute(0, 2, 4, 1, 3, 5)
-        .reshape(n, tiles * tiles, -1)
-    )
-    order = torch.rand(n, tiles * tiles, device=images.device).argsort(1)
-    moved = (
-        cut.gather(1, order[:, :, None].expand_as(cut))
-        .reshape(n, tiles, tiles, channels, h, w)
-        .permute(0, 3, 1, 4, 2, 5)
-    )
-    images = images.clone()
-    images[:, :, : tiles * h, : tiles * w] = moved.reshape(n, channels, tiles * h, tiles * w)
-    return images
 
 
 def predict_out_of_fold(
@@ -125,37 +79,28 @@ def predict_out_of_fold(
     """
     labels, size = splits["train"].labels, config["batch_size"]
     fold = torch.randperm(len(labels), generator=_generator(config, "folds")) % FOLDS
-    members = [torch.nonzero(fold == number).flatten() for number in range(FOLDS)]
     of_val = torch.arange(len(splits["val"].labels))
     batches = sum(
-        MODELS * config["cross_fit"] + math.ceil(len(rows) / size) + math.ceil(len(of_val) / size) for rows in members
+        MODELS * config["cross_fit"] + math.ceil(rows / size) + math.ceil(len(of_val) / size)
+        for rows in torch.bincount(fold, minlength=FOLDS).tolist()
     )
-    found, probabilities = torch.empty_like(labels), 0
-    with tqdm(
-        total=batches, unit="batch", desc="reference models", disable=not show, leave=False, dynamic_ncols=True
-    ) as bar:
+    with progress(total=batches, unit="batch", desc="reference models", show=show, leave=False) as bar:
 
         def done() -> None:
             bar.update()
             after_batch()
 
-        for held_out, rows in enumerate(members):
+        def probabilities(held_out: int, others: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             models = []
             for number in range(held_out * MODELS, (held_out + 1) * MODELS):
                 models.append(make_model(number).to(fabric.device))
-                _fit(
-                    models[-1],
-                    loaders["train"],
-                    torch.nonzero(fold != held_out).flatten(),
-                    labels,
-                    number,
-                    config,
-                    fabric,
-                    done,
-                )
-            found[rows] = _probabilities(models, loaders["train"], rows, config, fabric, done).argmax(1)
-            probabilities = probabilities + _probabilities(models, loaders["val"], of_val, config, fabric, done)
-    return {"train": found, "val": probabilities.argmax(1)}
+                _fit(models[-1], loaders["train"], others, labels, number, config, fabric, done)
+            return tuple(
+                _probabilities(models, loaders[key], of_split, config, fabric, done)
+                for key, of_split in (("train", rows), ("val", of_val))
+            )
+
+        return dict(zip(SPLITS, out_of_fold(labels, fold, probabilities)))
 
 
 def _generator(config: dict[str, Any], *words: Any) -> torch.Generator:
@@ -181,41 +126,40 @@ def _fit(
             len(rows), (config["cross_fit"], config["batch_size"]), generator=_generator(config, "batches", number)
         )
     ].tolist()
-    model.train()
-    for step, batch in enumerate(loader([[(row, 0) for row in of_batch] for of_batch in draws])):
-        torch.manual_seed(seed_of(config["seed"], "cross_fit", "step", number, step))  # of tiles and dropout
-        images = shuffle_tiles(to_pixels(batch.images, fabric.device), config["cross_fit_tiles"])
-        with precision.forward_context():
-            logits = model(images)
-        precision.backward(F.cross_entropy(logits.float(), labels[batch.rows].to(fabric.device)), model)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for step, batch in enumerate(loader([[(row, 0) for row in of_batch] for of_batch in draws])):
+            torch.manual_seed(seed_of(config["seed"], "cross_fit", "step", number, step))  # of tiles and dropout
+            yield to_pixels(batch.images, fabric.device), labels[batch.rows].to(fabric.device)
+
+    def take_step(loss: Tensor) -> None:
+        precision.backward(loss, model)
         precision.optimizer_step(optimizer)
         optimizer.zero_grad()
         done()
 
+    fit(model, batches(), take_step, config["cross_fit_tiles"], precision.forward_context)
 
-@torch.no_grad()
+
 def _probabilities(
     models: list[nn.Module], loader: Loader, rows: Tensor, config: dict[str, Any], fabric, done
 ) -> Tensor:
     """The mean over the models of every row's probabilities, (N, K) float32 on the CPU. Every image is read once."""
-    for model in models:
-        model.eval()
-    parts = []
-    for number, batch in enumerate(
-        loader([[(row, 0) for row in part.tolist()] for part in rows.split(config["batch_size"])])
-    ):
-        torch.manual_seed(seed_of(config["seed"], "cross_fit", "tiles", number))
-        images = shuffle_tiles(to_pixels(batch.images, fabric.device), config["cross_fit_tiles"])
-        with fabric.autocast():
-            logits = torch.stack([model(images).float() for model in models])
-        if not logits.isfinite().all():
-            raise NotFinite(
-                "the logits of a reference model of --cross_fit are not finite; try another --precision, or other "
-                "weights to start from"
-            )
-        parts.append(logits.softmax(-1).mean(0).cpu())
-        done()
-    return torch.cat(parts)
+
+    def batches() -> Iterator[Tensor]:
+        parts = rows.split(config["batch_size"])
+        for number, batch in enumerate(loader([[(row, 0) for row in part.tolist()] for part in parts])):
+            torch.manual_seed(seed_of(config["seed"], "cross_fit", "tiles", number))
+            yield to_pixels(batch.images, fabric.device)
+            done()
+
+    try:
+        return mean_probabilities(models, batches(), config["cross_fit_tiles"], fabric.autocast)
+    except FloatingPointError as error:
+        raise NotFinite(
+            "the logits of a reference model of --cross_fit are not finite; try another --precision, or other "
+            "weights to start from"
+        ) from error
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -241,21 +185,22 @@ def read(folder: str, data: Dataset) -> dict[str, Tensor]:
     """
     path = os.path.join(folder, FILE)
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); {_FIX}") from error
+        lines = read_text(path).splitlines()
+    except Unreadable as error:
+        raise InputError(f"{error}; {_FIX}") from error
     starts = _starts(data)
     if len(lines) != len(starts) + 1:
         raise InputError(f"{path} has {len(lines)} lines where {len(starts) + 1} belong; {_FIX}")
     if lines[0] != HEADER:
-        raise InputError(f"{path}, line 1: {lines[0]!r} where {HEADER!r} belongs; {_FIX}")
+        raise InputError(f"{path}, line 1: {lines[0][:80]!r} where {HEADER!r} belongs; {_FIX}")
     values = []
     for number, (line, start) in enumerate(zip(lines[1:], starts), 2):
         value = line.removeprefix(start)
-        if not (line.startswith(start) and value.isdecimal() and int(value) < data.n_classes):
+        is_number = re.fullmatch("[0-9]{1,9}", value) is not None
+        if not (line.startswith(start) and is_number and int(value) < data.n_classes):
             raise InputError(
-                f"{path}, line {number}: {line!r} where {start!r} and a class from 0 to {data.n_classes - 1} belong; "
+                f"{path}, line {number}: {line[:80]!r} where {start!r} and a class from 0 to {data.n_classes - 1} "
+                f"belong; "
                 f"{_FIX}"
             )
         values.append(int(value))

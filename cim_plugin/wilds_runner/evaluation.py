@@ -40,7 +40,7 @@ def evaluate(
     """Evaluate predicted labels (N,) int64, for the rows (N,) of the split, by default all in order.
 
     Args:
-        pseudo_groups: (N,) int64, of the same images, see :func:`~.cross_fit.pseudo_groups`.
+        pseudo_groups: (N,) int64, of the same images, see :func:`~..algorithms.pseudo_environments.pseudo_groups`.
     """
     labels, metadata, groups = split.labels, split.metadata, split.groups
     if rows is not None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
+import sys
+import zlib
 from typing import Any
 
 import numpy as np
@@ -16,12 +19,14 @@ from numpy.lib.format import open_memmap
 
 from ..autoload import user_cache
 from ..errors import InputError
+from ..progress import progress
 from .datasets import Dataset
 from .loading import Images, Loader, evaluation_order
-from .processes import by_first_process
+from .processes import on_rank_zero
 from .transforms import Transform
 
 GB = 10**9
+CHECKSUM = 4  #: bytes at the end of the file, after the images: the CRC-32 of all before
 SPARE = 1 * GB  #: disk that a cache which nobody asked for leaves free
 
 
@@ -45,11 +50,11 @@ def open_cache(config: dict[str, Any], data: Dataset, transform: Transform, fabr
         os.path.exists(path) or _wanted(config, n_bytes(data, transform))
     ):  # processes may see different disks
         return None
-    by_first_process(fabric, lambda: _build_once(path, data, transform, config["loader_kwargs"], show))
+    on_rank_zero(fabric, lambda: _build_once(path, data, transform, config["loader_kwargs"], show))
     if fabric.local_rank == 0 and fabric.global_rank != 0:  # of another machine
         _build_once(path, data, transform, config["loader_kwargs"], show)
     fabric.barrier()
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r")  # which does not look at what comes after the images
 
 
 def n_bytes(data: Dataset, transform: Transform) -> int:
@@ -95,7 +100,10 @@ def _build_once(path: str, data: Dataset, transform: Transform, loader_kwargs: d
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with FileLock(f"{path}.lock"):  # another run may be building it
-            if not os.path.exists(path):
+            fault = _fault(path, (len(data.wilds.y_array), *transform.size, 3)) if os.path.exists(path) else None
+            if fault:
+                print(f"the image cache {path} {fault}; it is made anew", file=sys.stderr)
+            if fault or not os.path.exists(path):
                 _build(path, data, transform, loader_kwargs, show)
     except OSError as error:
         raise InputError(
@@ -105,8 +113,6 @@ def _build_once(path: str, data: Dataset, transform: Transform, loader_kwargs: d
 
 
 def _build(path: str, data: Dataset, transform: Transform, loader_kwargs: dict[str, Any], show: bool) -> None:
-    from tqdm import tqdm
-
     n, part = len(data.wilds.y_array), f"{path}.part"
     loader = Loader(
         Images(data.wilds, np.arange(n), transform, augment=False), {"num_workers": loader_kwargs.get("num_workers", 0)}
@@ -117,13 +123,78 @@ def _build(path: str, data: Dataset, transform: Transform, loader_kwargs: dict[s
         ):  # a write to a full disk's map ends the process
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         cache = open_memmap(part, mode="w+", dtype=np.uint8, shape=(n, *transform.size, 3))
-        with tqdm(total=n, unit="image", desc="decoding images once", disable=not show, dynamic_ncols=True) as bar:
+        checksum = _checksum(part, cache.offset)
+        with progress(total=n, unit="image", desc="decoding images once", show=show) as bar:
             for batch in loader(evaluation_order(n, 64)):
-                cache[batch.rows.numpy()] = batch.images.permute(0, 2, 3, 1).numpy()
+                images = np.ascontiguousarray(batch.images.permute(0, 2, 3, 1).numpy())
+                cache[batch.rows.numpy()] = images
+                checksum = zlib.crc32(images, checksum)  # rows come in order
                 bar.update(len(batch.rows))
         cache.flush()
         del cache
+        with open(part, "ab") as file:
+            file.write(checksum.to_bytes(CHECKSUM, "big"))
         os.replace(part, path)
+        _stamp(path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(part)
+
+
+# --- whether a file is what was built ---------------------------------------------------------------------------------
+
+
+def _fault(path: str, shape: tuple[int, ...]) -> str | None:
+    """Why a cache cannot be used, None where it can.
+
+    All of it is read only where it is not the file, unchanged since, that was found whole before: what changes a file
+    and restores its times, the time of change of its inode included, is not noticed.
+    """
+    if not os.path.isfile(path):
+        return "is not a file"
+    try:
+        cache = np.load(path, mmap_mode="r")
+    except Exception as error:  # numpy's reader raises errors of many kinds on a damaged header
+        return f"cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    if not isinstance(cache, np.memmap) or (cache.shape, cache.dtype) != (shape, np.uint8):
+        return "does not hold these images"
+    whole = cache.offset + cache.nbytes
+    if os.path.getsize(path) != whole + CHECKSUM:
+        return "is of an older version or not whole"
+    if _stamped(path):
+        return None
+    with open(path, "rb") as file:
+        file.seek(whole)
+        expected = int.from_bytes(file.read(), "big")
+    if _checksum(path, whole) != expected:
+        return "is damaged"
+    _stamp(path)
+    return None
+
+
+def _checksum(path: str, n_bytes: int) -> int:
+    """CRC-32 of so many bytes of a file."""
+    checksum = 0
+    with open(path, "rb") as file:
+        while n_bytes and (block := file.read(min(n_bytes, 1 << 24))):
+            checksum, n_bytes = zlib.crc32(block, checksum), n_bytes - len(block)
+    return checksum
+
+
+def _identity(path: str) -> list[int]:
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _stamp(path: str) -> None:
+    """Note which file was found whole."""
+    with open(f"{path}.checked", "w") as file:
+        json.dump(_identity(path), file)
+
+
+def _stamped(path: str) -> bool:
+    try:
+        with open(f"{path}.checked") as file:
+            return json.load(file) == _identity(path)
+    except (OSError, ValueError):
+        return False

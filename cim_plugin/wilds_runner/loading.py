@@ -15,11 +15,13 @@ from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, WeightedRandomSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data.images import strict_decoding
+from ..data.rgb import rgb
 from ..errors import InputError
 from .datasets import Dataset, Split, image_path
 from .transforms import Transform
@@ -103,8 +105,6 @@ class Images(TorchDataset):
             else self.cache[self.indices[row]]
         )
         if self.augment is not None:
-            from PIL import Image
-
             with seeded(seed):
                 image = np.asarray(self.augment(Image.fromarray(image)))
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -114,12 +114,12 @@ def read_image(wilds, index: int, transform: Transform) -> np.ndarray:
     """Decode and resize one image: (H, W, C) uint8.
 
     Raises:
-        InputError: the file is missing, damaged, or not of the size that the transform promises.
+        InputError: the file is missing, damaged, or not of the size that the transform assumes or promises.
     """
     try:
         with strict_decoding():
-            image = np.asarray(transform.resize(wilds.get_input(index)))
-    except (OSError, SyntaxError, ValueError) as error:
+            image = np.asarray(transform.resize(_opened(wilds, index)))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"image {index}, {image_path(wilds, index)}, cannot be read ({str(error) or type(error).__name__}); "
             f"replace the file"
@@ -131,6 +131,16 @@ def read_image(wilds, index: int, transform: Transform) -> np.ndarray:
             f"{transform.size[0]}x{transform.size[1]}; give --target_resolution"
         )
     return image
+
+
+def _opened(wilds, index: int):
+    """The image as RGB. Files of the wilds package's data sets are opened here: it makes all grey above 8 bits white,
+    or leaves an image the mode that it has.
+    """
+    if type(wilds).get_input.__module__.startswith("wilds."):
+        with Image.open(image_path(wilds, index)) as file:
+            return rgb(file)
+    return rgb(wilds.get_input(index))
 
 
 def to_pixels(images: Tensor, device) -> Tensor:

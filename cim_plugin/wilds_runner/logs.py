@@ -9,12 +9,24 @@ from __future__ import annotations
 import csv
 import io
 import os
-from typing import Any
+import stat
+from typing import Any, Iterable
 
 import torch
 from torch import Tensor
 
 from ..algorithms.group_dro import group_means
+from ..errors import InputError
+from ..files import reason
+from .checkpoint import FIX
+
+LOG = "log.txt"
+KINDS = ("eval", "algo")  #: of the CSV files of a split
+
+
+def is_log_file(name: Any, splits: Iterable[str]) -> bool:
+    """Whether a run over these splits writes a file of this name."""
+    return name == LOG or name in [f"{split}_{kind}.csv" for split in splits for kind in KINDS]
 
 
 class LogFiles:
@@ -32,15 +44,30 @@ class LogFiles:
         self.echo = echo
         self.events = events
         self.sizes: dict[str, int] = {}
-        for name, size in sizes.items() if folder is not None else ():
+        there = {name: size for name, size in sizes.items() if folder is not None and self._is_there(name)}
+        for name, size in there.items():
             path = os.path.join(folder, name)
-            if os.path.exists(path):
-                os.truncate(path, min(size, os.path.getsize(path)))
-                self.sizes[name] = os.path.getsize(path)
+            os.truncate(path, min(size, os.path.getsize(path)))
+            self.sizes[name] = os.path.getsize(path)
+
+    def _is_there(self, name: str) -> bool:
+        """Whether there is a file of this name in the folder.
+
+        Raises:
+            InputError: it is none, or a link, through which another folder's file would be written.
+        """
+        path = os.path.join(self.folder, name)
+        if not os.path.lexists(path):
+            return False
+        if os.path.basename(name) != name or not stat.S_ISREG(os.lstat(path).st_mode):
+            raise InputError(
+                f"{path} is not an ordinary file of this folder, so nothing is written there; move it away"
+            )
+        return True
 
     def write(self, text: str) -> None:
         """Append to log.txt."""
-        self._append("log.txt", text)
+        self._append(LOG, text)
         if self.echo is not None:
             self.echo(text)
 
@@ -59,9 +86,15 @@ class LogFiles:
     def _append(self, name: str, text: str) -> None:
         if self.folder is None:
             return
-        data = text.encode()
-        with open(os.path.join(self.folder, name), "ab" if name in self.sizes else "wb") as file:
-            file.write(data)
+        data = text.encode("utf-8", "surrogateescape")  # the bytes of a path that are no text, as they are
+        path = os.path.join(self.folder, name)
+        if name not in self.sizes:
+            self._is_there(name)
+        try:
+            with open(path, "ab" if name in self.sizes else "wb") as file:
+                file.write(data)
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({reason(error)}); {FIX}") from error
         self.sizes[name] = self.sizes.get(name, 0) + len(data)
 
 

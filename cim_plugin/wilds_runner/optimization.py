@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from typing import Any, Iterable
+from typing import Any, Iterable, Iterator
 
 import torch
+from torch import nn
 from torch.optim import lr_scheduler
 
 from ..errors import InputError
+from ..flags import is_finite, is_whole, shortened
+
+MOST_REHEARSED = 1000  #: epochs
 
 #: device -> optimizers whose one kernel for all weights pays; on a CPU SGD's copies channels_last weights and is the
 #: slower one
@@ -16,17 +21,34 @@ FUSED = {"cuda": ("SGD", "Adam", "AdamW"), "cpu": ("Adam", "AdamW")}
 
 
 def make_optimizer(config: dict[str, Any], parameters: Iterable, device: str = "cpu") -> torch.optim.Optimizer:
-    """The optimizer that the configuration names, for weights that will be on a device of type ``device``."""
+    """The optimizer that the configuration names, for weights that will be on a device of type ``device``.
+
+    Raises:
+        InputError: it cannot be made with its arguments, or not take a step.
+    """
+    _try(_optimizer(config, [nn.Parameter(torch.zeros(2, 2))], "cpu"), config)
+    return _optimizer(config, parameters, device)
+
+
+def _optimizer(config: dict[str, Any], parameters: Iterable, device: str) -> torch.optim.Optimizer:
     kind = getattr(torch.optim, config["optimizer"])
-    return _with_arguments(
-        kind,
-        "optimizer",
-        config,
-        parameters,
-        lr=config["lr"],
-        weight_decay=config["weight_decay"],
-        **_fused(config, device),
-    )
+    with _said("optimizer", config):
+        return kind(
+            parameters,
+            lr=config["lr"],
+            weight_decay=config["weight_decay"],
+            **_fused(config, device),
+            **config["optimizer_kwargs"],
+        )
+
+
+def _try(optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> None:
+    """What no constructor looks at fails here, before the data are read."""
+    (weight,) = optimizer.param_groups[0]["params"]
+    with _said("optimizer", config):
+        for _ in range(2):  # momentum begins with the second step
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
 
 
 def _fused(config: dict[str, Any], device: str) -> dict[str, bool]:
@@ -47,15 +69,54 @@ def make_scheduler(config: dict[str, Any], optimizer: torch.optim.Optimizer, n_s
     name = config["scheduler"]
     if name is None:
         return None
-    if name in WARMUPS:
-        options = dict(config["scheduler_kwargs"])
-        warmup = options.pop("num_warmup_steps")
-        if options:
-            raise InputError(f"--scheduler_kwargs {options} is unknown to {name}; it takes num_warmup_steps")
-        if not isinstance(warmup, (int, float)) or not 0 <= warmup < math.inf:
-            raise InputError(f"--scheduler_kwargs num_warmup_steps={warmup} is not a number of steps of at least 0")
-        return lr_scheduler.LambdaLR(optimizer, lambda step: _warm(step, warmup, n_steps, WARMUPS[name]))
-    return _with_arguments(getattr(lr_scheduler, name), "scheduler", config, optimizer)
+    if name not in WARMUPS:
+        _rehearse(config)
+        return _by_epoch(config, optimizer)
+    options = dict(config["scheduler_kwargs"])
+    warmup = options.pop("num_warmup_steps")
+    if options:
+        raise InputError(f"--scheduler_kwargs {options} is unknown to {name}; it takes num_warmup_steps")
+    if not is_finite(warmup) or warmup < 0:
+        raise InputError(
+            f"--scheduler_kwargs num_warmup_steps={shortened(str(warmup), 40)} is not a number of steps of at least 0"
+        )
+    return lr_scheduler.LambdaLR(optimizer, lambda step: _warm(step, warmup, n_steps, WARMUPS[name]))
+
+
+def _by_epoch(config: dict[str, Any], optimizer: torch.optim.Optimizer):
+    with _said("scheduler", config):
+        scheduler = getattr(lr_scheduler, config["scheduler"])(optimizer, **config["scheduler_kwargs"])
+    for name, low, epochs in (
+        ("step_size", 1, [getattr(scheduler, "step_size", 1)]),
+        ("milestones", 0, list(getattr(scheduler, "milestones", ()))),
+    ):
+        if not all(is_whole(epoch, low) for epoch in epochs):
+            raise InputError(
+                f"--scheduler_kwargs {name}={shortened(str(config['scheduler_kwargs'][name]), 40)}: epochs are whole "
+                f"numbers of at least {low}"
+            )
+    return scheduler
+
+
+def _rehearse(config: dict[str, Any]) -> None:
+    """The rates of the run's epochs on a model of one weight: what goes wrong after some of them goes wrong here.
+
+    Raises:
+        InputError: a step fails, or a rate is negative or not finite.
+    """
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config["lr"])
+    scheduler = _by_epoch(config, optimizer)
+    words = [0.5] if config["scheduler"] == "ReduceLROnPlateau" else []  # a metric that never gets better
+    for epoch in range(min(config["n_epochs"], MOST_REHEARSED)):
+        optimizer.step()
+        with _said("scheduler", config):
+            scheduler.step(*words)
+        rate = optimizer.param_groups[0]["lr"]
+        if not (is_finite(rate) and rate >= 0):
+            raise InputError(
+                f"--scheduler {config['scheduler']} with --scheduler_kwargs {config['scheduler_kwargs']} makes the "
+                f"learning rate {rate} after epoch {epoch}"
+            )
 
 
 #: schedule -> the rate by progress in [0, 1] after the warm-up; these step after every batch, the others after every
@@ -72,9 +133,12 @@ def _warm(step: int, warmup: int, n_steps: int, rate) -> float:
     return max(0.0, rate(min(1.0, (step - warmup) / max(1, n_steps - warmup))))
 
 
-def _with_arguments(kind, flag: str, config: dict[str, Any], *words, **keywords):
-    options = config[f"{flag}_kwargs"]
+@contextlib.contextmanager
+def _said(flag: str, config: dict[str, Any]) -> Iterator[None]:
+    """Whatever torch raises for arguments that it cannot use, in one line."""
     try:
-        return kind(*words, **keywords, **options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"--{flag} {config[flag]} cannot be made with --{flag}_kwargs {options}: {error}") from error
+        yield
+    except Exception as error:
+        options = shortened(str(config[f"{flag}_kwargs"]), 200)
+        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"--{flag} {config[flag]} cannot be made with --{flag}_kwargs {options}: {what}") from error

@@ -7,7 +7,7 @@ from typing import Any, Callable
 from ..errors import InputError, NotFinite
 
 
-def by_first_process(fabric, compute: Callable[[], Any]) -> Any:
+def on_rank_zero(fabric, compute: Callable[[], Any]) -> Any:
     """What the first process computes, in all of them; they wait for it, and fail together."""
     found = None
     if fabric.global_rank == 0:

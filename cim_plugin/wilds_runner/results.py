@@ -7,7 +7,6 @@ import functools
 import importlib.metadata
 import os
 import platform
-import resource
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..runs.layout import RESULTS, model_file, place, prediction_file
 from . import checkpoint
 from .cross_fit import shares_that_agree
 from .evaluation import as_record
@@ -23,7 +23,6 @@ from .evaluation import as_record
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-RESULTS = "results.json"
 PACKAGES = ("torch", "torchvision", "timm", "wilds", "lightning-fabric", "numpy", "pytorch-msssim")
 
 
@@ -55,26 +54,6 @@ class Clock:
             del self._running[name]
 
 
-def place(trainer: Trainer, rule: str) -> tuple[str, str]:
-    """The folder of a rule's files, and the word for the epoch in their names: those of run_expt for "best" and
-    "last".
-    """
-    folder = trainer.config["log_dir"]
-    if rule in ("best", "last"):
-        return folder, rule
-    return os.path.join(folder, "selection", rule), "best"
-
-
-def prediction_file(config: dict[str, Any], split: str, epoch: Any) -> str:
-    """The name that WILDS gives to a file of predictions."""
-    return f"{config['dataset']}_split:{split}_seed:{config['seed']}_epoch:{epoch}_pred.csv"
-
-
-def model_file(config: dict[str, Any], epoch: Any) -> str:
-    """The name that WILDS gives to a model's file."""
-    return f"{config['dataset']}_seed:{config['seed']}_epoch:{epoch}_model.pth"
-
-
 def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any]) -> None:
     """Write the files of every rule that has chosen the epoch that ended last, then results.json.
 
@@ -85,7 +64,7 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any
     config, epoch = trainer.config, trainer.epoch - 1
     wanted = {"last": config["save_last"]}
     places = [
-        place(trainer, rule)
+        place(config["log_dir"], rule)
         for rule, choice in trainer.chosen.items()
         if choice.epoch == epoch and wanted.get(rule, config["save_best"])
     ]
@@ -94,7 +73,7 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any
     model = {"algorithm": trainer.classifier.state_dict(), "epoch": epoch, "best_val_metric": _val_metric(trainer)}
     first = None
     for folder, word in places:
-        path = os.path.join(folder, model_file(config, word))
+        path = os.path.join(folder, model_file(config["dataset"], config["seed"], word))
         if first is None:
             checkpoint.save(path, model)
             first = path
@@ -102,7 +81,9 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any
             checkpoint.link(first, path)
         if config["save_pred"]:
             for split, labels in predicted.items():
-                checkpoint.save_predictions(os.path.join(folder, prediction_file(config, split, word)), labels)
+                checkpoint.save_predictions(
+                    os.path.join(folder, prediction_file(config["dataset"], config["seed"], split, word)), labels
+                )
     checkpoint.save_json(os.path.join(config["log_dir"], RESULTS), {**summary(trainer), **spent})
 
 
@@ -133,11 +114,12 @@ def summary(trainer: Trainer) -> dict[str, Any]:
             for name, choice in trainer.chosen.items()
         },
         "config": config,
+        "data": trainer.fingerprint,
         "n_parameters": sum(p.numel() for p in trainer.classifier.parameters()),
         "agreeing_pseudo_environments": None
         if trainer.pseudo is None
         else shares_that_agree(trainer.data.splits, trainer.pseudo),
-        "similarity": trainer.classifier.contrast and trainer.classifier.contrast.how,
+        "similarity": trainer.classifier.contrast and trainer.classifier.contrast.similarity.how,
         "seconds": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
         "steps": trainer.epoch * len(trainer.order),
     }
@@ -161,6 +143,8 @@ def cost(trainer: Trainer) -> dict[str, Any]:
 
 def peak_memory() -> dict[str, int]:
     """The most memory that this process has held, in bytes: resident, and on the GPU where there is one."""
+    import resource  # Windows, where a finished run may be looked at, has none
+
     unit = 1 if platform.system() == "Darwin" else 1024
     memory = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if torch.cuda.is_available():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Callable, Mapping, NamedTuple
 
 from ..errors import InputError
+from ..runs import rules as words
 from .evaluation import Outcome
 
 Outcomes = Mapping[str, Outcome]
@@ -33,29 +34,18 @@ def _test(outcomes: Outcomes) -> float | None:
     return outcomes["test"].accuracy if worst is None else worst
 
 
-#: name -> rule. "best" (by --val_metric, as run_expt names its files) is added per run by :func:`rules`.
-RULES: dict[str, Rule] = {
-    "worst_group": Rule(
-        lambda o, epoch: o["val"].worst_group_metric,
-        "worst-group accuracy on validation data",
-        "group labels of validation data",
-    ),
-    "average": Rule(lambda o, epoch: o["val"].accuracy, "average accuracy on validation data", "no group labels"),
-    "worst_class": Rule(
-        lambda o, epoch: o["val"].worst_class_accuracy, "worst-class accuracy on validation data", "no group labels"
-    ),
-    "worst_pseudo_group": Rule(
-        lambda o, epoch: o["val"].worst_pseudo_group_accuracy,
-        "worst accuracy over (label, whether the pseudo-environment agrees) on validation data, with --cross_fit",
-        "no group labels",
-    ),
-    "last": Rule(lambda o, epoch: float(epoch), "the last epoch", "nothing"),
-    "oracle": Rule(
-        lambda o, epoch: _test(o),
-        "worst-group accuracy on TEST data (average where there are no groups)",
-        "test labels: not a selection that may be reported",
-    ),
+#: rule -> its score
+SCORES: dict[str, Callable[[Outcomes, int], "float | None"]] = {
+    "worst_group": lambda o, epoch: o["val"].worst_group_metric,
+    "average": lambda o, epoch: o["val"].accuracy,
+    "worst_class": lambda o, epoch: o["val"].worst_class_accuracy,
+    "worst_pseudo_group": lambda o, epoch: o["val"].worst_pseudo_group_accuracy,
+    "last": lambda o, epoch: float(epoch),
+    "oracle": lambda o, epoch: _test(o),
 }
+
+#: name -> rule. "best" (by --val_metric, as run_expt names its files) is added per run by :func:`rules`.
+RULES: dict[str, Rule] = {name: Rule(score, *words.RULES[name]) for name, score in SCORES.items()}
 
 
 def rules(val_metric: str, decreasing: bool) -> dict[str, Rule]:

@@ -14,16 +14,19 @@ from torch import Tensor
 
 from .. import catalog
 from ..algorithms.classifier import LOG_NAMES, LossTerms, RobustClassifier, collapse_in_words
-from ..algorithms.shard import Shard
+from ..algorithms.distributed import Shard
+from ..algorithms.pseudo_environments import pseudo_groups
+from ..announcer import Announcer
 from ..errors import InputError, NotFinite
+from ..runs.layout import STATE
 from . import checkpoint, cross_fit, results, selection
-from .datasets import Dataset
+from .datasets import Dataset, fingerprint
 from .evaluation import Outcome, evaluate
 from .loading import Batch, Loader, TrainingOrder, evaluation_order, make_loader, seed_of, to_pixels
 from .logs import Averages, LogFiles
 from .model import build_model, compile_modules, group_environments, without_weights
 from .optimization import WARMUPS, make_optimizer, make_scheduler
-from .processes import by_first_process
+from .processes import on_rank_zero
 from .transforms import Transform
 
 MASK_MEAN = "mask_mean"  #: in train_algo.csv
@@ -89,6 +92,8 @@ class Trainer:
         self.not_finite = torch.tensor(-1, device=fabric.device)  #: the first step whose loss is not finite
         self.clock = results.Clock()
         self.cost_before: dict[str, Any] = {}  #: :func:`results.cost` of the sessions before this one
+        self.announcer = Announcer()
+        self.fingerprint = fingerprint(data)
         self.logs: LogFiles  #: set by :meth:`start`
         self.bar: Any  #: a tqdm progress bar, set by :meth:`start`
         self.stop_asked = False  #: set it from a signal handler to stop after the step that runs
@@ -125,8 +130,8 @@ class Trainer:
     def _cross_fit(self) -> None:
         """Find the pseudo-environments. The state comes after the file: one that counts on the file finds it."""
         with self.clock.measure("cross_fit"):
-            pseudo = by_first_process(self.fabric, self._pseudo_environments)
-        by_first_process(self.fabric, lambda: cross_fit.write(self.config["log_dir"], self.data, pseudo))
+            pseudo = on_rank_zero(self.fabric, self._pseudo_environments)
+        on_rank_zero(self.fabric, lambda: cross_fit.write(self.config["log_dir"], self.data, pseudo))
         self._go_by(pseudo)
         shares = cross_fit.shares_that_agree(self.data.splits, pseudo)
         self.logs.write(
@@ -172,7 +177,7 @@ class Trainer:
     def _pseudo_groups(self, key: str) -> Tensor | None:
         if self.pseudo is None or key not in self.pseudo:
             return None
-        return cross_fit.pseudo_groups(self.data.splits[key].labels, self.pseudo[key])
+        return pseudo_groups(self.data.splits[key].labels, self.pseudo[key])
 
     def _train_epoch(self) -> None:
         batches = self.order.epoch(self.epoch, self.fabric.global_rank, self.fabric.world_size)
@@ -258,13 +263,14 @@ class Trainer:
         if self.fabric.world_size > 1:
             self.averages.add_up(self.fabric)
         line = self.averages.line()
-        if line.get(NO_TRIPLET) == 1:
-            self.logs.write(
-                f"warning: no image had a positive and a negative up to epoch {self.epoch}, batch {self.batch - 1}: "
-                f"L_con was 0; a larger --batch_size has more\n"
-            )
-        if MASK_MEAN in line and (words := collapse_in_words(line[MASK_MEAN])):
-            self.logs.write(f"warning: {words} (epoch {self.epoch}, batch {self.batch - 1})\n")
+        if MASK_MEAN in line:
+            no_triplet = "no image has a positive and a negative, L_con is 0; a larger --batch_size has more"
+            found = {
+                NO_TRIPLET: no_triplet if line[NO_TRIPLET] == 1 else None,
+                MASK_MEAN: collapse_in_words(line[MASK_MEAN]),
+            }
+            for words in self.announcer.changes(found):
+                self.logs.write(f"warning: {words} (epoch {self.epoch}, batch {self.batch - 1})\n")
         steps = math.ceil(self.batch / self.config["gradient_accumulation_steps"])
         self.logs.row(
             "train_algo.csv", {"epoch": self.epoch, "batch": steps, **line}, self.epoch * len(self.order) + self.batch
@@ -404,10 +410,14 @@ class Trainer:
             "log_sizes": dict(self.logs.sizes),
             "clock": self.clock.seconds,
             "cost": results.cost(self),
+            "lasting": dict(self.announcer.lasting),
+            "data": self.fingerprint,
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`; files that were due when the state was saved are written now."""
+        """Go on from :meth:`state`, which :func:`~.state_check.check_state` has looked at; files that were due when it
+        was saved are written now.
+        """
         self.classifier.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
@@ -421,26 +431,20 @@ class Trainer:
             name: {key: Outcome(**outcome) for key, outcome in of_rule.items()}
             for name, of_rule in state["outcomes"].items()
         }
-        if self.batch and self.fabric.world_size > 1:
-            raise InputError(
-                f"--resume: the run in {self.config['log_dir']} stopped within an epoch, which one process trains to "
-                f"its end; go on with one"
-            )
         self.seen = [(rows, predictions.to(self.fabric.device)) for rows, predictions in state["seen"]]
         self.averages.load(state["averages"])
         self.clock.go_on_from(state["clock"])
         self.bar.update(self.epoch * len(self.order) + self.batch)
         self.cost_before = state.get("cost", {})
+        self.announcer.lasting = state.get("lasting", {})
         if "predicted" in state:
             self._publish(state["predicted"], self.cost_before or results.cost(self))
 
     def _save(self, state: dict[str, Any]) -> None:
-        by_first_process(
-            self.fabric, lambda: checkpoint.save(os.path.join(self.config["log_dir"], checkpoint.STATE), state)
-        )
+        on_rank_zero(self.fabric, lambda: checkpoint.save(os.path.join(self.config["log_dir"], STATE), state))
 
     def _publish(self, predicted: dict[str, Tensor], cost: dict[str, Any]) -> None:
-        by_first_process(self.fabric, lambda: results.publish(self, predicted, cost))
+        on_rank_zero(self.fabric, lambda: results.publish(self, predicted, cost))
 
     # --- processes ----------------------------------------------------------------------------------------------------
 

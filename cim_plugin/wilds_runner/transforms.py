@@ -52,6 +52,31 @@ class StandardiseImageNet(nn.Module):
         return self.space.from_pixels(images)
 
 
+class SquareInTheMiddle(nn.Module):
+    """The largest square of images of one size, (width, height).
+
+    Raises:
+        ValueError: an image has another size: of a smaller one the rim would be black, of a larger one much be lost.
+    """
+
+    def __init__(self, original_resolution: tuple[int, int]):
+        super().__init__()
+        self.original_resolution = tuple(original_resolution)
+        self.crop = T.CenterCrop(min(original_resolution))
+
+    def forward(self, image):
+        if image.size != self.original_resolution:
+            width, height = self.original_resolution
+            raise ValueError(
+                f"it has {image.size[0]}x{image.size[1]} pixels where the data set's have {width}x{height}, of which "
+                f"--transform image_base takes the {min(width, height)} in the middle"
+            )
+        return self.crop(image)
+
+    def extra_repr(self) -> str:
+        return f"original_resolution={self.original_resolution}"
+
+
 class RandomRightAngle(nn.Module):
     """Turn an image by 0, 90, 180 or 270 degrees."""
 
@@ -77,15 +102,24 @@ def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] 
         size = original_resolution or target
     elif name == "image_base":
         if original_resolution is not None and len(set(original_resolution)) > 1:
-            steps.append(T.CenterCrop(min(original_resolution)))
+            steps.append(SquareInTheMiddle(original_resolution))
             size = size or [min(original_resolution)] * 2
         if target is not None:
             steps.append(T.Resize(target))
+    elif original_resolution is None:
+        raise InputError(
+            f"--transform {name} needs images of one size, {config['dataset']} has several; use image_base"
+        )
     else:
         steps.append(T.Resize([int(side * config["resize_scale"]) for side in original_resolution]))
         size = [int(side * config["resize_scale"]) for side in original_resolution]
         if name == "image_resize_and_center_crop":
-            size = target or original_resolution
+            resized, size = size, target or original_resolution
+            if any(side > whole for side, whole in zip(size, resized)):
+                raise InputError(
+                    f"--transform {name} cuts {size[0]}x{size[1]} out of images of {resized[0]}x{resized[1]}, so that "
+                    f"their rim would be black; give a larger --resize_scale or a smaller --target_resolution"
+                )
             steps.append(T.CenterCrop(size))
     size = size or original_resolution
     if size is None:

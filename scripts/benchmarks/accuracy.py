@@ -15,25 +15,25 @@ import json
 import math
 import os
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Iterator
 from unittest import mock
 
-import measuring
 import torch
 from scipy import stats
-from tqdm import tqdm
 
 from cim_plugin import cli
-from cim_plugin.algorithms import contrastive, similarity
-from cim_plugin.data import demo, manifest
+from cim_plugin.algorithms.similarity import fused, ms_ssim
+from cim_plugin.data import demo
 from cim_plugin.data.releases import RELEASES
+from cim_plugin.files import write_whole
+from cim_plugin.flags import whole
+from cim_plugin.progress import progress
 from cim_plugin.wilds_runner import optimization, trainer
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-from demo_wilds import SETTINGS  # noqa: E402
+from ..demo_wilds import SETTINGS
+from . import measuring
 
 #: task -> share of the training images of a class that lie on the class' photograph; half do in validation and test
 TASKS = {f"{demo.TIED[0]:.0%} tied, as scripts/demo": demo.TIED[0], "75% tied": 0.75}
@@ -50,7 +50,7 @@ def plain() -> Iterator[None]:
         return build(*arguments).to(memory_format=torch.contiguous_format)
 
     with (
-        mock.patch.dict(contrastive.TRIPLETS, ms_ssim=similarity.triplet),
+        mock.patch.object(fused, "fused_triplet", ms_ssim.triplet),
         mock.patch.object(trainer, "build_model", build_contiguous),
         mock.patch.object(optimization, "_fused", lambda config, device: {}),
     ):
@@ -78,17 +78,11 @@ VERSIONS = {"plain": plain, "fast": contextlib.nullcontext, "nudged": nudged}
 COMPARED = ("fast", "nudged")  #: with plain
 
 
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return int(text)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seeds", type=_positive, default=5, help="trainings per task and version, with seeds 0, 1, ..."
+        "--seeds", type=whole(1, 1000), default=5, help="trainings per task and version, with seeds 0, 1, ..."
     )
-    parser.add_argument("--epochs", type=_positive, default=20, help="epochs per training")
+    parser.add_argument("--epochs", type=whole(1), default=20, help="epochs per training")
     parser.add_argument("--quick", action="store_true", help="under a minute: 1 seed, 2 epochs")
     parser.add_argument("--json", action="store_true", help="one JSON object per row, with the machine in each")
 
@@ -109,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         for head in ("average", "worst group")
     )
     table = measuring.Table(args.json, title, f"{'':26} {'rule':8} {'seed':>4}{heads}", _text)
-    bar = tqdm(total=len(TASKS) * seeds * len(VERSIONS), unit="training", disable=None, dynamic_ncols=True)
+    bar = progress(total=len(TASKS) * seeds * len(VERSIONS), unit="training")
     with (
         bar,
         tempfile.TemporaryDirectory() as folder,
@@ -148,7 +142,7 @@ def write_release(root: Path, tied: float) -> None:
     with mock.patch.object(demo, "TIED", (tied, *demo.TIED[1:])):
         files = demo.make_files("waterbirds", seed=0)
     for path, content in files.items():
-        manifest.write_file(RELEASES["waterbirds"].path(root) / path, content)
+        write_whole(RELEASES["waterbirds"].path(root) / path, content)
 
 
 def train(root: Path, log_dir: Path, seed: int, epochs: int) -> int:

@@ -10,7 +10,6 @@ import os
 import tempfile
 from types import SimpleNamespace
 
-import measuring
 import numpy as np
 import torch
 import torchvision.transforms as T
@@ -18,6 +17,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from cim_plugin.errors import InputError
+from cim_plugin.flags import whole
+
+from . import measuring
 
 SIDE = 224
 SMALLEST_PHOTO = 427  #: rows of scikit-learn's photographs
@@ -26,9 +28,11 @@ TARGET = 8.0  #: cached against the default loader, on one core
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_arguments(parser, 5, "96 images")
-    parser.add_argument("--images", type=int, default=1024, help="JPEG files, crops of scikit-learn's two photographs")
-    parser.add_argument("--side", type=int, default=320, help="their side in pixels")
-    parser.add_argument("--batch_size", type=int, default=64, help="images per batch")
+    parser.add_argument(
+        "--images", type=whole(1, 1_000_000), default=1024, help="JPEG files, crops of scikit-learn's two photographs"
+    )
+    parser.add_argument("--side", type=whole(1, 1_000_000), default=320, help="their side in pixels")
+    parser.add_argument("--batch_size", type=whole(1, 1_000_000), default=64, help="images per batch")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,18 +12,17 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Callable, Sequence
 
-import machine
 import torch
 
 from cim_plugin.errors import InputError
+from cim_plugin.flags import whole
+
+from . import machine
 
 Times = list[tuple[float, float]]  #: wall and CPU seconds of every run
 
 
-def number_of_pairs(text: str) -> int:
-    if int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text} is less than 2, which a spread needs")
-    return int(text)
+number_of_pairs = whole(2, 1_000_000)  #: a spread needs two
 
 
 def add_arguments(parser: argparse.ArgumentParser, pairs: int, quick: str) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 import argparse
 from typing import Callable, NamedTuple
 
-import measuring
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from . import measuring
 
 
 class Layer(NamedTuple):

@@ -14,15 +14,16 @@ os.environ.setdefault(
     "KINETO_LOG_LEVEL", "6"
 )  # to be set before torch is imported; else every start of the profiler is a line on stderr
 
-import measuring
 import torch
-from step import Case, make_step
 from torch.profiler import ProfilerActivity, profile
 
-from cim_plugin.algorithms import contrastive, similarity
-from cim_plugin.algorithms.fused_triplet import fused_triplet
+from cim_plugin.algorithms.similarity import fused, ms_ssim
+from cim_plugin.flags import whole
 
-TRIPLETS = {"before": similarity.triplet, "after": fused_triplet}
+from . import measuring
+from .step import Case, make_step
+
+TRIPLETS = {"before": ms_ssim.triplet, "after": fused.fused_triplet}
 
 
 class Spent:
@@ -37,7 +38,7 @@ class Spent:
         """Profile one step."""
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
         with (
-            mock.patch.dict(contrastive.TRIPLETS, ms_ssim=TRIPLETS[version]),
+            mock.patch.object(fused, "fused_triplet", TRIPLETS[version]),
             profile(activities=activities) as profiler,
         ):
             self.times.append(measuring.seconds(step))
@@ -65,7 +66,7 @@ class Spent:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_arguments(parser, 5, "2 images at 96")
     parser.add_argument("--model", default="resnet18", help="encoder, by the names of cim-plugin train")
-    parser.add_argument("--top", type=int, default=12, help="operations that are shown")
+    parser.add_argument("--top", type=whole(1, 1_000_000), default=12, help="operations that are shown")
     parser.add_argument(
         "--device",
         default="cpu",

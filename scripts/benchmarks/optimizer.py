@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 from typing import Any, Callable
 
-import measuring
 import torch
 from torch import nn
 
 from cim_plugin.wilds_runner.backbones import make_encoder
+
+from . import measuring
 
 #: optimizer -> its class in torch.optim and its arguments
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 from typing import Callable
 
-import measuring
-import network
 import torch
-from scaling import triplet_step
-from step import Case, make_step
 from torch import nn
 
 from cim_plugin.wilds_runner.backbones import make_encoder
+
+from . import measuring, network
+from .scaling import triplet_step
+from .step import Case, make_step
 
 ERM = "ERM step"
 FIRST = "first convolution"

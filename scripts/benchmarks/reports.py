@@ -67,7 +67,7 @@ def seconds(plugin: str, top: Path, report: Path) -> tuple[float, float]:
 
 
 def write_jobs(top: Path, count: int, draw: random.Random) -> None:
-    """A sweep over four environments: five algorithms, five trials, and as many draws of hyperparameters as it takes."""
+    """A sweep over four environments: five algorithms, five trials, as many draws of hyperparameters as it takes."""
     for number in range(count):
         rest, held_out = divmod(number, len(HELD_OUT))
         rest, algorithm = divmod(rest, 5)

@@ -12,17 +12,18 @@ import math
 import statistics
 from typing import Callable, NamedTuple
 
-import measuring
 import torch
-from step import Case, make_step
 from torch import nn
 
 from cim_plugin import catalog
-from cim_plugin.algorithms.fused_triplet import fused_triplet
 from cim_plugin.algorithms.morphing import PixelSpace
-from cim_plugin.algorithms.similarity import choose_scales
+from cim_plugin.algorithms.similarity.fused import fused_triplet
+from cim_plugin.algorithms.similarity.ms_ssim import choose_scales
 from cim_plugin.algorithms.triplets import draw_triplets
 from cim_plugin.wilds_runner.backbones import SmallCNN
+
+from . import measuring
+from .step import Case, make_step
 
 
 class Series(NamedTuple):
@@ -131,7 +132,8 @@ def run(args: argparse.Namespace) -> int:
     pairs = 5 if args.quick else args.pairs
     report = measuring.Report(
         args.json,
-        f"time per image (by class: time), relative to the series' first row, median [quartiles] of {pairs} paired runs",
+        f"time per image (by class: time), relative to the series' first row, median [quartiles] of {pairs} paired "
+        f"runs",
         "relative",
     )
     times: dict[str, dict[int, measuring.Times]] = {}

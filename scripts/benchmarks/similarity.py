@@ -11,16 +11,17 @@ import argparse
 import functools
 from typing import Callable, NamedTuple
 
-import measuring
 import pytorch_msssim
 import torch
 import torch.nn.functional as F
 from pytorch_msssim.ssim import _fspecial_gauss_1d, _ssim
 from torch import Tensor
 
-from cim_plugin.algorithms.colours import colour_embedding, cosine_triplet
-from cim_plugin.algorithms.fused_triplet import fused_triplet
-from cim_plugin.algorithms.similarity import WEIGHTS, choose_scales, scale_weights, triplet
+from cim_plugin.algorithms.similarity.colours import Colours, colour_embedding
+from cim_plugin.algorithms.similarity.fused import fused_triplet
+from cim_plugin.algorithms.similarity.ms_ssim import WEIGHTS, choose_scales, scale_weights, triplet
+
+from . import measuring
 
 
 class Case(NamedTuple):
@@ -102,7 +103,7 @@ def colours(
     """``cim_similarity=colours``; m is not there, and psi as the weights costs the same."""
     own = colour_embedding(anchor, anchor)
     other = own if reference is anchor else colour_embedding(reference, torch.ones_like(reference[:, :1]))
-    return cosine_triplet(own, other, positive, negative, scales, floor)
+    return Colours(anchor.shape[2:]).compare(own, other, positive, negative)
 
 
 NOTES = {"colours": "another number, see docs/study.md", **{name: peer.note for name, peer in PEERS.items()}}

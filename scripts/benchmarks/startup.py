@@ -1,4 +1,4 @@
-"""The cost of the autoload file on ``python -c pass``: with, without, with, without ..., and the median of the paired
+"""The cost of the autoload on ``python -c pass``: with, without, with, without ..., and the median of the paired
 differences.
 """
 
@@ -16,10 +16,9 @@ import venv
 from pathlib import Path
 from typing import NamedTuple
 
-import machine
-import measuring
+from . import machine, measuring
 
-PLUGIN = Path(__file__).parents[2] / "cim_plugin"
+CHECKOUT = Path(__file__).parents[2]
 TARGET_MS = 2.0  #: at most, as the median of the paired differences in wall time
 
 
@@ -86,8 +85,9 @@ def make_environment(folder: Path, has_plugin: bool) -> Path:
     venv.create(folder, symlinks=True)
     if has_plugin:
         (site_packages,) = folder.glob("lib/python*/site-packages")
-        shutil.copytree(PLUGIN, site_packages / "cim_plugin", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(PLUGIN / "cim_plugin_autoload.pth", site_packages)
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(CHECKOUT / "cim_plugin", site_packages / "cim_plugin", ignore=ignore)
+        shutil.copytree(CHECKOUT / "site_packages", site_packages, ignore=ignore, dirs_exist_ok=True)
         compileall.compile_dir(site_packages, quiet=2)  # as pip does
     return folder / "bin" / "python"
 

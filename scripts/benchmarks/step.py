@@ -14,14 +14,16 @@ import functools
 import sys
 from typing import Callable, NamedTuple
 
-import measuring
 import torch
 from torch import nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import PixelSpace
+from cim_plugin.flags import whole
 from cim_plugin.wilds_runner.backbones import make_encoder
 from cim_plugin.wilds_runner.transforms import StandardiseImageNet
+
+from . import measuring
 
 ALGORITHMS = ("ERM", "CIM", "CIM_VIB")
 MEMORY_TARGET = 1.25
@@ -43,8 +45,8 @@ LARGE = {"resnet18": "1.25", "resnet50": "1.12"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_arguments(parser, 5, "2 images at 224")
     parser.add_argument("--model", nargs="+", default=list(LARGE), help="encoders, by the names of cim-plugin train")
-    parser.add_argument("--side", type=int, default=224, help="side of the images in pixels")
-    parser.add_argument("--batch_size", type=int, default=8, help="images per step")
+    parser.add_argument("--side", type=whole(1, 1_000_000), default=224, help="side of the images in pixels")
+    parser.add_argument("--batch_size", type=whole(1, 1_000_000), default=8, help="images per step")
     parser.add_argument(
         "--algorithm",
         nargs="+",

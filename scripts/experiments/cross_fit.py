@@ -1,6 +1,4 @@
-"""The pseudo-environments of ``cim-plugin train --cross_fit`` for images in memory; the idea and its source stand
-there.
-"""
+"""The pseudo-environments of ``cim-plugin train --cross_fit`` for images in memory."""
 
 from __future__ import annotations
 
@@ -8,11 +6,11 @@ from typing import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from rows import References
 from torch import Tensor, nn
 
-from cim_plugin.wilds_runner.cross_fit import shuffle_tiles
+from cim_plugin.algorithms.pseudo_environments import fit, mean_probabilities, out_of_fold
+
+from .rows import References
 
 BATCH = 64
 
@@ -41,33 +39,30 @@ def out_of_fold_predictions(
     """
     rng = np.random.default_rng([seed, references.steps])
     fold = torch.from_numpy(rng.permutation(len(labels)) % references.folds)
-    predictions, of_others = torch.empty_like(labels), 0
-    for held_out in range(references.folds):
-        rows, of_rows = torch.nonzero(fold == held_out).flatten(), 0
+
+    def trained(rows: Tensor) -> nn.Module:
+        model = make_model()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+        def step(loss: Tensor) -> None:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        drawn = (rows[torch.from_numpy(rng.integers(0, len(rows), BATCH))] for _ in range(references.steps))
+        fit(model, ((images[batch], labels[batch]) for batch in drawn), step, references.tiles)
+        return model
+
+    def probabilities(held_out: int, training: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        of_rows, of_others = 0, 0
         for number in range(references.models):
             torch.manual_seed(references.folds * (seed + 1000 * number) + held_out)
-            model = _trained(make_model(), images, labels, torch.nonzero(fold != held_out).flatten(), references, rng)
-            of_rows = of_rows + _probabilities(model, images[rows], references.tiles)
-            of_others = of_others + _probabilities(model, others, references.tiles)
-        predictions[rows] = of_rows.argmax(1)
-    return predictions, of_others.argmax(1)
+            models = [trained(training)]
+            of_rows = of_rows + mean_probabilities(models, images[rows].split(1000), references.tiles)
+            of_others = of_others + mean_probabilities(models, others.split(1000), references.tiles)
+        return of_rows, of_others
 
-
-def _trained(
-    model: nn.Module, images: Tensor, labels: Tensor, rows: Tensor, references: References, rng: np.random.Generator
-) -> nn.Module:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for _ in range(references.steps):
-        batch = rows[torch.from_numpy(rng.integers(0, len(rows), BATCH))]
-        optimizer.zero_grad()
-        F.cross_entropy(model(shuffle_tiles(images[batch], references.tiles)), labels[batch]).backward()
-        optimizer.step()
-    return model.eval()
-
-
-@torch.no_grad()
-def _probabilities(model: nn.Module, images: Tensor, tiles: int) -> Tensor:
-    return torch.cat([model(shuffle_tiles(part, tiles)).softmax(1) for part in images.split(1000)])
+    return out_of_fold(labels, fold, probabilities)
 
 
 def describe(predictions: Tensor, labels: Tensor, environments: Tensor) -> dict[str, float]:

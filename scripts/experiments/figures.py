@@ -8,9 +8,9 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Mapping
 
-from tables import Results, interval, values_of
-
 from cim_plugin.errors import InputError
+
+from .tables import Results, interval, values_of
 
 if TYPE_CHECKING:
     from torch import Tensor

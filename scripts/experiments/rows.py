@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from cim_plugin import catalog
+
 MORPHED = {"cim_targets": "morphed", "cim_pairs": "cross_environment"}
 BALANCED = {"environments": "cross_fit", "balanced": True}
 #: m has to cut images out; see docs/study/tables.md for all of these
@@ -45,6 +47,11 @@ class Row:
     steps: float = 1.0  #: times the number of steps of all rows
     learning_rate: float = 3e-3  #: of AdamW
     references: References = References()
+
+    @property
+    def past(self) -> str | None:
+        """Why it cannot be trained any more, in words: it was with an option of version 0.1. Its runs are kept."""
+        return catalog.retired(self.hyperparameters)
 
 
 MAIN: dict[str, Row] = {

@@ -1,18 +1,23 @@
-"""The runs of the study and their files."""
+"""The runs of the study, and where their results are kept."""
 
 from __future__ import annotations
 
 import functools
-import json
+import sys
+import traceback
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
-import search
-from rows import ROWS, References
-from tables import Results
-from tasks import Folders
-
+from cim_plugin.errors import InputError
+from cim_plugin.files import read_json, write_whole
+from cim_plugin.runs import packed
+from cim_plugin.runs.folder_lock import FolderLock, Locked
 from cim_plugin.wilds_runner.checkpoint import save_json
+
+from . import search
+from .rows import ROWS, References
+from .tables import Results
+from .tasks import Folders
 
 N_PICTURES = 8  #: of masks
 
@@ -26,13 +31,86 @@ class Run(NamedTuple):
     steps: int
     draw: int = 0  #: of the hyperparameters, see :mod:`search`; 0 is the default
 
-    def file(self, folder: Path) -> Path:
-        """Where its result is kept."""
-        name = "".join(
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        row = "".join(
             letter if letter.isalnum() or letter in "=." else "_" for letter in self.row.replace("λ", "lambda")
         )
         kind = f"steps_{self.steps}" if self.draw == 0 else f"steps_{self.steps}_draw_{self.draw}"
-        return folder / kind / self.task / name / str(self.seed) / "results.json"
+        return f"{kind}/{self.task}/{row}/{self.seed}"
+
+    def file(self, folder: Path) -> Path:
+        """Where its result is until it is packed."""
+        return folder / self.name / "results.json"
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def result(folder: Path, run: Run) -> dict[str, Any] | None:
+    """That of a run that is done: from a file of its own, or packed with others; None of one that is not done.
+
+    Raises:
+        InputError: the file of packed runs is damaged.
+    """
+    file = run.file(folder)
+    return read_json(file) if file.exists() else _packed(folder).get(run.name)
+
+
+def _packed(folder: Path) -> dict[str, Any]:
+    file = folder / packed.NAME
+    return _packed_at(file, file.stat().st_mtime_ns) if file.exists() else {}
+
+
+@functools.lru_cache(maxsize=1)
+def _packed_at(file: Path, changed: int) -> dict[str, Any]:
+    return packed.read(str(file))
+
+
+def pack(folder: Path) -> int:
+    """Put the results that have files of their own into the one of all, and remove those files; their number.
+
+    Raises:
+        InputError: the file of packed runs is damaged, or cannot be written.
+    """
+    files = {str(file.parent.relative_to(folder)): file for file in folder.glob("steps_*/*/*/*/results.json")}
+    if files:
+        runs = {**_packed(folder), **{name: read_json(file) for name, file in files.items()}}
+        write_whole(str(folder / packed.NAME), packed.pack(runs))
+    for file in files.values():
+        file.unlink()
+        for empty in list(file.parents)[:4]:
+            if not any(empty.iterdir()):
+                empty.rmdir()
+    return len(files)
+
+
+def read(folder: Path, runs: list[Run]) -> Results:
+    """The results of those runs that are done."""
+    found = {(run.task, run.row, run.seed): result(folder, run) for run in runs}
+    return {key: of_run for key, of_run in found.items() if of_run is not None}
+
+
+def chosen(folder: Path, searched: list[Run], rule: str) -> list[Run]:
+    """Of every task, row and seed the draw with the best validation score at the evaluation that the rule chooses, the
+    first of equals; none where a draw is missing.
+    """
+    cells: dict[Run, list[Run]] = {}
+    for run in searched:
+        cells.setdefault(run._replace(draw=0), []).append(run)
+    best = []
+    for draws in cells.values():
+        found = [result(folder, run) for run in draws]
+        if None not in found:
+            scores = [of_draw["selection"][rule]["score"] for of_draw in found]
+            best.append(draws[scores.index(max(scores))])
+    return best
+
+
+# --- trainings --------------------------------------------------------------------------------------------------------
+
+Work = Callable[[Run, Folders, Path], dict[str, Any]]  #: (run, data, folder of the results) -> what is kept of it
 
 
 def needed(runs: list[Run]) -> list[Run]:
@@ -44,25 +122,51 @@ def needed(runs: list[Run]) -> list[Run]:
     ]
 
 
-def train_one(run: Run, folders: Folders, output_dir: Path) -> None:
-    """Train a row and keep its result."""
-    import training
+def take(work: Work, runs: list[Run], folders: Folders, output_dir: Path, wrong: Any) -> None:
+    """Do the runs that are not done and that no other process is at: several processes share them out so.
+
+    Goes on after a run that failed, and then ends with exit status 1; 2 where an input is wrong.
+
+    Args:
+        wrong: a queue of multiprocessing, for what is wrong with an input.
+    """
+    failed = 0
+    for run in runs:
+        try:
+            with FolderLock(str(output_dir / run.name), "--output_dir"):
+                if result(output_dir, run) is None:
+                    save_json(str(run.file(output_dir)), work(run, folders, output_dir))
+        except Locked:
+            continue
+        except InputError as error:
+            wrong.put(str(error))
+            sys.exit(2)
+        except Exception:
+            print(f"{run} failed:\n{traceback.format_exc()}", file=sys.stderr)
+            failed = 1
+    sys.exit(failed)
+
+
+def train(run: Run, folders: Folders, output_dir: Path) -> dict[str, Any]:
+    """The result of a run."""
+    from . import training
 
     row, mean = search.draw(ROWS[run.row], run.draw), None
     if "random_mask" in row.changes:
         (model,) = needed([run])
-        mean = json.loads(model.file(output_dir).read_text())["mask_mean"]
+        mean = result(output_dir, model)["mask_mean"]
     task = task_of(run.task, run.seed, folders)
     pseudo = pseudo_environments(run.task, run.seed, folders, row.references)
-    save_json(str(run.file(output_dir)), {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo, mean)})
+    return {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo, mean)}
 
 
-def masks_of(run: Run, folders: Folders) -> tuple[Any, Any]:
+def masks(run: Run, folders: Folders, output_dir: Path) -> dict[str, Any]:
     """Train a row with a transformation network once more: the first test images (N, C, H, W) in [0, 1] and their m (N,
-    1 or C, H, W).
+    1 or C, H, W), as lists.
     """
     import torch
-    import training
+
+    from . import training
 
     row = search.draw(ROWS[run.row], run.draw)
     task = task_of(run.task, run.seed, folders)
@@ -70,14 +174,15 @@ def masks_of(run: Run, folders: Folders) -> tuple[Any, Any]:
     classifier, _, _ = training.fit(task, row, run.seed, training.number_of_steps(task, row, run.steps), pseudo)
     images = task.splits["test"].images[:N_PICTURES].float() / 255
     with torch.no_grad():
-        return images, classifier.eval().morphing(images).mask
+        return {"images": images.tolist(), "masks": classifier.eval().morphing(images).mask.tolist()}
 
 
 @functools.lru_cache(maxsize=2)
 def task_of(name: str, seed: int, folders: Folders) -> Any:
     """The task; a process trains several rows on it."""
     import torch
-    from tasks import make_task
+
+    from .tasks import make_task
 
     torch.set_num_threads(1)
     return make_task(name, seed, folders)
@@ -86,26 +191,6 @@ def task_of(name: str, seed: int, folders: Folders) -> Any:
 @functools.lru_cache(maxsize=4)
 def pseudo_environments(task: str, seed: int, folders: Folders, references: References) -> Any:
     """Those of the training and validation images, as :func:`training.pseudo_environments` finds them."""
-    import training
+    from . import training
 
     return training.pseudo_environments(task_of(task, seed, folders), seed, references)
-
-
-def read(folder: Path, runs: list[Run]) -> Results:
-    """The results of those runs that are done."""
-    done = [(run, run.file(folder)) for run in runs]
-    return {(run.task, run.row, run.seed): json.loads(file.read_text()) for run, file in done if file.exists()}
-
-
-def chosen(folder: Path, searched: list[Run], rule: str) -> list[Run]:
-    """Of every task, row and seed the draw with the best validation score at the evaluation that the rule chooses, the
-    first of equals; none
-    where a draw is missing."""
-    cells: dict[Run, list[Run]] = {}
-    for run in searched:
-        cells.setdefault(run._replace(draw=0), []).append(run)
-
-    def score(run: Run) -> float:
-        return json.loads(run.file(folder).read_text())["selection"][rule]["score"]
-
-    return [max(draws, key=score) for draws in cells.values() if all(run.file(folder).exists() for run in draws)]

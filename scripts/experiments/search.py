@@ -6,9 +6,10 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from rows import Row
 
 from cim_plugin import catalog
+
+from .rows import Row
 
 LEARNING_RATES = (3e-3, 1e-2, 3e-2, 1e-3)  #: of draws 0, 1, ..., and so on from the first
 

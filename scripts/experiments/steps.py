@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cim_plugin.algorithms.classifier import SPARSITY_WARM_UP, RobustClassifier
+from cim_plugin.algorithms.classifier import RobustClassifier
 from cim_plugin.algorithms.contrastive import TripletContrast
-from cim_plugin.algorithms.morphing import TransformationNetwork
 
 #: name -> what it does
 CHANGES = {
     "detached": "the classifier's gradient does not reach the transformation network",
-    "free_mask": "m is softplus, unbounded above, instead of a sigmoid",
     "network_learning_rate": "the transformation network's own, in the optimizer of all weights: with its schedule, "
     "which cim_learning_rate does not have",
     "sgd": "SGD with momentum 0.9 instead of AdamW: 'all', or 'encoder' where the transformation network has its own "
     "Adam, as the package does",
-    "mask_bias": "added to the last bias of the network at the start: 2 makes m start at 0.88",
-    "margin": "L_con is relu(margin + d(psi, x+) - d(psi, x-))",
     "pairs_per_anchor": "L_con is the mean over so many draws",
     "hardest_of": "L_con of every anchor is the largest of so many draws",
-    "scales": "of MS-SSIM",
-    "warm_up": "λ rises linearly over this share of the steps",
-    "sparse_at_once": "the weight of sparsity is there from the first step",
     "random_mask": "m is smooth noise, the same for an image whenever it is seen, with the mean of m of that row's run",
     "figure_only": "images are black but for the figure, in training and test: what is left to win where the ground "
     "misleads; pseudo-environments are those of whole images",
@@ -37,15 +29,6 @@ CHANGES = {
 
 
 NOISE = 4.0  #: logits of random masks are uniform in [-NOISE, NOISE], about a bias
-
-
-class FreeNetwork(TransformationNetwork):
-    """A mask that is not bounded above."""
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return F.softplus(
-            F.interpolate(self.features(pixels), size=pixels.shape[-2:], mode="bilinear", align_corners=False)
-        )
 
 
 class RandomMask(nn.Module):
@@ -72,44 +55,27 @@ class RandomMask(nn.Module):
 
 
 class ChangedContrast:
-    """L_con with a margin, or as the mean or the largest of several draws of pairs."""
+    """L_con as the mean or the largest of several draws of pairs."""
 
-    def __init__(
-        self, contrast: TripletContrast, margin: float | None = None, pairs_per_anchor: int = 1, hardest_of: int = 1
-    ):
-        self.contrast, self.margin, self.draws, self.hardest = (
-            contrast,
-            margin,
-            pairs_per_anchor * hardest_of,
-            hardest_of > 1,
-        )
+    def __init__(self, contrast: TripletContrast, pairs_per_anchor: int = 1, hardest_of: int = 1):
+        self.contrast, self.draws, self.hardest = contrast, pairs_per_anchor * hardest_of, hardest_of > 1
 
     def __call__(self, *args) -> tuple[Tensor, Tensor]:
         values, valid = zip(*(self.contrast(*args) for _ in range(self.draws)))
-        if self.margin is not None:
-            values = [torch.where(v, F.relu(value + self.margin), 0) for value, v in zip(values, valid)]
-        values = torch.stack(list(values))
-        return values.amax(0) if self.hardest else values.mean(0), valid[0]
+        drawn = torch.stack(list(values))
+        return drawn.amax(0) if self.hardest else drawn.mean(0), valid[0]
 
 
 def change(classifier: RobustClassifier, changes: dict[str, Any]) -> None:
-    """Make the changes; λ's warm-up is :func:`objective`'s."""
+    """Make the changes."""
     unknown = set(changes) - set(CHANGES)
     if unknown:
         raise KeyError(f"unknown changes {unknown}")
-    if changes.get("free_mask"):
-        classifier.morphing.network.__class__ = FreeNetwork
-    if "mask_bias" in changes:
-        nn.init.constant_(classifier.morphing.network.features[-1].bias, changes["mask_bias"])
-    if "scales" in changes:
-        classifier.contrast = dataclasses.replace(classifier.contrast, scales=changes["scales"])
-    of_contrast = {name: changes[name] for name in ("margin", "pairs_per_anchor", "hardest_of") if name in changes}
+    of_contrast = {name: changes[name] for name in ("pairs_per_anchor", "hardest_of") if name in changes}
     if of_contrast:
         classifier.contrast = ChangedContrast(classifier.contrast, **of_contrast)
     if changes.get("detached"):
         classifier.encoder.register_forward_pre_hook(lambda module, inputs: (inputs[0].detach(),))
-    if changes.get("sparse_at_once"):
-        classifier.sparsity_step.fill_(SPARSITY_WARM_UP)
 
 
 def objective(
@@ -119,21 +85,14 @@ def objective(
     environments: Tensor | None,
     groups: Tensor | None,
     changes: dict[str, Any],
-    progress: float,
 ) -> Tensor:
-    """The training loss of a batch, ().
-
-    Args:
-        progress: share of the steps that are done, in [0, 1].
-    """
+    """The training loss of a batch, ()."""
     if "random_composites" in changes:
         composites = torch.lerp(
             images[torch.randperm(len(images))], images, smooth_noise(images, changes["random_composites"])
         )
         return F.cross_entropy(classifier(torch.cat([images, composites])), labels.repeat(2))
     losses = classifier.loss_terms(images, labels, environments).losses
-    if "warm_up" in changes:
-        losses["contrastive"] = losses["contrastive"] * min(1.0, progress / changes["warm_up"])
     return classifier.total(losses, groups)
 
 

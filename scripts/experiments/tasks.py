@@ -15,13 +15,14 @@ from typing import Callable, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from encoder import FrozenSqueezeNet, StudyEncoder
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from cim_plugin.data.digits_on_photos import CROP, SIDE, compose, load_photos
 from cim_plugin.errors import InputError
+
+from .encoder import FrozenSqueezeNet, StudyEncoder
 
 N_VALIDATION, N_TEST = 4000, 4000
 PACS_CLASSES = 7

@@ -11,16 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from cross_fit import describe, out_of_fold_predictions
-from rows import References, Row
-from steps import RandomMask, change, objective
-from tasks import Images, Task
 from torch import Tensor, nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
-from cim_plugin.wilds_runner.cross_fit import pseudo_groups, shuffle_tiles
+from cim_plugin.algorithms.pseudo_environments import pseudo_groups, shuffle_tiles
 from cim_plugin.wilds_runner.results import versions
+
+from .cross_fit import describe, out_of_fold_predictions
+from .rows import References, Row
+from .steps import RandomMask, change, objective
+from .tasks import Images, Task
 
 BATCH = 64
 WEIGHT_DECAY = 1e-4  #: of AdamW; the learning rate falls to 0 along a cosine
@@ -126,7 +127,6 @@ def fit(
             environments[rows],
             of_batch,
             row.changes,
-            step / steps,
         )
         diverged = not math.isfinite(loss.item())
         if not diverged:
@@ -160,8 +160,7 @@ def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module
         groups_in_training=torch.bincount(_cells(train.labels, train.environments)) > 0,
     )
     if "random_mask" in row.changes:
-        classifier.morphing = InputMorphing(PixelSpace.raw(channels))
-        classifier.morphing.network = RandomMask(mask_mean)
+        classifier.morphing = InputMorphing(PixelSpace.raw(channels), RandomMask(mask_mean))
     change(classifier, row.changes)
     return classifier
 

@@ -1,4 +1,4 @@
-"""Images for the tests of MS-SSIM, and the library as their reference."""
+"""Images for the tests of MS-SSIM, and the library as their reference, called as ours are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import pytorch_msssim
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cim_plugin.algorithms.similarity.fused import fused_triplet
+from cim_plugin.algorithms.similarity.library import library_triplet
 
 
 def smooth_masks(images: Tensor) -> Tensor:
@@ -68,3 +71,14 @@ def reference_library(a: Tensor, b: Tensor) -> Tensor:
     window = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / 4.5)
     window = (window / window.sum()).view(1, 1, 1, 11).repeat(a.shape[1], 1, 1, 1)
     return pytorch_msssim.ms_ssim(a, b, data_range=1.0, size_average=False, win=window)
+
+
+def of_library(
+    anchor: Tensor, reference: Tensor, positive: Tensor, negative: Tensor, scales: int, floor: str
+) -> tuple[Tensor, Tensor]:
+    """:func:`library_triplet`, called as ours are."""
+    assert (scales, floor) == (5, "exact"), "the library knows nothing else"
+    return library_triplet(anchor, reference, positive, negative)
+
+
+TRIPLETS = {"ms_ssim": fused_triplet, "pytorch_msssim": of_library}

@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.func import functional_call
 from torchvision.transforms.functional import normalize
 
+from cim_plugin.algorithms.classifier import RobustClassifier
+from cim_plugin.algorithms.contrastive import TripletContrast
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace, TransformationNetwork
+from cim_plugin.algorithms.similarity.fused import MSSSIM
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SIZES = [(28, 28), (33, 47), (224, 224)]
@@ -55,7 +59,8 @@ def test_the_normalisation_is_no_part_of_a_checkpoint():
 def test_psi_is_the_mask_times_the_pixels(crops, height, width, channels, per_channel):
     """For an encoder that takes normalised images, psi is normalised again."""
     mean, std = [0.5, 0.1, 0.3][:channels], [0.2, 0.5, 0.3][:channels]
-    morphing = InputMorphing(PixelSpace(mean, std), per_channel)
+    network = TransformationNetwork(channels, channels) if per_channel else None
+    morphing = InputMorphing(PixelSpace(mean, std), network)
     x = crops(2, channels, height, width).float()
     images = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(channels)], 1)
     pixels, mask, psi, morphed = morphing(images)
@@ -113,9 +118,61 @@ def test_gradcheck_of_the_mask_with_respect_to_pixels_and_parameters(mask_channe
 
 
 def test_every_parameter_of_the_network_gets_a_gradient_through_psi():
-    morphing = InputMorphing(PixelSpace.imagenet(), per_channel=True)
+    morphing = InputMorphing(PixelSpace.imagenet(), TransformationNetwork(3, 3))
     morphing(torch.randn(4, 3, 28, 28)).images.square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in morphing.parameters())
+
+
+# --- a network of one's own ------------------------------------------------------------------------------------------
+
+
+class _Brightness(nn.Module):
+    """m = sigmoid(a · mean of the channels + b): the plainest network that there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-0.5))
+
+    def forward(self, pixels):
+        return torch.sigmoid(self.a * pixels.mean(1, keepdim=True) + self.b)
+
+
+def test_a_network_of_ones_own_makes_the_mask(crops):
+    x = crops(4, 3, 28, 28)
+    morphing = InputMorphing(PixelSpace.imagenet(), _Brightness()).double()
+    pixels, mask, psi, images = morphing(normalize(x, MEAN, STD))
+    expected = 1 / (1 + torch.exp(0.5 - 2 * (x[:, :1] + x[:, 1:2] + x[:, 2:]) / 3))
+    torch.testing.assert_close(mask, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(psi, expected * x, rtol=0, atol=1e-6)
+    torch.testing.assert_close(images, normalize(expected * x, MEAN, STD), rtol=0, atol=1e-5)
+
+
+def test_a_network_of_ones_own_is_trained_by_the_whole_classifier(crops):
+    contrast = TripletContrast(MSSSIM((28, 28)))
+    encoder, head = nn.Sequential(nn.AvgPool2d(7), nn.Flatten()), nn.Linear(48, 2)
+    morphing = InputMorphing(PixelSpace.raw(3), _Brightness())
+    model = RobustClassifier(encoder, head, {"supervised": 1.0, "contrastive": 1.0}, morphing, contrast)
+    losses = model.loss_terms(crops(4, 3, 28, 28).float(), torch.tensor([0, 0, 1, 1])).losses
+    for term in ("supervised", "contrastive"):
+        gradients = torch.autograd.grad(losses[term].sum(), list(morphing.parameters()), retain_graph=True)
+        assert all(gradient.abs() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("network", [None, TransformationNetwork(3, 3), _Brightness()], ids=["ours", "given", "own"])
+def test_the_networks_weights_are_named_alike_whatever_it_is(network):
+    """Checkpoints are read by these names."""
+    morphing = InputMorphing(PixelSpace.imagenet(), network)
+    model = RobustClassifier(nn.Flatten(), nn.Linear(3, 2), {"supervised": 1.0}, morphing)
+    names = {name for name in model.state_dict() if name.startswith("morphing.")}
+    assert names == {f"morphing.network.{name}" for name in morphing.network.state_dict()} and names
+
+
+@pytest.mark.parametrize("mask_channels", [1, 3])
+def test_an_unmasked_batch_is_that_of_a_mask_of_ones(crops, mask_channels):
+    morphed = InputMorphing(PixelSpace.raw(3), TransformationNetwork(3, mask_channels)).double()(crops(2, 3, 28, 28))
+    unmasked = morphed.unmasked()
+    assert torch.equal(unmasked.mask, torch.ones(2, mask_channels, 28, 28, dtype=torch.float64))
+    assert unmasked.pixels is morphed.pixels and torch.equal(unmasked.psi, morphed.pixels)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -1,24 +1,22 @@
-"""The benchmarks' modules, which are scripts and no package, and their command in this process."""
+"""The benchmarks' command in this process."""
 
 from __future__ import annotations
 
 import json
-import runpy
 import sys
-from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "scripts" / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+from scripts import bench as command
 
 
 def _run(words: tuple[str, ...], monkeypatch) -> int:
     monkeypatch.setattr(sys, "argv", ["scripts/bench", *words])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(BENCHMARKS), run_name="__main__")
-    return end.value.code
+    try:
+        return command.main()
+    except SystemExit as end:  # of a wrong word
+        return end.code
 
 
 @pytest.fixture

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import accuracy
 import pandas
 import pytest
 import torch
 from scipy import stats
 
-from cim_plugin.algorithms import contrastive, similarity
-from cim_plugin.algorithms.fused_triplet import fused_triplet
+from cim_plugin.algorithms.similarity import fused, ms_ssim
+from cim_plugin.algorithms.similarity.fused import fused_triplet
 from cim_plugin.wilds_runner.trainer import Trainer
+from scripts.benchmarks import accuracy
 
 
 def test_the_share_of_tied_images_is_that_of_the_task(tmp_path):
@@ -28,7 +28,7 @@ def test_rows_are_of_trainings_with_and_without_the_speed_ups(bench, monkeypatch
         weights = trainer.classifier.morphing.network.features[2].weight  # 3x3 and several channels: the layouts differ
         seen.append(
             (
-                contrastive.TRIPLETS["ms_ssim"],
+                fused.fused_triplet,
                 weights.is_contiguous(memory_format=torch.channels_last),
                 bool(trainer.optimizer.defaults["fused"]),
                 trainer.config["seed"],
@@ -41,9 +41,9 @@ def test_rows_are_of_trainings_with_and_without_the_speed_ups(bench, monkeypatch
     monkeypatch.setattr(accuracy, "TASKS", {"75% tied": 0.75})  # one is enough here
     rows = bench("accuracy", "--seeds", "1", "--epochs", "1")
     assert seen == [
-        (similarity.triplet, False, False, 0),
+        (ms_ssim.triplet, False, False, 0),
         (fused_triplet, True, True, 0),
-        (similarity.triplet, False, False, 0),
+        (ms_ssim.triplet, False, False, 0),
     ]
     plain, fast, nudged = weights_at_start
     assert torch.equal(plain, fast) and (nudged > plain).all() and torch.allclose(nudged, plain, rtol=2**-22)

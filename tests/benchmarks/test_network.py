@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import network
 import pytest
 import torch
 from paired_rows import check_ratio
 
 from cim_plugin.algorithms.morphing import TransformationNetwork
+from scripts.benchmarks import network
 
 #: counted by hand: weights and biases of every convolution
 PARAMETERS = {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operations
 import pytest
 from paired_rows import check_ratio
-from step import Case
 
-from cim_plugin.algorithms import contrastive
-from cim_plugin.algorithms.fused_triplet import fused_triplet
+from cim_plugin.algorithms.similarity import fused
+from scripts.benchmarks import operations
+from scripts.benchmarks.step import Case
 
+FUSED_TRIPLET = fused.fused_triplet
 FUSED = "_Scale"  #: the autograd function of the fused triplet
 
 
@@ -21,7 +21,7 @@ def spent():
 def test_only_the_step_after_runs_the_fused_triplet(spent):
     assert FUSED not in spent["before"].calls
     assert spent["after"].calls[FUSED] == 2 * 2  # two steps of two scales
-    assert contrastive.TRIPLETS["ms_ssim"] is fused_triplet
+    assert fused.fused_triplet is FUSED_TRIPLET
 
 
 def test_rows_are_per_step_and_the_largest_come_first(spent):

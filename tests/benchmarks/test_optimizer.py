@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import optimizer
 import pytest
 import torch
 from paired_rows import check_ratio
 
 from cim_plugin.wilds_runner.backbones import SmallCNN
+from scripts.benchmarks import optimizer
 
 
 @pytest.mark.parametrize("layout", optimizer.LAYOUTS)

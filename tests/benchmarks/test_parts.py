@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import parts
 import torch
 from paired_rows import check_ratio
 from torch import nn
+
+from scripts.benchmarks import parts
 
 
 def test_the_gradient_to_the_input_is_computed_where_it_is_asked_for():

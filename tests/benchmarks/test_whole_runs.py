@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import math
 
-import measuring
 import pytest
-import scaling
-import similarity
 from paired_rows import check_ratio
+
+from scripts.benchmarks import measuring, scaling, similarity
 
 
 def test_similarity_has_a_row_per_method_and_size(bench, monkeypatch):
@@ -86,4 +85,4 @@ def test_every_loader_gives_the_same_images(bench, monkeypatch, tmp_path):
 
 def test_a_spread_needs_two_runs(mistake):
     assert measuring.number_of_pairs("2") == 2
-    assert "argument --pairs: 1 is less than 2, which a spread needs" in mistake("scaling", "--pairs", "1")
+    assert "argument --pairs: 1 is not a whole number of at least 2" in mistake("scaling", "--pairs", "1")

@@ -51,3 +51,23 @@ def refuse(data, tmp_path):
 
 def _snapshot(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in archives.files(folder).items() if ".partial/" not in name}
+
+
+@pytest.fixture(scope="session")
+def mirrors(tmp_path_factory) -> Path:
+    """A folder with a small mirror of every data set, as `local_place.Place` serves it."""
+    pytest.importorskip("pyarrow", reason="data sets of the Hub are parquet files")
+    import small_mirrors
+
+    return small_mirrors.write(tmp_path_factory.mktemp("mirrors"))
+
+
+@pytest.fixture
+def place(mirrors, monkeypatch):
+    """A server of the mirrors, to which all clients go, and tables of sources and releases that say what it has."""
+    import local_place
+    import small_mirrors
+
+    with local_place.serving(mirrors) as server:
+        small_mirrors.point_to(server.address, monkeypatch)
+        yield server

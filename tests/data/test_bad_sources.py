@@ -345,15 +345,15 @@ def test_a_full_disk_is_one_line_and_the_conversion_goes_on_later(data, tmp_path
     import errno
 
     source = archives.waterbirds(tmp_path / "unpacked")
-    write_bytes, left = Path.write_bytes, iter(range(6))
+    replace, left = os.replace, iter(range(6))
 
-    def write_until_full(path, content):
+    def replace_until_full(part, path):
         if next(left, None) is None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write_bytes(path, content)
+        return replace(part, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", write_until_full)
+        patch.setattr(os, "replace", replace_until_full)
         status, _, err = data("waterbirds", "--from", source, "--root", "root")
     assert (
         status == 2

@@ -14,7 +14,7 @@ import small_archives as archives
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from cim_plugin.data import demo, manifest
+from cim_plugin.data import demo
 from cim_plugin.data.releases import RELEASES, is_synthetic
 from cim_plugin.errors import InputError
 
@@ -179,20 +179,23 @@ def test_it_does_not_touch_what_it_did_not_make(data, tmp_path, name, occupy):
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_out_of_range(data, seed):
-    status, _, err = data("demo", "--root", "root", "--seed", seed)
-    assert status == 2 and f"--seed {seed}" in err
+    with pytest.raises(InputError, match=f"--seed {seed}"):
+        demo.write_demo("root", seed)
+    with pytest.raises(SystemExit) as stopped:
+        data("demo", "--root", "root", "--seed", seed)
+    assert stopped.value.code == 2 and not os.path.exists("root")
 
 
 def test_a_stop_while_writing_leaves_nothing_new_and_the_old_release_whole(tmp_path, monkeypatch):
     archives.write(tmp_path / "waterbirds_v1.0" / "RELEASE_v1.0.txt", b"SYNTHETIC: old")
-    before, write_file, left = archives.files(tmp_path), manifest.write_file, iter(range(50))
+    before, write_file, left = archives.files(tmp_path), demo.write_whole, iter(range(50))
 
     def write_until_stopped(path, content):
         if next(left, None) is None:
             raise KeyboardInterrupt
         write_file(path, content)
 
-    monkeypatch.setattr(manifest, "write_file", write_until_stopped)
+    monkeypatch.setattr(demo, "write_whole", write_until_stopped)
     with pytest.raises(KeyboardInterrupt):
         demo.write_demo(tmp_path, seed=0)
     assert archives.files(tmp_path) == before and os.listdir(tmp_path) == ["waterbirds_v1.0"]

@@ -10,9 +10,10 @@ import pytest
 from interpreters import SMALL_HOST, run_python
 
 from cim_plugin import cli
+from cim_plugin.data.releases import RELEASES
 from cim_plugin.doctor import command, places
 from cim_plugin.doctor.findings import Finding, Surroundings
-from cim_plugin.get_domainbed import COMMIT, REPOSITORY_VARIABLES
+from cim_plugin.hosts.domainbed.get import COMMIT, REPOSITORY_VARIABLES
 
 
 def test_where_all_is_well(environment):
@@ -200,7 +201,7 @@ def test_a_root_that_is_empty_and_one_that_is_not_there(environment):
     said = environment.ask("--root_dir", "empty")
     assert (said.status, said.of("data")) == (
         0,
-        [("note", "not in empty: waterbirds, celebA, iwildcam, camelyon17, rxrx1, fmow, VLCS")],
+        [("note", f"not in empty: {', '.join(RELEASES)}")],
     )
     said = environment.ask("--root_dir", "nowhere", "--data_dir", "empty")
     assert said.status == 1 and said.worst() == [("data", "no folder nowhere with data sets")]

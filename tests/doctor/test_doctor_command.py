@@ -137,8 +137,9 @@ def test_run_expt_of_another_python(tmp_path, with_autoload, monkeypatch):
 
 @pytest.fixture
 def without_start(monkeypatch):
-    """No command is started, the rest is looked at."""
+    """No command is started, the rest is looked at; there is a DomainBed."""
     monkeypatch.setattr(traps, "_dry_start", lambda *words: [])
+    monkeypatch.setattr(traps, "find_domainbed", lambda: str(SMALL_HOST))
 
 
 def python(folder, prefix: str, has_plugin: bool, status: int = 0):
@@ -270,7 +271,8 @@ STARTS = {
         ["error"],
         "did you mean 'cim_lambda'",
     ),
-    "an unknown algorithm": ('{"batch_size": 5}', "CIMM", ["error"], "Algorithm not found: CIMM"),
+    "a misspelt algorithm": ('{"batch_size": 5}', "CIMM", ["error"], "did you mean 'CIM'"),
+    "an unknown algorithm": ('{"batch_size": 5}', "Nobody", ["error"], "Algorithm not found: Nobody"),
 }
 
 
@@ -301,6 +303,28 @@ def test_a_training_is_started_up_to_its_first_step(stored, tmp_path, monkeypatc
     )
     assert [level for level, _ in said] == levels and words in said[-1][1]
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        (lambda images, labels: (images * 255, labels), "are taken as pixels in [0, 1]; divide them by 255"),
+        (lambda images, labels: (images[:, :, :14, :14], labels), "images have the shape (3, 14, 14)"),
+        (lambda images, labels: (images, labels + 2), "is out of range: this classifier has 2 classes"),
+    ],
+)
+def test_the_first_images_are_compared_with_what_is_assumed(changed, words, stored, tmp_path, monkeypatch):
+    first, *others = torch.load(stored / "environments.pt")  # the small host declares the shape of the first
+    torch.save([first, *(changed(*other) for other in others)], tmp_path / "environments.pt")
+    monkeypatch.setenv("DOMAINBED_HOME", str(SMALL_HOST))
+    monkeypatch.setattr(
+        traps, "child", lambda command, environment=None: forked_host.run(SMALL_HOST, *command[1:], cwd=tmp_path)
+    )
+    said = look(
+        f"{sys.executable} -m cim_plugin.domainbed train --dataset Stored --data_dir {tmp_path} --algorithm CIM "
+        f"--output_dir {tmp_path / 'out'} --hparams '{{\"batch_size\": 5}}'"
+    )
+    assert said[-1][0] == "error" and words in said[-1][1]
 
 
 # --- cim-plugin train -------------------------------------------------------------------------------------------------
@@ -355,8 +379,8 @@ def test_the_defaults_of_waterbirds_without_pretraining(start, root):
 
 def test_weights_that_would_be_downloaded(start, root):
     said = start(f"--algorithm CIM --root_dir {root} --model resnet18 --loader_kwargs num_workers=0 --download true")
-    assert [level for level, *_ in said] == ["warning", "note", "warning"]
-    assert "have been down" in said[0].what and "pretrained weights of resnet18" in said[2].what
+    assert [level for level, *_ in said] == ["note", "note", "warning"]
+    assert "comes from a mirror" in said[0].what and "pretrained weights of resnet18" in said[2].what
 
 
 #: words after -d waterbirds --algorithm CIM -> what the one line says

@@ -1,15 +1,11 @@
-"""The study's modules, which are scripts and no package, and its data."""
+"""The study's data."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from experiments.mnist_files import write_mnist
-
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "scripts" / "experiments"
-sys.path.insert(0, str(EXPERIMENTS))
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +17,6 @@ def mnist(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def photos(mnist):
     """The task of digits on photographs, seed 0, of the stand-in."""
-    from tasks import Folders, make_task
+    from scripts.experiments.tasks import Folders, make_task
 
     return make_task("photos_95", 0, Folders(mnist, mnist))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -17,14 +15,18 @@ from experiments.mnist_files import write_mnist
 from PIL import Image
 from scipy import stats
 
+from cim_plugin.runs import jobs, packed
+from cim_plugin.runs.folder_lock import FolderLock
+from scripts import study as command
+
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS = ROOT / "scripts" / "experiments"
 
 
 def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
     command = [
         sys.executable,
-        str(EXPERIMENTS),
+        "-m",
+        "scripts.study",
         "--mnist",
         str(mnist),
         "--output_dir",
@@ -34,36 +36,36 @@ def study(mnist: Path, output: Path, *words: str) -> subprocess.CompletedProcess
         *words,
     ]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command, cwd=ROOT, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
 
 
-class PoolOfOne:
-    """What the command needs of a pool of processes, in this one."""
+def in_this_process(context, target, *arguments):
+    """What stands for a job in a process of its own: what it does is done when it starts."""
 
-    def __init__(self, *arguments):
-        self.imap = map
+    def start(environment) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as end:
+            target(*arguments)
+        return SimpleNamespace(poll=lambda: end.value.code)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
+    return start
 
 
 @pytest.fixture
 def study_here(monkeypatch, capsys):
     """The same in this process: returns exit status, standard output and standard error."""
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: SimpleNamespace(Pool=PoolOfOne))
+    monkeypatch.setattr(jobs, "function", in_this_process)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the command sets
 
     def study_here(mnist: Path, output: Path, *words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(
             sys, "argv", ["study", "--mnist", str(mnist), "--output_dir", str(output), "--jobs", "1", *words]
         )
-        with pytest.raises(SystemExit) as left:
-            runpy.run_path(str(EXPERIMENTS), run_name="__main__")
-        return (left.value.code, *capsys.readouterr())
+        try:
+            status = command.main()
+        except SystemExit as refused:  # the parser's
+            status = refused.code
+        return (status, *capsys.readouterr())
 
     return study_here
 
@@ -86,7 +88,7 @@ def quick(mnist, tmp_path_factory):
 
 
 def test_quick_trains_every_row_but_the_ablations_and_prints_them(quick):
-    from rows import FURTHER, MAIN
+    from scripts.experiments.rows import FURTHER, MAIN
 
     output, text = quick
     files = list(output.rglob("results.json"))
@@ -136,25 +138,81 @@ def test_a_row_that_needs_another_ones_mask_has_it_trained_first(mnist, study_he
     ]
 
 
-def test_compare_reads_the_studys_runs(quick, capsys):
+def test_packed_runs_are_in_one_file_that_tables_and_compare_read(mnist, quick, study_here, tmp_path, capsys):
     from cim_plugin import cli
 
-    assert cli.main(["compare", str(quick[0])]) == 0
+    output = tmp_path / "study"
+    shutil.copytree(quick[0], output)
+    text = (study_here(mnist, output, "--quick", "--tables", "--rows", "main", "further"), compare(output, capsys))
+    files = list(output.rglob("results.json"))
+    before = {str(file.parent.relative_to(output / "quick")): json.loads(file.read_text()) for file in files}
+    (output / "quick" / "steps_2" / "photos_95" / "ERM" / "11").mkdir()  # of a run that goes on
+    file = output / "quick" / packed.NAME
+    assert study_here(mnist, output, "--quick", "--pack")[:2] == (0, f"{len(before)} runs packed into {file}\n")
+    assert packed.read(str(file)) == before
+    left = {str(path.relative_to(output / "quick")) for path in output.rglob("*")}
+    assert left >= {packed.NAME, "steps_2/photos_95/ERM/11"} and len(left) == 6
+    assert (
+        study_here(mnist, output, "--quick", "--tables", "--rows", "main", "further"),
+        compare(file, capsys),
+    ) == text
+
+    assert study_here(mnist, output, "--quick", "--rows", "main")[0] == 0 and not list(output.rglob("results.json"))
+    assert study_here(mnist, output, "--quick", "--rows", "ERM", "--draw", "1")[0] == 0
+    assert study_here(mnist, output, "--quick", "--pack")[1] == f"1 runs packed into {file}\n"
+    assert packed.read(str(file)).keys() - before == {"steps_2_draw_1/photos_95/ERM/10"}
+
+    file.write_bytes(file.read_bytes()[:-1])
+    assert study_here(mnist, output, "--quick", "--tables")[::2] == (
+        2,
+        f"study: error: {file}: damaged, it ends early\n",
+    )
+    assert cli.main(["compare", str(file)]) == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def compare(path: Path, capsys) -> str:
+    from cim_plugin import cli
+
+    assert cli.main(["compare", str(path), "--rules", "last"]) == 0
     text = capsys.readouterr().out
     assert "photos_95" in text and "SYNTHETIC" in text and "groupDRO" in text
+    return text
+
+
+def test_runs_are_shared_out_among_commands_and_a_failed_one_stops_no_other(mnist, study_here, tmp_path, monkeypatch):
+    from scripts.experiments import runs
+
+    def train(run, folders, output_dir):
+        assert run.row != "VIB"
+        return {}
+
+    monkeypatch.setattr(command, "train", train)
+    monkeypatch.setattr(command, "tables", lambda *arguments: "")
+    folder = tmp_path / "quick" / "steps_2" / "photos_95"
+    with FolderLock(str(folder / "CIM" / "10")):
+        status, _, said = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "CIM", "VIB", "groupDRO")
+        assert status == 2 and "row='VIB', seed=10, steps=2, draw=0) failed:" in said
+        assert said.splitlines()[-1] == (
+            "study: error: 2 of 4 runs are not done, some failed (exit status 1); the same command does them"
+        )
+        assert sorted(file.parts[-3] for file in folder.rglob("results.json")) == ["ERM", "groupDRO"]
+        status, _, said = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "CIM", "groupDRO")
+        assert status == 0 and said.splitlines()[-1] == "1 of 1 runs are left to the command that is at them"
+    assert study_here(mnist, tmp_path, "--quick", "--rows", "CIM")[0] == 0
+    assert runs.Run("photos_95", "CIM", 10, 2).file(tmp_path / "quick").exists()
 
 
 @pytest.mark.parametrize(
     "words, said",
     [
         (["--rows", "ERN"], "row 'ERN' is unknown"),
-        (["--jobs", "0"], "--jobs 0 is no number of processes; give 1 or more"),
+        (["--jobs", "0"], "argument --jobs: 0 is not a whole number of at least 1"),
         (["--search", "2", "--rule", "last"], "--rule last cannot choose hyperparameters on validation data"),
         (
             ["--search", "2", "--draw", "1"],
             "--draw 1 is one draw, counted from 0, without a choice; leave --search out",
         ),
-        (["--draw", "-1"], "--draw -1 is none; draws are counted from 0"),
+        (["--draw", "-1"], "argument --draw: -1 is not a whole number of at least 0"),
         (
             ["--tables", "--differences", "nothing.png"],
             "nothing.png would be empty: no task has results of a row of --against",
@@ -179,8 +237,8 @@ def test_data_that_are_not_there_are_said_in_one_line(mnist, tmp_path):
 
 
 def test_draws_share_the_learning_rate_and_leave_what_makes_a_row():
-    from rows import ROWS
-    from search import draw
+    from scripts.experiments.rows import ROWS
+    from scripts.experiments.search import draw
 
     assert all(draw(row, 0) == row for row in ROWS.values())
     rates = []
@@ -199,7 +257,7 @@ def test_draws_share_the_learning_rate_and_leave_what_makes_a_row():
 
 
 def test_the_draw_with_the_best_validation_score_is_chosen_where_all_are_done(tmp_path):
-    from runs import Run, chosen
+    from scripts.experiments.runs import Run, chosen
 
     searched = [
         Run("photos_95", row, seed, 5, number) for row in ("ERM", "CIM") for seed in (10, 11) for number in range(3)
@@ -245,7 +303,7 @@ def _reference_interval(ours: list[float], theirs: list[float]) -> tuple[float, 
 
 
 def test_a_summary_has_a_line_per_row_and_a_column_per_task():
-    from tables import summary
+    from scripts.experiments.tables import summary
 
     worst = {("a", "ERM"): (60.0, 64.0), ("a", "CIM"): (70.0, 75.0), ("b", "CIM"): (80.0,), ("c", "VIB"): (50.0,)}
     results = {
@@ -259,7 +317,7 @@ def test_a_summary_has_a_line_per_row_and_a_column_per_task():
 
 
 def test_differences_are_paired_and_carry_their_interval():
-    from tables import difference
+    from scripts.experiments.tables import difference
 
     ours, theirs = [80.0, 82.5, 79.0, 85.0], [70.0, 75.5, 71.0, 69.0]
     low, high = _reference_interval(ours, theirs)
@@ -269,8 +327,8 @@ def test_differences_are_paired_and_carry_their_interval():
 
 
 def test_differences_are_drawn_as_the_tables_say_them(tmp_path, monkeypatch):
-    import figures
-    from tables import difference
+    from scripts.experiments import figures
+    from scripts.experiments.tables import difference
 
     worst = {"ERM": (60.0, 64.0, 61.0), "CIM": (70.0, 69.0, 74.0), "VIB": (61.0,)}
     results = {
@@ -302,7 +360,7 @@ def _result(worst_group: float) -> dict:
 
 
 def test_tables_of_a_page_are_what_its_commands_print(tmp_path):
-    from docs_page import END, refresh
+    from scripts.experiments.docs_page import END, refresh
 
     page = tmp_path / "page.md"
     page.write_text(

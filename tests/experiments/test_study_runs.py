@@ -12,8 +12,8 @@ from torch import nn
 
 @pytest.mark.parametrize("folds, models", [(2, 1), (5, 1), (2, 3)])
 def test_every_image_is_predicted_by_models_that_have_not_seen_it(folds, models):
-    from cross_fit import out_of_fold_predictions
-    from rows import References
+    from scripts.experiments.cross_fit import out_of_fold_predictions
+    from scripts.experiments.rows import References
 
     images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
     seen: list[set] = []
@@ -38,8 +38,8 @@ def test_every_image_is_predicted_by_models_that_have_not_seen_it(folds, models)
 
 
 def test_models_of_tiles_train_and_predict_on_shuffled_images():
-    from cross_fit import out_of_fold_predictions
-    from rows import References
+    from scripts.experiments.cross_fit import out_of_fold_predictions
+    from scripts.experiments.rows import References
 
     images = torch.arange(60 * 16, dtype=torch.int64).view(60, 1, 4, 4)
     seen = {True: [], False: []}
@@ -63,8 +63,8 @@ def test_models_of_tiles_train_and_predict_on_shuffled_images():
 
 
 def test_a_short_reference_finds_the_background(photos):
-    from rows import References
-    from training import pseudo_environments
+    from scripts.experiments.rows import References
+    from scripts.experiments.training import pseudo_environments
 
     train = photos.splits["train"]
     pseudo = pseudo_environments(photos, 0, References())
@@ -73,8 +73,8 @@ def test_a_short_reference_finds_the_background(photos):
 
 
 def test_balanced_batches_hold_rare_images_as_often_as_the_others(photos):
-    from rows import Row
-    from training import _chances
+    from scripts.experiments.rows import Row
+    from scripts.experiments.training import _chances
 
     train = photos.splits["train"]
     drawn = np.random.default_rng(0).choice(
@@ -87,8 +87,8 @@ def test_balanced_batches_hold_rare_images_as_often_as_the_others(photos):
 
 
 def test_a_run_whose_loss_is_not_finite_ends_there(photos):
-    from rows import Row
-    from training import Pseudo, run
+    from scripts.experiments.rows import Row
+    from scripts.experiments.training import Pseudo, run
 
     pseudo = Pseudo(photos.splits["train"].environments, photos.splits["val"].environments)
     result = run(photos, Row("ERM", learning_rate=1e38), 0, 10, pseudo)
@@ -107,14 +107,14 @@ def test_a_run_whose_loss_is_not_finite_ends_there(photos):
     ],
 )
 def test_the_end_of_training_is_evaluated(steps, expected):
-    from training import evaluations
+    from scripts.experiments.training import evaluations
 
     assert evaluations(steps) == expected
 
 
 def test_balanced_by_true_environments_draws_every_class_and_environment_as_often(photos):
-    from rows import Row
-    from training import _chances
+    from scripts.experiments.rows import Row
+    from scripts.experiments.training import _chances
 
     train = photos.splits["train"]
     others = torch.arange(len(train.labels)) % 3  # not numbered as classes
@@ -125,8 +125,8 @@ def test_balanced_by_true_environments_draws_every_class_and_environment_as_ofte
 
 
 def test_figures_only_are_black_beside_them_in_training_and_test(photos, monkeypatch):
-    import training
-    from rows import Row
+    from scripts.experiments import training
+    from scripts.experiments.rows import Row
 
     seen, fit = [], training.fit
     monkeypatch.setattr(training, "fit", lambda task, *args: seen.append(task) or fit(task, *args))
@@ -153,18 +153,18 @@ def batch(photos):
 
 def loss_and_gradient(photos, batch, changes: dict, **more):
     """Of the same weights and the same draws of triplets: the loss, and the gradient of the transformation network."""
-    from rows import Row
-    from steps import objective
-    from training import build
+    from scripts.experiments.rows import Row
+    from scripts.experiments.steps import objective
+    from scripts.experiments.training import build
 
     classifier = build(photos, Row("CIM", changes=changes, **more), 0, 0.5)
     torch.manual_seed(0)
-    loss = objective(classifier, *batch, None, changes, 0.25)
+    loss = objective(classifier, *batch, None, changes)
     loss.backward()
     return loss.item(), classifier.morphing.network.features[0].weight.grad
 
 
-@pytest.mark.parametrize("changes", [{"pairs_per_anchor": 1}, {"hardest_of": 1}, {"warm_up": 0.25}, {"scales": 2}])
+@pytest.mark.parametrize("changes", [{"pairs_per_anchor": 1}, {"hardest_of": 1}])
 def test_a_change_that_changes_nothing_gives_the_shipped_loss(photos, batch, changes):
     loss, gradient = loss_and_gradient(photos, batch, changes)
     shipped, expected = loss_and_gradient(photos, batch, {})
@@ -179,16 +179,8 @@ def test_detached_keeps_the_classifiers_gradient_from_the_network(photos, batch)
     assert gradient.any()
 
 
-def test_half_of_a_warm_up_is_half_of_the_weight(photos, batch):
-    whole, none = (
-        loss_and_gradient(photos, batch, {})[0],
-        loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0],
-    )
-    assert loss_and_gradient(photos, batch, {"warm_up": 0.5})[0] == pytest.approx((whole + none) / 2, abs=1e-5)
-
-
 def test_random_masks_follow_from_the_image_and_have_the_mean(batch):
-    from steps import RandomMask
+    from scripts.experiments.steps import RandomMask
 
     images = batch[0]
     mask = RandomMask(0.7)
@@ -199,17 +191,9 @@ def test_random_masks_follow_from_the_image_and_have_the_mean(batch):
     assert not torch.equal(mask(images)[0], mask(images)[1])
 
 
-def test_a_margin_ends_where_it_is_kept(photos, batch):
-    """relu(2 + L_con) is never cut off, relu(-2 + L_con) always."""
-    plain = loss_and_gradient(photos, batch, {})[0]
-    assert loss_and_gradient(photos, batch, {"margin": 2.0})[0] == pytest.approx(plain + 2, abs=1e-5)
-    none = loss_and_gradient(photos, batch, {}, hyperparameters={"cim_lambda": 0.0})[0]
-    assert loss_and_gradient(photos, batch, {"margin": -2.0})[0] == pytest.approx(none, abs=1e-6)
-
-
 def test_the_networks_learning_rate_is_its_own(photos, monkeypatch):
-    import training
-    from rows import Row
+    from scripts.experiments import training
+    from scripts.experiments.rows import Row
 
     made, adamw = [], torch.optim.AdamW
     monkeypatch.setattr(torch.optim, "AdamW", lambda *args, **words: made.append(adamw(*args, **words)) or made[-1])
@@ -226,8 +210,8 @@ def test_the_networks_learning_rate_is_its_own(photos, monkeypatch):
 @pytest.mark.parametrize("who, moved", [("encoder", 1e-3), ("all", 0.0)])
 def test_beside_sgd_the_network_has_adam_or_sgd_too(photos, who, moved):
     """One step at a rate of 0: what moves the network then is an Adam of its own."""
-    import training
-    from rows import Row
+    from scripts.experiments import training
+    from scripts.experiments.rows import Row
 
     row = Row("CIM", changes={"sgd": who}, learning_rate=0.0)
     pseudo = training.Pseudo(photos.splits["train"].environments, photos.splits["val"].environments)
@@ -240,9 +224,9 @@ def test_beside_sgd_the_network_has_adam_or_sgd_too(photos, who, moved):
 
 
 def test_the_hardest_of_several_draws_is_the_largest(photos, batch):
-    from rows import Row
-    from steps import ChangedContrast
-    from training import build
+    from scripts.experiments.rows import Row
+    from scripts.experiments.steps import ChangedContrast
+    from scripts.experiments.training import build
 
     classifier = build(photos, Row("CIM"), 0, None)
     morphed = classifier.morphing(batch[0])
@@ -253,16 +237,20 @@ def test_the_hardest_of_several_draws_is_the_largest(photos, batch):
         torch.testing.assert_close(ChangedContrast(classifier.contrast, **changes)(morphed, *batch[1:])[0], expected)
 
 
-def test_sparsity_at_once_is_the_whole_weight(photos, batch):
-    sparse = {"hyperparameters": {"cim_sparsity": 100.0, "cim_lambda": 0.0}}
-    slow, at_once = (
-        loss_and_gradient(photos, batch, changes, **sparse)[0] for changes in ({}, {"sparse_at_once": True})
-    )
-    assert at_once - slow > 10
+def test_rows_of_retired_options_say_why_they_cannot_be_trained(photos):
+    from cim_plugin.errors import InputError
+    from scripts.experiments.rows import ROWS
+    from scripts.experiments.training import build
+
+    past = [name for name, row in ROWS.items() if row.past]
+    assert "CIM, composites, balanced" in past and not {"ERM", "CIM", "groupDRO"} & set(past)
+    for name in past[:2]:
+        with pytest.raises(InputError, match="is no more, since version 0.2"):
+            build(photos, ROWS[name], 0, None)
 
 
 def test_random_composites_have_their_mean_and_differ_from_image_to_image(batch):
-    from steps import smooth_noise
+    from scripts.experiments.steps import smooth_noise
 
     torch.manual_seed(0)
     masks = smooth_noise(batch[0].repeat(20, 1, 1, 1), 0.7)

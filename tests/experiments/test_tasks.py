@@ -19,7 +19,7 @@ from cim_plugin.errors import InputError
     [("colours_85", 0.85), ("colours_95", 0.95), ("photos_95", 0.95), ("domainbed_colours", 0.85 * 0.5 + 0.85 * 0.5)],
 )
 def test_label_and_nuisance_are_tied_in_training_and_validation_only(mnist, name, tied):
-    from tasks import Folders, make_task
+    from scripts.experiments.tasks import Folders, make_task
 
     splits = make_task(name, 0, Folders(mnist, mnist)).splits
     for split in ("train", "val"):
@@ -33,7 +33,7 @@ def test_label_and_nuisance_are_tied_in_training_and_validation_only(mnist, name
 
 
 def test_the_colour_of_an_image_is_that_of_its_environment(mnist):
-    from tasks import Folders, make_task
+    from scripts.experiments.tasks import Folders, make_task
 
     train = make_task("colours_95", 0, Folders(mnist, mnist)).splits["train"]
     corner = train.images[:, :, 0, 0]
@@ -41,7 +41,7 @@ def test_the_colour_of_an_image_is_that_of_its_environment(mnist):
 
 
 def test_another_seed_draws_other_images(mnist, photos):
-    from tasks import Folders, make_task
+    from scripts.experiments.tasks import Folders, make_task
 
     assert not torch.equal(
         make_task("photos_95", 1, Folders(mnist, mnist)).splits["train"].images, photos.splits["train"].images
@@ -49,7 +49,7 @@ def test_another_seed_draws_other_images(mnist, photos):
 
 
 def test_a_short_file_of_mnist_is_named(mnist, tmp_path):
-    from tasks import mnist as read_mnist
+    from scripts.experiments.tasks import mnist as read_mnist
 
     for file in mnist.iterdir():
         shutil.copy(file, tmp_path)
@@ -66,7 +66,7 @@ def pacs_folders(mnist, tmp_path_factory):
     """PACS's layout: two domains and the held-out one, seven classes of five pictures each, and weights of a SqueezeNet
     that has learnt nothing.
     """
-    from tasks import Folders
+    from scripts.experiments.tasks import Folders
 
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def pacs_folders(mnist, tmp_path_factory):
 
 
 def test_pacs_holds_one_domain_out_and_a_fifth_of_every_other_one(pacs_folders):
-    from tasks import make_task
+    from scripts.experiments.tasks import make_task
 
     task = make_task("pacs_sketch", 0, pacs_folders)
     assert {name: len(split.labels) for name, split in task.splits.items()} == {"train": 56, "val": 14, "test": 35}
@@ -100,10 +100,10 @@ def test_pacs_holds_one_domain_out_and_a_fifth_of_every_other_one(pacs_folders):
 
 
 def test_a_run_on_pacs_trains_head_and_transformation_network_only(pacs_folders):
-    from rows import ROWS
-    from tables import masks
-    from tasks import make_task
-    from training import Pseudo, build, run
+    from scripts.experiments.rows import ROWS
+    from scripts.experiments.tables import masks
+    from scripts.experiments.tasks import make_task
+    from scripts.experiments.training import Pseudo, build, run
 
     task = make_task("pacs_sketch", 0, pacs_folders)
     classifier = build(task, ROWS["CIM"], 0, None)
@@ -121,7 +121,7 @@ def test_a_run_on_pacs_trains_head_and_transformation_network_only(pacs_folders)
 
 
 def test_many_photographs_lie_behind_the_digits_and_other_ones_in_the_test(mnist, tmp_path):
-    from tasks import Folders, make_task
+    from scripts.experiments.tasks import Folders, make_task
 
     brightness = {(label, number): 6 * label + number + 1 for label in range(7) for number in range(6)}
     for (label, number), value in brightness.items():
@@ -144,7 +144,7 @@ def test_many_photographs_lie_behind_the_digits_and_other_ones_in_the_test(mnist
 
 
 def test_photos_that_are_missing_are_named(mnist, tmp_path):
-    from tasks import Folders, make_task
+    from scripts.experiments.tasks import Folders, make_task
 
     with pytest.raises(
         InputError, match=f"{tmp_path}/photo is not there; name the folder of PACS's domains, or leave the task out"
@@ -153,9 +153,9 @@ def test_photos_that_are_missing_are_named(mnist, tmp_path):
 
 
 def test_a_frozen_encoder_is_shown_tiles(pacs_folders):
-    from rows import References
-    from tasks import make_task
-    from training import pseudo_environments
+    from scripts.experiments.rows import References
+    from scripts.experiments.tasks import make_task
+    from scripts.experiments.training import pseudo_environments
 
     task = make_task("pacs_sketch", 0, pacs_folders)
     torch.manual_seed(0)
@@ -164,7 +164,7 @@ def test_a_frozen_encoder_is_shown_tiles(pacs_folders):
 
 
 def test_pacs_has_no_figures(pacs_folders):
-    from tasks import make_task
+    from scripts.experiments.tasks import make_task
 
     with pytest.raises(
         InputError, match="where the figures of pacs_sketch are is not known; leave the task or the rows"
@@ -173,7 +173,7 @@ def test_pacs_has_no_figures(pacs_folders):
 
 
 def test_the_squeezenet_is_given_blue_green_and_red_less_their_means(pacs_folders):
-    from encoder import FrozenSqueezeNet
+    from scripts.experiments.encoder import FrozenSqueezeNet
 
     encoder = FrozenSqueezeNet(pacs_folders.pacs.parent / "weights" / "squeezenet1_0_caffe_bgr255_fp16.pt")
     pixels = torch.randint(0, 256, (2, 3, 64, 64)).float()
@@ -182,7 +182,7 @@ def test_the_squeezenet_is_given_blue_green_and_red_less_their_means(pacs_folder
 
 
 def test_a_domain_without_a_class_is_refused_as_its_labels_would_shift(pacs_folders, tmp_path):
-    from tasks import make_task
+    from scripts.experiments.tasks import make_task
 
     shutil.copytree(pacs_folders.pacs.parent, tmp_path / "data")
     (tmp_path / "data" / "PACS" / "photo" / "c").rename(tmp_path / "elsewhere")
@@ -191,7 +191,7 @@ def test_a_domain_without_a_class_is_refused_as_its_labels_would_shift(pacs_fold
 
 
 def test_a_picture_that_cannot_be_read_is_said(pacs_folders, tmp_path):
-    from tasks import make_task
+    from scripts.experiments.tasks import make_task
 
     shutil.copytree(pacs_folders.pacs.parent, tmp_path / "data")
     (tmp_path / "data" / "PACS" / "photo" / "c" / "0.png").write_bytes(b"\x89PNG\r\n")
@@ -201,7 +201,7 @@ def test_a_picture_that_cannot_be_read_is_said(pacs_folders, tmp_path):
 
 @pytest.mark.parametrize("gone", ["PACS/sketch", "weights/squeezenet1_0_caffe_bgr255_fp16.pt"])
 def test_what_pacs_lacks_is_named(pacs_folders, tmp_path, gone):
-    from tasks import make_task
+    from scripts.experiments.tasks import make_task
 
     shutil.copytree(pacs_folders.pacs.parent, tmp_path / "data")
     (tmp_path / "data" / gone).rename(tmp_path / "elsewhere")

@@ -1,7 +1,7 @@
 """Python command lines of a host, run in forks of one process that has the heavy imports behind it.
 
 A fresh interpreter spends five to ten seconds on torch, torchvision, timm and wilds; a fork of one that has them spends
-none. Host and plugin are imported after the fork, the plugin by the line of its autoload file, as ``site`` does it.
+none. Host and plugin are imported after the fork, the plugin by what its autoload files call, as ``site`` does it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 SMALL_HOST = Path(__file__).parent / "small_host"
-AUTOLOAD = Path(__file__).parents[2] / "cim_plugin" / "cim_plugin_autoload.pth"
+AUTOLOAD = Path(__file__).parents[2] / "site_packages" / "cim_plugin_autoload" / "__init__.py"
 HEAVY = (
     "torch",
     "torchvision",
@@ -130,7 +130,7 @@ def _status(words: list[str], cwd: str, variables: dict[str, str], timeout: int,
 
 
 def _execute(option: str, what: str, *arguments: str) -> None:
-    exec(AUTOLOAD.read_text(), {})
+    runpy.run_path(str(AUTOLOAD))["start"]()
     sys.argv = [option, *arguments]
     if option == "-m":
         runpy.run_module(what, run_name="__main__", alter_sys=True)

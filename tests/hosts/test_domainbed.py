@@ -20,12 +20,8 @@ MORPHING = {
     "cim_pairs": ("random", lambda r: "random"),
     "cim_targets": ("input", lambda r: "input"),
     "cim_reading": ("distance", lambda r: "distance"),
-    "cim_mask": ("shared", lambda r: "shared"),
     "cim_mask_stride": (4, lambda r: 4),
-    "cim_composites": (False, lambda r: False),
-    "cim_sparsity": (0.0, lambda r: 0.0),
     "cim_learning_rate": (0.0, lambda r: 0.0),
-    "cim_floor": ("smooth", lambda r: "smooth"),
     "cim_similarity": ("ms_ssim", lambda r: "ms_ssim"),
 }
 BOTTLENECK = {

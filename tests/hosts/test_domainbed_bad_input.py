@@ -18,8 +18,9 @@ import torchvision
 from hosts import forked_host
 from hosts.forked_host import SMALL_HOST
 from PIL import Image
+from retired import GONE, said
 
-from cim_plugin.hosts import domainbed_faults
+from cim_plugin.hosts.domainbed.adapter import faults
 
 TRAIN = ("-m", "domainbed.scripts.train")
 
@@ -45,6 +46,23 @@ def images(**properties) -> Callable[[Path], None]:
     return functools.partial(environments, **properties)
 
 
+def stored(x: Callable = lambda x: x, y: Callable = lambda y: y, shape=(3, 28, 28)) -> Callable[[Path], None]:
+    """Environments of smooth images in [0, 1] and labels 0 and 1, changed by ``x`` and ``y``."""
+
+    def write(folder: Path) -> None:
+        images = torch.linspace(0, 1, shape[-1]).expand(16, *shape).contiguous()
+        torch.save([(x(images), y(torch.tensor([0, 1]).repeat(8)))] * 3, folder / "environments.pt")
+
+    return write
+
+
+def smaller_than_declared(folder: Path) -> None:
+    """The small host declares the shape of the first environment, which is the test environment."""
+    environments(folder)
+    first, *others = torch.load(folder / "environments.pt")
+    torch.save([first, *((images[:, :, :14, :14], labels) for images, labels in others)], folder / "environments.pt")
+
+
 def file_in_the_way(folder: Path) -> None:
     environments(folder)
     (folder / "file").write_text("not a folder")
@@ -56,13 +74,9 @@ CHOICES = {
     "cim_pairs": ("cross_fit", "'random' or 'cross_environment'"),
     "cim_targets": ("output", "'input' or 'morphed'"),
     "cim_reading": ("inverse", "'distance' or 'similarity'"),
-    "cim_mask": (3, "'shared' or 'per_channel'"),
     "cim_mask_stride": (3, "2 or 4"),
-    "cim_composites": (1, "true or false"),
-    "cim_sparsity": (-0.5, "a finite number of at least 0"),
     "cim_learning_rate": (-1e-3, "a finite number of at least 0"),
-    "cim_floor": ("relu", "'smooth' or 'exact'"),
-    "cim_similarity": (["ms_ssim"], "'ms_ssim' or 'pytorch_msssim' or 'colours'"),
+    "cim_similarity": (["ms_ssim"], "'ms_ssim' or 'colours'"),
 }
 
 WRONG_HPARAMS = {
@@ -86,6 +100,34 @@ WRONG_HPARAMS = {
     "code of length 2.5": Case("CIM_VIB", hparams(vib_dimension=2.5), ("vib_dimension=2.5", "whole number")),
     "temperature 0": Case("SCL_E2E", hparams(scl_temperature=0), ("scl_temperature=0", "above 0")),
     "NaN weight": Case("SCL_E2E", hparams(scl_weight=float("nan")), ("scl_weight=nan", "finite number")),
+    **{
+        f"{key} of {value!r:.20}": Case("VIB", hparams(**{key: value}), (f"{key}={value!r:.20}", expected))
+        for key, value, expected in (
+            ("lr", "0.001", "a finite number of at least 0"),
+            ("lr", -1, "a finite number of at least 0"),
+            ("lr", float("nan"), "a finite number of at least 0"),
+            ("lr", None, "a finite number of at least 0"),
+            ("lr", {"value": 0.1}, "a finite number of at least 0"),
+            ("lr", True, "a finite number of at least 0"),
+            ("weight_decay", -0.1, "a finite number of at least 0"),
+            ("nonlinear_classifier", "no", "true or false"),
+            ("batch_size", -1, "a whole number of at least 1"),
+            ("batch_size", 1.5, "a whole number of at least 1"),
+            ("batch_size", None, "a whole number of at least 1"),
+            ("batch_size", True, "a whole number of at least 1"),
+            ("vib_beta", "0.5", "a finite number of at least 0"),
+            ("vib_beta", 10**400, "a finite number of at least 0"),
+            ("vib_dimension", 10**20, "is too large; give at most 65536"),
+        )
+    },
+    "host's key near one": Case(
+        "CIM", hparams(batchsize=8), ("CIM has no", "'batchsize'", "did you mean 'batch_size'?")
+    ),
+    "hparams nested without end": Case("CIM", ("--hparams", "[" * 100_000), ("--hparams '[[[", "cannot be read")),
+    "no steps": Case("CIM", ("--steps", "0"), ("--steps 0 is not", "at least 1")),
+    "negative steps": Case("SCL_E2E", ("--steps", "-1"), ("--steps -1 is not", "at least 1")),
+    "holdout above 1": Case("CIM", ("--holdout_fraction", "1.5"), ("--holdout_fraction 1.5 is not", "from 0 to 1")),
+    "negative holdout": Case("CIM", ("--holdout_fraction", "-0.2"), ("--holdout_fraction -0.2", "from 0 to 1")),
     "batch of 0": Case("CIM", hparams(batch_size=0), ("batch_size=0", "at least 1")),
     "text as batch size": Case("VIB", hparams(batch_size="8"), ("batch_size='8'", "whole number")),
     "hparams that are not JSON": Case(
@@ -99,15 +141,7 @@ WRONG_HPARAMS = {
         ("--test_envs", "0", "1", *hparams(cim_pairs="cross_environment")),
         ("cross_environment", "at least 2 training environments, 1 here", "use 'random'"),
     ),
-    "pytorch_msssim at 28": Case(
-        "CIM", hparams(cim_similarity="pytorch_msssim"), ("pytorch_msssim", "160 pixels", "use 'ms_ssim'")
-    ),
-    "pytorch_msssim with a smooth floor": Case(
-        "CIM",
-        (*STORED, *hparams(cim_similarity="pytorch_msssim")),
-        ("'smooth' was given", "use floor 'exact'"),
-        images(shape=(3, 224, 224), sizes=(8, 8)),
-    ),
+    **{f"retired {name}": Case("CIM", hparams(**{name: GONE[name][0]}), (said(name),)) for name in GONE},
     "no pretrained weights": Case(
         "CIM", hparams(offline=True), ("CIM: the pretrained weights", "no network", "put the file into")
     ),
@@ -128,6 +162,26 @@ WRONG_DATA = {
     "unsupported size": Case("CIM", STORED, ("33x47", "28x28, 32x32 and 224x224"), images(shape=(3, 33, 47))),
     "image below the window": Case("VIB", STORED, ("10x10", "28x28, 32x32 and 224x224"), images(shape=(3, 10, 10))),
     "four channels": Case("CIM", STORED, ("1 to 3 channels", "4 were given"), images(shape=(4, 28, 28))),
+    "images smaller than declared": Case(
+        "CIM", STORED, ("CIM: the images have the shape (3, 14, 14)", "input_shape (3, 28, 28)"), smaller_than_declared
+    ),
+    "pixels from 0 to 255": Case(
+        "CIM", STORED, ("from 0 to 255", "taken as pixels in [0, 1]", "divide them by 255"), stored(lambda x: x * 255)
+    ),
+    "pixels from -1 to 1": Case(
+        "CIM_VIB", STORED, ("from -1 to 1", "pixels in [0, 1]", "(x + 1) / 2"), stored(lambda x: 2 * x - 1)
+    ),
+    "pixels that nobody normalised": Case(
+        "CIM", STORED, ("from 0 to 1", "ImageNet-normalised", "normalise them by mean"), stored(shape=(3, 224, 224))
+    ),
+    "pixels that are NaN": Case("CIM", STORED, ("not a finite number", "remove"), stored(lambda x: x * torch.nan)),
+    "images of uint8": Case(
+        "VIB", STORED, ("images are uint8", "images.float() / 255"), stored(lambda x: (x * 255).byte())
+    ),
+    "labels in a column": Case("CIM", STORED, ("shape (8, 1)", "reshape(-1)"), stored(y=lambda y: y[:, None])),
+    "one-hot labels": Case("VIB", STORED, ("argmax(1)",), stored(y=torch.nn.functional.one_hot)),
+    "label that is NaN": Case("CIM", STORED, ("float32", "nan", "whole number"), stored(y=lambda y: y * torch.nan)),
+    "label that is a half": Case("SCL_E2E", STORED, ("float64", "0.5"), stored(y=lambda y: y.double() / 2)),
     "vectors": Case("CIM_VIB", STORED, ("shape (10,)", "choose one of images"), images(shape=(10,))),
 }
 
@@ -216,9 +270,14 @@ REAL_CASES = {
     "MNIST that cannot be downloaded": Case(
         "VIB", ("--dataset", "ColoredMNIST"), ("ColoredMNIST is not in --data_dir", "Connection refused"), nothing
     ),
-    "no PACS in data_dir": Case("CIM", ("--dataset", "PACS"), ("PACS/ does not exist", "must hold PACS"), nothing),
+    "no PACS in data_dir": Case(
+        "CIM",
+        ("--dataset", "PACS"),
+        ("PACS/ does not exist", "must hold PACS", "get it with: cim-plugin data get PACS --root"),
+        nothing,
+    ),
     "no Camelyon in data_dir": Case(
-        "CIM", ("--dataset", "WILDSCamelyon"), ("could not be found", "must hold WILDSCamelyon"), nothing
+        "CIM", ("--dataset", "WILDSCamelyon"), ("must hold WILDSCamelyon", "cim-plugin data get camelyon17"), nothing
     ),
     "environment without classes": Case(
         "CIM",
@@ -316,6 +375,49 @@ def test_odd_input_runs_with_one_warning(case, tmp_path):
     assert losses and all(abs(loss) < 1e6 for loss in losses)
 
 
+@pytest.mark.parametrize("kind", ["int32", "uint8", "bool", "float32", "float64"])
+def test_labels_of_any_type_train_as_int64(kind, tmp_path):
+    lines = []
+    for dtype in ("int64", kind):
+        stored(y=lambda y, dtype=dtype: y.to(getattr(torch, dtype)))(tmp_path)
+        done = forked_host.run(SMALL_HOST, *TRAIN, "--algorithm", "CIM", *STORED, "--data_dir", str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        lines.append(done.stdout)
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("algorithm", ["CIM", "CIM_VIB", "VIB", "SCL_E2E"])
+def test_a_loss_that_is_nan_ends_the_run_with_status_1_and_one_line(algorithm, tmp_path):
+    environments(tmp_path)
+    words = (*STORED, "--data_dir", str(tmp_path), "--steps", "9", *hparams(lr=1e30))
+    done = forked_host.run(SMALL_HOST, *TRAIN, "--algorithm", algorithm, *words, cwd=tmp_path)
+    assert done.returncode == 1 and len(errors_of(done)) == 1 and "Traceback" not in done.stderr
+    n_good = sum(line.startswith("{") for line in done.stdout.splitlines())
+    assert f"error: {algorithm}: the loss is not finite at step {n_good} (" in done.stderr and n_good < 9
+    assert "NaN" not in done.stdout and "Try a smaller lr, with another --output_dir" in done.stderr
+
+
+@pytest.mark.host
+@pytest.mark.parametrize(
+    "algorithm, values, said",
+    [("CIM", {"lr": 1e30}, "a smaller lr"), ("CIM+CORAL", {"batch_size": 1}, "a larger batch_size")],
+)
+def test_domainbed_writes_no_record_of_what_is_not_finite_and_no_done(algorithm, values, said, domainbed, tmp_path):
+    words = ("--algorithm", algorithm, "--dataset", "DebugDigitsOnPhotos", "--steps", "3", "--output_dir", "out")
+    done = forked_host.run(domainbed, *TRAIN, *words, *hparams(**values), cwd=tmp_path)
+    assert done.returncode == 1 and len(errors_of(done)) == 1 and "Traceback" not in done.stdout + done.stderr
+    assert "not finite" in errors_of(done)[0] and said in errors_of(done)[0]
+    assert not {"done", "model.pkl", "results.jsonl"} & {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_the_script_started_by_its_path_has_the_guards(host, tmp_path):
+    words = ["train", "--algorithm", "CIM", "--dataset", "DebugDigitsOnPhotos", *hparams(batch_size=5000)]
+    script = str(host / "domainbed" / "scripts" / "train.py")
+    code = f"import runpy, sys; sys.argv = {words}; runpy.run_path({script!r}, run_name='__main__')"
+    done = forked_host.run(host, "-c", code, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2 and len(errors_of(done)) == 1 and "fewer than batch_size=5000" in done.stderr
+
+
 @pytest.mark.parametrize("case", {**CASES, **WARNINGS}.values(), ids={**CASES, **WARNINGS}.keys())
 def test_erm_with_the_same_input_behaves_as_in_the_host_alone(case, tmp_path):
     words = words_of(case, "ERM", tmp_path)
@@ -332,8 +434,8 @@ def test_wrong_input_to_domainbed_is_one_line_on_the_standard_error(case, domain
     done = forked_host.run(domainbed, *words, cwd=tmp_path, TORCH_HOME=str(tmp_path))
     assert done.returncode == 2, done.stdout
     assert len(errors_of(done)) == 1 and "Traceback" not in done.stdout + done.stderr
-    for said in case.said:
-        assert said in errors_of(done)[0]
+    for words in case.said:
+        assert words in errors_of(done)[0]
     assert "download=True" not in errors_of(done)[0]  # a library's advice for its own users
     assert errors_of(done)[0] in (tmp_path / "out" / "err.txt").read_text().splitlines()
 
@@ -347,23 +449,35 @@ def test_erm_with_wrong_input_to_domainbed_behaves_as_in_the_host_alone(name, do
     assert last_line(on) == last_line(off) and not errors_of(on)
 
 
-def test_unknown_algorithm_near_ours_gets_the_hosts_words(host, tmp_path):
-    done = forked_host.run(host, *TRAIN, "--algorithm", "CIMM", "--dataset", "DebugDigitsOnPhotos", cwd=tmp_path)
+MISSPELT = {"CIM_NOPE": "CIM", "cim": "CIM", "Cim_vib": "CIM_VIB", "CIM-VIB": "CIM_VIB", "SCL": "SCL_E2E", "vib": "VIB"}
+
+
+@pytest.mark.parametrize("name", MISSPELT)
+def test_a_misspelt_algorithm_is_one_line_before_any_data_is_loaded(name, host, tmp_path):
+    """With a batch larger than an environment the host would wait for ever."""
+    words = ("--algorithm", name, "--dataset", "Debug28", "--data_dir", "/no/such/folder", *hparams(batch_size=1000))
+    done = forked_host.run(host, *TRAIN, *words, cwd=tmp_path)
+    assert done.returncode == 2 and len(errors_of(done)) == 1
+    assert f"--algorithm {name!r} is not" in done.stderr and f"did you mean {MISSPELT[name]!r}?" in done.stderr
+
+
+def test_an_unknown_algorithm_gets_the_hosts_words(host, tmp_path):
+    done = forked_host.run(host, *TRAIN, "--algorithm", "Nobody", "--dataset", "DebugDigitsOnPhotos", cwd=tmp_path)
     assert done.returncode == 1 and not errors_of(done)
-    assert last_line(done) == "NotImplementedError: Algorithm not found: CIMM"
+    assert last_line(done) == "NotImplementedError: Algorithm not found: Nobody"
 
 
-def test_unknown_fault_keeps_its_traceback(host, tmp_path):
-    done = forked_host.run(
-        host, *TRAIN, "--algorithm", "CIM", "--dataset", "DebugDigitsOnPhotos", *hparams(lr=-1), cwd=tmp_path
-    )
+def test_unknown_fault_keeps_its_traceback(tmp_path):
+    (tmp_path / "environments.pt").write_bytes(b"no file of torch")
+    words = ("--algorithm", "CIM", *STORED, "--data_dir", str(tmp_path))
+    done = forked_host.run(SMALL_HOST, *TRAIN, *words, cwd=tmp_path)
     assert done.returncode == 1 and not errors_of(done)
-    assert "Traceback" in done.stdout + done.stderr and last_line(done) == "ValueError: Invalid learning rate: -1"
+    assert "Traceback" in done.stderr and "UnpicklingError" in done.stderr
 
 
-def said_of(error: Exception, data_dir: str | None) -> str:
-    args = argparse.Namespace(algorithm="CIM", dataset="PACS", data_dir=data_dir, output_dir="out", hparams=None)
-    return next(say(error, args) for known, say in domainbed_faults._FAULTS if known(error, args))
+def said_of(error: Exception, data_dir: str | None, dataset: str = "PACS") -> str:
+    args = argparse.Namespace(algorithm="CIM", dataset=dataset, data_dir=data_dir, output_dir="out", hparams=None)
+    return next(say(error, args) for known, say in faults._FAULTS if known(error, args))
 
 
 @pytest.mark.parametrize(
@@ -374,16 +488,33 @@ def test_a_broken_connection_is_a_failed_download_only_in_a_library_that_fetches
     try:
         raise error
     except OSError as caught:
-        assert said_of(caught, "data") == error.strerror and not domainbed_faults.is_failed_download(caught)
+        assert said_of(caught, "data") == error.strerror and not faults.is_failed_download(caught)
     try:
         http.client.HTTPConnection("127.0.0.1", 9).connect()
     except OSError as caught:
-        assert domainbed_faults.is_failed_download(
+        assert faults.is_failed_download(
             caught
         ) and "PACS is not in --data_dir data and cannot be downloaded" in said_of(caught, "data")
         wrapped = RuntimeError("while fetching")
         wrapped.__cause__ = caught
-        assert domainbed_faults.is_failed_download(wrapped)
+        assert faults.is_failed_download(wrapped)
+
+
+@pytest.mark.parametrize(
+    "dataset, said",
+    [
+        (
+            "OfficeHome",
+            "; get it with: cim-plugin data get OfficeHome --root 'my data' (1.2 GB from flwrlabs/office-home",
+        ),
+        ("WILDSCamelyon", "; get it with: cim-plugin data get camelyon17 --root 'my data'"),
+        ("WILDSFMoW", "; it cannot be got by a command: the one mirror with WILDS' files"),
+        ("SVIRO", "must hold SVIRO in DomainBed's layout"),
+    ],
+)
+def test_a_data_set_that_is_not_there_is_said_how_to_get(dataset, said):
+    line = said_of(FileNotFoundError("the data set could not be found."), "my data", dataset)
+    assert said in line and "\n" not in line and line.endswith(said) == (dataset == "SVIRO")
 
 
 def test_a_missing_file_is_of_the_data_only_where_it_can_be(tmp_path):

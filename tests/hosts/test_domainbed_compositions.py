@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import retired
 from hosts import forked_host
 from hosts.forked_host import SMALL_HOST
 
@@ -48,8 +49,8 @@ def test_table_in_the_docs_is_what_a_run_over_all_algorithms_gives(domainbed):
     found = ask(
         domainbed,
         """
-        from cim_plugin.hosts import domainbed_table
-        print(json.dumps([domainbed_table.markdown([row]).splitlines()[-1] for row in domainbed_table.rows()]))
+        from cim_plugin.hosts.domainbed import compositions_table
+        print(json.dumps([compositions_table.markdown([row]).splitlines()[-1] for row in compositions_table.rows()]))
         """,
         timeout=300,
     )
@@ -134,7 +135,7 @@ def test_a_step_moves_psi_by_the_bases_gradient_and_lambda_times_that_of_l_con(d
             labels = torch.cat([y for _, y in batches()])
             torch.manual_seed(5)
             s_pos, s_neg, (positive, negative, _) = [], [], __import__("cim_plugin.algorithms.triplets", fromlist=["x"]).draw_triplets(labels)
-            from cim_plugin.algorithms.similarity import choose_scales, triplet
+            from cim_plugin.algorithms.similarity.ms_ssim import choose_scales, triplet
             morphed = psi.network(images) * images
             s_pos, s_neg = triplet(morphed, images, positive, negative, choose_scales(28, 28), "smooth")
             return torch.cat([g.flatten() for g in torch.autograd.grad((s_neg - s_pos).mean(), list(psi.parameters()))])
@@ -154,7 +155,7 @@ def test_cim_on_erm_is_cim_and_the_mechanism_gives_its_losses(domainbed):
     told = ask(
         domainbed,
         """
-        from cim_plugin.hosts.domainbed_compositions import _Composition
+        from cim_plugin.hosts.domainbed.compositions import _Composition
         alias = algorithms.get_algorithm_class("CIM+ERM") is algorithms.CIM
         def logged(supervised):
             algorithm = make("CIM+ERM")
@@ -342,29 +343,28 @@ def test_base_that_psi_cannot_be_put_before_is_refused_with_the_reason(body, ext
     assert kind == "InputError" and message.startswith("CIM+Base: ") and words in message
 
 
-LOSS_IS_THE_BASES = "cim_composites and cim_sparsity belong to the classifier's loss, which is Base's here"
 OPTIMIZER_IS_THE_BASES = "cim_learning_rate=0.001, but the optimizer that moves psi is Base's here"
 
 
 @pytest.mark.parametrize(
     "values, said",
     [
-        ("cim_composites=True", LOSS_IS_THE_BASES),
-        ("cim_sparsity=0.5", LOSS_IS_THE_BASES),
-        ("cim_learning_rate=0.001", OPTIMIZER_IS_THE_BASES),
+        ("cim_learning_rate=0.001", f"CIM+Base: {OPTIMIZER_IS_THE_BASES}"),
+        ("cim_composites=True", f"CIM: {retired.said('cim_composites')}"),
+        ("cim_mask='per_channel'", f"CIM: {retired.said('cim_mask')}"),
     ],
 )
-def test_what_only_our_own_classifier_can_do_is_refused(values, said, host):
+def test_what_only_our_own_classifier_can_do_and_what_is_no_more_is_refused(values, said, host):
     kind, message = ask(
         host, ADDED.replace("SHAPE", "pass").replace(", EXTRA", "").replace('"CIM+Base"', f'"CIM+Base", {values}')
     )
-    assert kind == "InputError" and message.startswith(f"CIM+Base: {said}")
+    assert kind == "InputError" and message.startswith(said)
 
 
 def test_the_hosts_networks_are_as_they_were_afterwards(host):
     code = """
     before = algorithms.networks.Featurizer
-    from cim_plugin.hosts.domainbed_compositions import _Composition
+    from cim_plugin.hosts.domainbed.compositions import _Composition
     setattr(algorithms, "CIM+ERM", type("CIM+ERM", (_Composition, algorithms.ERM), {"host": algorithms, "name": "CIM+ERM", "base": "ERM"}))
     make("CIM+ERM").update(batches())
     erm = make("ERM")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -68,11 +67,9 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def wilds_evaluate():
+def wilds_evaluate(wilds_checkout):
     """WILDS' own examples/evaluate.py as a module; skips with the reason where there is no checkout."""
-    path = Path(os.environ.get("WILDS_HOME", "")) / "examples" / "evaluate.py"
-    if not path.is_file():
-        pytest.skip("no WILDS checkout: set WILDS_HOME")
+    path = wilds_checkout / "examples" / "evaluate.py"
     specification = importlib.util.spec_from_file_location("wilds_evaluate", path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)

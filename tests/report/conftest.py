@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from cim_plugin.autoload import domainbed_cache
-from cim_plugin.report import reading, tables
+from cim_plugin.compare import tables
+from cim_plugin.runs import find
 
 sys.path.append(str(Path(__file__).parents[1] / "wilds_runner"))  # small_runs
-
-
-@pytest.fixture(scope="session")
-def domainbed_checkout() -> Path:
-    """A real DomainBed checkout, of which only what needs no torch is used; skips with the reason where there is
-    none.
-    """
-    for folder in filter(None, (os.environ.get("DOMAINBED_HOME"), domainbed_cache())):
-        if os.path.isfile(os.path.join(folder, "domainbed", "model_selection.py")):
-            return Path(folder)
-    pytest.skip("no DomainBed: run 'cim-plugin get-domainbed' or set DOMAINBED_HOME")
 
 
 @pytest.fixture
@@ -30,7 +18,7 @@ def compare():
     """A function (folder, rules) -> the tables of all runs below it."""
 
     def build(folder: Path, rules=None) -> list[tables.Table]:
-        return tables.build(reading.find([str(folder)]).runs, rules)
+        return tables.build(find.find([str(folder)]).runs, rules)
 
     return build
 

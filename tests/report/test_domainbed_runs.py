@@ -10,11 +10,13 @@ import json
 import numpy as np
 import pytest
 from interpreters import HERE, run_python
+from retired import GONE, HARMLESS
 from run_folders import domainbed_records, write_domainbed, write_sweep
 
 from cim_plugin import cli
-from cim_plugin.report import domainbed_runs, domainbed_selection, reading, tables
-from cim_plugin.report.runs import Unreadable
+from cim_plugin.compare import tables
+from cim_plugin.runs import domainbed, domainbed_selection, find
+from cim_plugin.runs.record import Unreadable
 
 METHODS = {
     "training_domain": "IIDAccuracySelectionMethod",
@@ -50,7 +52,7 @@ print(json.dumps(cells))
 
 
 def cells(folder, environments) -> dict[str, dict[str, list]]:
-    (table,) = tables.build(reading.find([str(folder)]).runs)
+    (table,) = tables.build(find.find([str(folder)]).runs)
     found = {rule: {} for rule in METHODS}
     for row in table.rows:
         for number in range(environments):
@@ -71,15 +73,15 @@ def assert_same(found, expected):
 
 @pytest.mark.host
 @pytest.mark.parametrize("digits", [1, 4], ids=["many ties", "few ties"])
-def test_numbers_of_random_sweeps_are_the_hosts(digits, domainbed_checkout, tmp_path):
+def test_numbers_of_random_sweeps_are_the_hosts(digits, domainbed_files, tmp_path):
     write_sweep(
         tmp_path, np.random.default_rng(digits), n_environments=4, n_trials=3, n_draws=3, n_steps=4, digits=digits
     )
-    assert_same(cells(tmp_path, 4), _reference_cells(domainbed_checkout, tmp_path))
+    assert_same(cells(tmp_path, 4), _reference_cells(domainbed_files, tmp_path))
 
 
 @pytest.mark.host
-def test_numbers_of_an_irregular_sweep_are_the_hosts(domainbed_checkout, tmp_path):
+def test_numbers_of_an_irregular_sweep_are_the_hosts(domainbed_files, tmp_path):
     """Missing runs, missing steps, a run started twice, the same arguments twice with another seed, three environments
     held out.
     """
@@ -97,13 +99,13 @@ def test_numbers_of_an_irregular_sweep_are_the_hosts(domainbed_checkout, tmp_pat
         tmp_path / "twice", domainbed_records([1], accuracies, trial_seed=0, hparams_seed=1, steps=(0, 10, 15), seed=5)
     )
     write_domainbed(tmp_path / "three", domainbed_records([0, 1, 2], rng.uniform(0.3, 0.9, (2, 4, 2)).tolist()))
-    assert_same(cells(tmp_path, 4), _reference_cells(domainbed_checkout, tmp_path))
+    assert_same(cells(tmp_path, 4), _reference_cells(domainbed_files, tmp_path))
 
 
 @pytest.fixture(scope="module")
-def host_sweep(domainbed_checkout):
+def host_sweep(domainbed_files):
     """The sweep that the host's repository carries, and the table that its collect_results printed."""
-    folder = domainbed_checkout / "domainbed" / "misc"
+    folder = domainbed_files / "domainbed" / "misc"
     if not (folder / "test_sweep_data").is_dir():
         pytest.skip("this DomainBed carries no test_sweep_data")
     return folder / "test_sweep_data", (folder / "test_sweep_results.txt").read_text()
@@ -133,8 +135,8 @@ def test_the_hosts_own_sweep_gives_its_printed_table_without_the_host(host_sweep
 
 
 @pytest.mark.host
-def test_environments_are_called_as_in_the_host(domainbed_checkout):
-    tree = ast.parse((domainbed_checkout / "domainbed" / "datasets.py").read_text())
+def test_environments_are_called_as_in_the_host(domainbed_files):
+    tree = ast.parse((domainbed_files / "domainbed" / "datasets.py").read_text())
     theirs = {}
     for definition in ast.walk(tree):
         if isinstance(definition, ast.ClassDef):
@@ -153,7 +155,7 @@ def test_environments_are_called_as_in_the_host(domainbed_checkout):
 
 
 def test_environments_of_our_own_data_set():
-    from cim_plugin.hosts.domainbed import DIGITS_ON_PHOTOS
+    from cim_plugin.hosts.domainbed.adapter import DIGITS_ON_PHOTOS
 
     assert domainbed_selection.ENVIRONMENTS["DebugDigitsOnPhotos"] == tuple(DIGITS_ON_PHOTOS)
 
@@ -205,7 +207,7 @@ def test_a_finished_file_that_is_cut_is_an_error_with_its_line(tmp_path):
     path = folder / "results.jsonl"
     path.write_text(path.read_text()[:-20])
     with pytest.raises(Unreadable, match=r"results.jsonl, line 2: not JSON"):
-        domainbed_runs.read(str(folder))
+        domainbed.read(str(folder))
 
 
 def test_runs_that_shared_a_folder_are_told_apart(compare, tmp_path):
@@ -224,17 +226,25 @@ def test_what_a_reader_must_know_is_marked(compare, tmp_path):
     write_domainbed(tmp_path / "b", domainbed_records([0], same, seed=1))
     write_domainbed(tmp_path / "c", domainbed_records([1], same, holdout_fraction=0.5))
     write_domainbed(tmp_path / "d", domainbed_records([0], same, trial_seed=1) * 2)
-    write_domainbed(
-        tmp_path / "e", [{**record, "loss": float("nan")} for record in domainbed_records([1], same, trial_seed=1)]
-    )
     (table,) = compare(tmp_path, ["oracle"])
     told = "\n".join(table.rows[0].marks)
     assert "is there twice, pooled as in collect_results" in told
     assert "mixed configurations: runs differ in holdout_fraction (0.2, 0.5)" in told
     assert "was started 2 times" in told
-    assert "loss of" in told and "line 1" in told
     assert "selected on TEST data" in told
     assert table.synthetic and "SYNTHETIC" in table.title and "SYNTHETIC" in table.warnings[0]
+
+
+@pytest.mark.parametrize("key", ["loss", "penalty"])
+def test_a_run_whose_loss_became_nan_has_no_finished_number(compare, tmp_path, key):
+    same = [[(0.5, 0.5)] * 2] * 2
+    write_domainbed(tmp_path / "a", domainbed_records([0], same))
+    first, *others = domainbed_records([0], [[(0.9, 0.9)] * 2] * 2, trial_seed=1)
+    write_domainbed(tmp_path / "b", [first, *({**record, key: float("nan")} for record in others)])
+    (table,) = compare(tmp_path, ["oracle"])
+    assert table.rows[0].cells["env 0"].mean == 0.5
+    told = "\n".join([*table.rows[0].marks, *table.warnings])
+    assert f"{tmp_path / 'b'} (the loss is not finite at step {others[0]['step']})" in told
 
 
 def test_controls_are_rows_of_their_own_and_draws_are_not(compare, tmp_path):
@@ -255,6 +265,18 @@ def test_controls_are_rows_of_their_own_and_draws_are_not(compare, tmp_path):
     ]
     assert any("hparams.lr (null, 0.1)" in mark for mark in table.rows[1].marks)
     assert any("Uneven search" in note and "CIM 2" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_what_an_old_run_was_given_and_is_no_more_is_in_its_label(name, compare, tmp_path):
+    same = [[(0.5, 0.5)] * 2] * 2
+    value = GONE[name][0]
+    for folder, settings in (("now", {}), ("then", HARMLESS), ("gone", {**HARMLESS, name: value})):
+        records = domainbed_records([0], same, algorithm="CIM", hparams=json.dumps(settings), trial_seed=len(folder))
+        write_domainbed(tmp_path / folder, records)
+    (table,) = compare(tmp_path, ["oracle"])
+    shown = value if isinstance(value, str) else json.dumps(value)
+    assert {row.family.label: len(row.family.runs) for row in table.rows} == {"CIM": 2, f"CIM, {name}={shown}": 1}
 
 
 def test_compositions_have_settings_and_controls(compare, tmp_path):
@@ -318,7 +340,7 @@ def test_step_time_and_memory(tmp_path):
     records = domainbed_records([0], [[(0.5, 0.5)] * 2] * 3, steps=(0, 10, 20))
     for record, seconds, memory in zip(records, (2.0, 0.1, 0.3), (1.0, 1.5, 1.5)):
         record |= {"step_time": seconds, "mem_gb": memory}
-    (run,) = domainbed_runs.read(str(write_domainbed(tmp_path / "run", records)))
+    (run,) = domainbed.read(str(write_domainbed(tmp_path / "run", records)))
     assert run.step_seconds == pytest.approx((1 * 2.0 + 10 * 0.1 + 10 * 0.3) / 21)
     assert run.memory == {"GPU": 1.5 * 2**30}
 

@@ -11,7 +11,8 @@ import unicodedata
 import pytest
 from run_folders import domainbed_records, wilds_record, write_domainbed, write_wilds
 
-from cim_plugin.report import formats, reading, sheets, tables
+from cim_plugin.compare import formats, sheets, tables
+from cim_plugin.runs import find
 
 HOSTILE = "a_b$\\x^2|<script>alert(1)</script>&%#{}~`*[1](u)\n\x1b[31mred\u202e\ud800"
 FORMATS = list(formats.FORMATS)
@@ -34,7 +35,7 @@ def report(tmp_path):
             domainbed_records([target], [[(0.51, 0.5), (0.62, 0.5)]], dataset="Debug28"),
         )
     (write_wilds(tmp_path / "damaged") / "results.json").write_text("{")
-    found = reading.find([str(tmp_path)])
+    found = find.find([str(tmp_path)])
     return sheets.make_report(found, tables.build(found.runs), True)
 
 
@@ -51,7 +52,7 @@ def hostile(tmp_path):
     record["status"] = "running"
     (write_wilds(tmp_path / (name + "2")) / "results.json").write_text(json.dumps(record))
     (write_wilds(tmp_path / (name + "3")) / "results.json").write_text("{")
-    found = reading.find([str(tmp_path)])
+    found = find.find([str(tmp_path)])
     return sheets.make_report(found, tables.build(found.runs), False)
 
 
@@ -140,6 +141,24 @@ def test_csv_holds_full_precision_and_every_note(report):
     assert [row["marks"] for row in rows if row["kind"] == "left out"] == report.left_out
 
 
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t=", "\r=", "＝"])
+def test_csv_holds_no_formula(tmp_path, begin):
+    name = f"{begin}HYPERLINK(1)"
+    record = wilds_record("CIM", dataset=name, config={"lr": name})
+    for chosen in record["selection"].values():
+        groups = chosen["splits"]["test"]["groups"]
+        chosen["splits"]["test"]["groups"] = {name + group: value for group, value in groups.items()}
+    (write_wilds(tmp_path / "run") / "results.json").write_text(json.dumps(record))
+    (write_wilds(tmp_path / f"{begin.strip()}cmd") / "results.json").write_text("{")
+    found = find.find([str(tmp_path)])
+    rows = list(csv.reader(io.StringIO(formats.to_csv(sheets.make_report(found, tables.build(found.runs), True)))))
+    cells = [cell for row in rows for cell in row]
+    assert any("HYPERLINK" in cell for cell in cells)
+    assert not [cell for cell in cells if cell.startswith(formats.FORMULA) and not formats._is_number(cell)]
+    column = rows[0].index("mean")
+    assert any(float(row[column]) > 0 for row in rows[1:] if row[0] == "measured")
+
+
 def test_json_holds_every_seed(report):
     value = json.loads(formats.to_json(report))
     (table,) = [table for table in value["measured"] if table["dataset"] == "waterbirds"]
@@ -173,6 +192,6 @@ def test_settings_that_are_no_json_numbers_become_words(tmp_path):
     (write_wilds(tmp_path / "run") / "results.json").write_text(
         json.dumps(wilds_record("CIM", hyperparameters={"cim_lambda": float("nan")}))
     )
-    found = reading.find([str(tmp_path)])
+    found = find.find([str(tmp_path)])
     value = json.loads(formats.to_json(sheets.make_report(found, tables.build(found.runs), False)))
     assert value["measured"][0]["rows"][0]["settings"] == {"cim_lambda": "NaN"}

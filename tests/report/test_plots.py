@@ -12,7 +12,8 @@ from interpreters import HERE, run_python
 from PIL import Image
 from run_folders import wilds_record, write_sweep, write_wilds
 
-from cim_plugin.report import plots, reading, tables
+from cim_plugin.compare import plots, tables
+from cim_plugin.runs import find
 
 pytest.importorskip("matplotlib", reason="plots need matplotlib")
 
@@ -32,7 +33,7 @@ def both_hosts(tmp_path_factory) -> list[tables.Table]:
     write_wilds(folder / "control", "CIM", 0, hyperparameters={"cim_lambda": 0})
     (folder / "ERM1" / "val_eval.csv").unlink()
     write_sweep(folder / "sweep", np.random.default_rng(0), n_trials=2, n_draws=1)
-    return tables.build(reading.find([str(folder)]).runs)
+    return tables.build(find.find([str(folder)]).runs)
 
 
 def texts(plot: plots.Plot) -> list[str]:
@@ -77,7 +78,7 @@ def test_labels_say_what_is_drawn(drawn):
 
 def test_where_no_curve_can_be_read_the_plot_says_why(tmp_path):
     (write_wilds(tmp_path / "run") / "val_eval.csv").write_text("x")
-    last = list(plots.draw(tables.build(reading.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))[-1]
+    last = list(plots.draw(tables.build(find.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))[-1]
     assert "-training-01-" in last.name and "no column epoch" in " ".join(texts(last))
 
 
@@ -85,7 +86,7 @@ def test_rows_that_differ_in_their_last_settings_are_told_apart(tmp_path):
     many = {"cim_pairs": "cross_environment", "cim_targets": "morphed", "cim_composites": True, "cim_sparsity": 0.5}
     for stride in (1, 2):
         write_wilds(tmp_path / str(stride), "CIM", 0, hyperparameters={**many, "cim_mask_stride": stride})
-    plot = next(plots.draw(tables.build(reading.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))
+    plot = next(plots.draw(tables.build(find.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))
     legend = [line for line in texts(plot) if "cim_" in line]
     assert (
         len(set(legend)) > len(many) / 2
@@ -100,7 +101,7 @@ def test_cost_is_that_of_the_erm_that_a_row_is_compared_with(tmp_path):
             write_wilds(
                 tmp_path / f"{algorithm}{lr}", algorithm, 0, config={"lr": lr}, steps=steps, seconds={"train": seconds}
             )
-    (table,) = tables.build(reading.find([str(tmp_path)]).runs, ["worst_group"])
+    (table,) = tables.build(find.find([str(tmp_path)]).runs, ["worst_group"])
     axes = dict(plots._figures(table))["cost-against-gain-worst_group"].axes[0]
     assert [line.get_xdata().tolist() for line in axes.lines if line.get_marker() not in ("None", "*")] == [
         [2.0],
@@ -160,7 +161,7 @@ def test_hostile_and_long_names_are_drawn(tmp_path):
             f"{hostile}{number}": {"accuracy": 0.5, "count": 1} for number in range(30)
         }
     (write_wilds(tmp_path / "run") / "results.json").write_text(json.dumps(record))
-    drawn = list(plots.draw(tables.build(reading.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))
+    drawn = list(plots.draw(tables.build(find.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))
     assert len(drawn) == 5
     for plot in drawn:
         assert "/" not in plot.name and len(plot.name) < 120

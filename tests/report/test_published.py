@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from interpreters import HERE
 
-from cim_plugin.report import sheets
+from cim_plugin.compare import sheets
 
 SEED = HERE.parent.parent / "shared" / "seed"
 

@@ -18,10 +18,12 @@ import torch
 from hosts import forked_host
 from interpreters import SMALL_HOST
 from PIL import Image
+from retired import HARMLESS
 
 from cim_plugin import cli
-from cim_plugin.data import demo, manifest
+from cim_plugin.data import demo
 from cim_plugin.data.releases import RELEASES
+from cim_plugin.files import write_whole
 
 FLAGS = (
     "--model small_cnn --transform image_base --target_resolution 28 --optimizer Adam --lr 1e-3 --weight_decay 0 "
@@ -35,7 +37,7 @@ def root(tmp_path_factory) -> Path:
     """A root with the demo release of Waterbirds."""
     root = tmp_path_factory.mktemp("root")
     for path, content in demo.make_files("waterbirds", 0).items():
-        manifest.write_file(RELEASES["waterbirds"].path(root) / path, content)
+        write_whole(RELEASES["waterbirds"].path(root) / path, content)
     return root
 
 
@@ -219,10 +221,10 @@ def test_the_page_needs_nothing_from_elsewhere(run, tmp_path):
 
 
 def test_names_are_escaped_on_the_page(run, tmp_path, monkeypatch):
-    from cim_plugin.report import show_train
+    from cim_plugin.show import train
 
-    monkeypatch.setattr(show_train, "_class_names", lambda data: ['<script>alert("1")</script>', "a & b"])
-    monkeypatch.setattr(show_train, "release_figures", lambda *words: None)
+    monkeypatch.setattr(train, "_class_names", lambda data: ['<script>alert("1")</script>', "a & b"])
+    monkeypatch.setattr(train, "release_figures", lambda *words: None)
     file = tmp_path / "m.html"
     assert show(run, "-o", file, "--per_group", "1") == 0
     assert "<script" not in file.read_text() and "&lt;script&gt;" in file.read_text()
@@ -277,14 +279,14 @@ MODEL = "waterbirds_seed:0_epoch:best_model.pth"
 #: what is wrong -> (how a copy of a run is damaged, words after it, what the line says)
 BAD = {
     "no results": (lambda f: (f / "results.json").unlink(), [], "holds neither results.json"),
-    "broken JSON": (lambda f: (f / "results.json").write_text('{"status": '), [], "results.json cannot be read"),
-    "not UTF-8": (lambda f: (f / "results.json").write_bytes(b"\xff\xfe\x00"), [], "results.json cannot be read"),
-    "a list": (lambda f: (f / "results.json").write_text("[]"), [], "has no 'algorithm'"),
+    "broken JSON": (lambda f: (f / "results.json").write_text('{"status": '), [], "results.json, line 1: not JSON"),
+    "not UTF-8": (lambda f: (f / "results.json").write_bytes(b"\xff\xfe\x00"), [], "results.json: is not UTF-8"),
+    "a list": (lambda f: (f / "results.json").write_text("[]"), [], "a JSON object is expected"),
     "no configuration": (lambda f: change(f / "results.json", lambda r: r.pop("config")), [], "has no 'config'"),
     "half a configuration": (
         lambda f: change(f / "results.json", lambda r: r["config"].pop("transform")),
         [],
-        "is not one of this version",
+        "has no 'transform'",
     ),
     "no seed": (lambda f: change(f / "results.json", lambda r: r["config"].pop("seed")), [], "has no 'seed'"),
     "nothing selected": (
@@ -335,6 +337,32 @@ def test_a_run_from_before_a_hyperparameter_is_shown_with_its_default(copy, run,
     assert {**before, "run": now["run"]} == now
 
 
+def test_a_run_of_before_hyperparameters_that_are_no_more_is_shown(copy, run, capsys):
+    """What did nothing changes nothing; a sparsity left a counter in the weights; m of three channels is rebuilt."""
+    now = numbers(capsys, run)
+    model = torch.load(copy / MODEL, weights_only=True)
+    model["algorithm"]["sparsity_step"] = torch.tensor(7)
+    torch.save(model, copy / MODEL)
+    then = {**HARMLESS, "cim_sparsity": 0.1, "cim_composites": True, "cim_floor": "exact"}
+    change(copy / "results.json", lambda results: results["config"]["hyperparameters"].update(then))
+    before = numbers(capsys, copy)
+    assert before["m"] == now["m"]
+    assert "is not a model of CIM_VIB" in refusal(capsys, copy, *per_channel(copy))
+    last = "morphing.network.features.6."
+    for name in (f"{last}weight", f"{last}bias"):
+        model["algorithm"][name] = model["algorithm"][name].repeat_interleave(3, 0)
+    torch.save(model, copy / MODEL)
+    several = numbers(capsys, copy)
+    for key in ("mean", "std_between_images", "on_figure"):
+        assert several["m"][key] == pytest.approx(now["m"][key])
+
+
+def per_channel(folder: Path) -> list[str]:
+    """Make a run one of then with a mask per channel, for which its weights do not do yet."""
+    change(folder / "results.json", lambda results: results["config"]["hyperparameters"].update(cim_mask="per_channel"))
+    return []
+
+
 @pytest.mark.parametrize("what", BAD)
 def test_refused_in_one_line(copy, capsys, monkeypatch, what):
     damage, words, says = BAD[what]
@@ -375,3 +403,36 @@ def test_without_matplotlib_numbers_can_be_had(run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install 'cim_plugin[report]'" in refusal(capsys, run)
     assert numbers(capsys, run, "--images", "1")["picture"] is None
+
+
+#: what a results.json from somebody else may ask for -> what the line says
+HOSTILE = {
+    "a pickle": ({"model": "timm/resnet18", "model_kwargs": {"checkpoint_path": "bomb.pth"}}, "checkpoint_path"),
+    "a pickle in a configuration": (
+        {"model": "timm/resnet18", "model_kwargs": {"pretrained_cfg_overlay": {"file": "bomb.pth"}}},
+        "pretrained_cfg_overlay",
+    ),
+    "a model of a hub": ({"model": "hf-hub:somebody/model"}, "the name of a model"),
+    "a model of a folder": ({"model": "local-dir:."}, "the name of a model"),
+    "a data set's argument": ({"dataset_kwargs": {"download": True}}, "dataset_kwargs download=True"),
+    "a data set elsewhere": ({"dataset": "../../x"}, "dataset '../../x'"),
+    "a seed that leads elsewhere": ({"seed": "/../../x"}, "seed '/../../x'"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_run_from_somebody_else_executes_nothing(copy, capsys, monkeypatch, what):
+    values, says = HOSTILE[what]
+    monkeypatch.chdir(copy)
+    torch.save(_Code(), copy / "bomb.pth")
+    change(copy / "results.json", lambda results: results["config"].update(values))
+    before = sorted(os.listdir())
+    assert says in refusal(capsys, copy)
+    assert sorted(os.listdir()) == before
+
+
+def test_the_folder_of_the_images_is_named_where_the_file_names_it(run, root, capsys):
+    show(run)
+    assert f"images are read from {root}, as results.json says" in capsys.readouterr().out.splitlines()
+    show(run, "--root_dir", root)
+    assert "images are read from" not in capsys.readouterr().out

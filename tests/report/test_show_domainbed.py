@@ -8,14 +8,20 @@ import json
 import os
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hosts import forked_host
+from hosts.forked_host import SMALL_HOST
+from PIL import Image
+from retired import HARMLESS, said
+from torch.utils.data import ConcatDataset, TensorDataset
+from torchvision.datasets import ImageFolder
 
 from cim_plugin import cli
-from cim_plugin.report.show_domainbed import _read
+from cim_plugin.show.domainbed import _labels, _read
 
 ARGS = {
     "algorithm": "CIM",
@@ -76,6 +82,11 @@ BAD = {
     "no seed": ({"args": {key: value for key, value in ARGS.items() if key != "seed"}}, [], "its args have no 'seed'"),
     "code": ({"model_dict": _Code()}, [], "nothing else is loaded"),
     "a split of WILDS": ({}, ["--split", "id_val"], "one of train, val, test"),
+    "a fraction of 2": ({"args": {**ARGS, "holdout_fraction": 2.0}}, [], "its holdout_fraction is 2.0"),
+    "environments that are text": ({"args": {**ARGS, "test_envs": "2"}}, [], "its test_envs is '2'"),
+    "a folder that is a number": ({"args": {**ARGS, "data_dir": 3}}, [], "its data_dir is 3"),
+    "a billion classes": ({"model_num_classes": 10**9}, [], "a size in it is not a number from 0 to"),
+    "a layer of a billion": ({"model_hparams": {"vib_dim": 10**9}}, [], "a size in it is not a number from 0 to"),
     "no DomainBed": ({}, [], "needs DomainBed to build its model"),
 }
 
@@ -103,29 +114,82 @@ def test_a_real_run(domainbed, tmp_path, algorithm):
     assert done.returncode == 0, done.stderr
     saved = torch.load(tmp_path / "model.pkl", weights_only=False)
     saved["model_hparams"].pop("cim_learning_rate")  # as if trained before there was this one
+    saved["model_hparams"].update(HARMLESS)  # and while there were those
     torch.save(saved, tmp_path / "model.pkl")
     script = f"""
         import json
-        from cim_plugin.report import show_runs, show_summary
+        from cim_plugin.show import opening, summary
         said = []
         for split in ("train", "val", "test"):
-            learnt = show_runs.open_run({str(tmp_path)!r}, split, "best", None)
+            learnt = opening.open_run({str(tmp_path)!r}, split, "best", None)
             rows = list(range(len(learnt.labels)))
             right = (learnt.model(learnt.read(rows)).argmax(1) == learnt.labels).double()
             accuracy = [float(right[learnt.groups == group].mean()) for group in range(len(learnt.group_names))]
-            said.append([learnt.unit, learnt.group_names, learnt.synthetic, accuracy, show_summary.summarize(learnt, 0, False)["figure_to_ground"] is not None])
+            said.append([learnt.unit, learnt.group_names, learnt.synthetic, accuracy, summary.summarize(learnt, 0, False)["figure_to_ground"] is not None])
         print(json.dumps(said))
     """
     done = forked_host.run(domainbed, "-c", textwrap.dedent(script))
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])
     train, val, test = json.loads(done.stdout.splitlines()[-1])
-    for said, part in ((train, "in"), (val, "out")):
-        assert said[:3] == ["environment", ["environment +90%", "environment +80%"], True]
-        assert said[3] == pytest.approx([written[f"env0_{part}_acc"], written[f"env1_{part}_acc"]])
-        assert said[4]
+    for told, part in ((train, "in"), (val, "out")):
+        assert told[:3] == ["environment", ["environment +90%", "environment +80%"], True]
+        assert told[3] == pytest.approx([written[f"env0_{part}_acc"], written[f"env1_{part}_acc"]])
+        assert told[4]
     assert test[1] == ["environment -90%"]
     n_in, n_out = 480, 119  # of 599
     assert test[3][0] == pytest.approx(
         (n_in * written["env2_in_acc"] + n_out * written["env2_out_acc"]) / (n_in + n_out)
     )
+
+
+def test_a_model_of_then_is_built_as_it_was(tmp_path):
+    """On the small host: with hyperparameters that did nothing it is built anywhere, with others by ``show`` only."""
+    script = """
+        import json, torch
+        from domainbed import algorithms, hparams_registry
+        from cim_plugin import catalog
+        from cim_plugin.errors import InputError
+        CIM = algorithms.get_algorithm_class("CIM")
+        hparams = {**hparams_registry.default_hparams("CIM", "Debug28"), **HARMLESS}
+        def built(**changes):
+            model = CIM((3, 28, 28), 2, 2, {**hparams, **changes}).model
+            return [model.morphing(torch.rand(2, 3, 28, 28)).mask.shape[1], model.contrast.similarity.floor]
+        said = [built()]
+        try:
+            built(cim_mask="per_channel", cim_floor="exact")
+        except InputError as error:
+            said.append(str(error))
+        with catalog.retired_allowed():
+            said.append(built(cim_mask="per_channel", cim_floor="exact"))
+        print(json.dumps(said))
+    """
+    done = forked_host.run(SMALL_HOST, "-c", textwrap.dedent(script).replace("**HARMLESS", f"**{HARMLESS}"))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told == [[1, "smooth"], f"CIM: {said('cim_mask')}", [3, "exact"]]
+
+
+class _Flipped(TensorDataset):
+    def __getitem__(self, row):
+        image, label = super().__getitem__(row)
+        return image, 1 - label
+
+
+def test_labels_are_those_that_the_data_set_gives(tmp_path):
+    """Not those that it holds: a target_transform, or a subclass, comes between."""
+    for number, name in enumerate(("cat", "dog", "dog")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name / f"{number}.png")
+    images, labels = torch.zeros(3, 3, 4, 4), torch.tensor([0.0, 1.0, 1.0])
+    given = [
+        ImageFolder(tmp_path, target_transform=lambda label: 1 - label),
+        ImageFolder(tmp_path),
+        TensorDataset(images, labels),
+        _Flipped(images, labels),
+        ConcatDataset([ImageFolder(tmp_path, target_transform=lambda label: label + 5), ImageFolder(tmp_path)]),
+    ]
+    host = SimpleNamespace(datasets=SimpleNamespace())
+    for environment in given:
+        assert _labels(host, environment).tolist() == [int(environment[row][1]) for row in range(len(environment))]
+        assert _labels(host, environment).dtype == torch.int64

@@ -10,32 +10,33 @@ import torch
 from torch import nn
 
 from cim_plugin import catalog
-from cim_plugin.algorithms.colours import colour_embedding
 from cim_plugin.algorithms.morphing import PixelSpace
-from cim_plugin.algorithms.similarity import ms_ssim
+from cim_plugin.algorithms.similarity.colours import colour_embedding
+from cim_plugin.algorithms.similarity.ms_ssim import ms_ssim
 from cim_plugin.errors import InputError
-from cim_plugin.report import show_examples, show_summary
-from cim_plugin.report.show_runs import Learnt
+from cim_plugin.show import examples, summary
+from cim_plugin.show.opened_run import OpenedRun
 
 SIDE = 28
 GROUPS = (12, 3, 7)  #: images per group
 
 
-def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> Learnt:
+def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> OpenedRun:
     """A run of 22 images of noise in three groups, with random weights."""
     torch.manual_seed(5)
     encoder = nn.Sequential(nn.Conv2d(3, 4, 5, stride=3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 8, 6))
     hyperparameters = {name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()} | values
-    model = catalog.build(
-        algorithm,
-        hyperparameters,
-        encoder=encoder,
-        n_features=6,
-        make_head=lambda n_inputs: nn.Linear(n_inputs, 2),
-        image_size=(SIDE, SIDE),
-        pixel_space=space or PixelSpace.raw(3),
-        n_environments=3,
-    ).eval()
+    with catalog.retired_allowed():  # as ``show`` does
+        model = catalog.build(
+            algorithm,
+            hyperparameters,
+            encoder=encoder,
+            n_features=6,
+            make_head=lambda n_inputs: nn.Linear(n_inputs, 2),
+            image_size=(SIDE, SIDE),
+            pixel_space=space or PixelSpace.raw(3),
+            n_environments=3,
+        ).eval()
     images = model.morphing.pixel_space.from_pixels(torch.rand(sum(GROUPS), 3, SIDE, SIDE))
     groups = torch.repeat_interleave(torch.arange(3), torch.tensor(GROUPS))[torch.randperm(sum(GROUPS))]
     labels = torch.arange(sum(GROUPS)) % 2 if labels is None else labels
@@ -49,7 +50,7 @@ def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> L
         synthetic=False,
         unit="group",
     )
-    return Learnt(
+    return OpenedRun(
         model=model,
         labels=labels,
         groups=groups,
@@ -62,8 +63,8 @@ def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> L
     )
 
 
-def show(run: Learnt, rows, seed=0) -> list[show_examples.Example]:
-    return list(show_examples.examples(run, rows, seed))
+def show(run: OpenedRun, rows, seed=0) -> list[examples.Example]:
+    return list(examples.examples(run, rows, seed))
 
 
 # --- which images ----------------------------------------------------------------------------------------------------
@@ -71,24 +72,24 @@ def show(run: Learnt, rows, seed=0) -> list[show_examples.Example]:
 
 def test_every_group_gives_as_many_images_as_it_can():
     run = learnt()
-    rows = show_examples.choose_rows(run, None, 5, seed=1)
+    rows = examples.choose_rows(run, None, 5, seed=1)
     assert [int(run.groups[row]) for row in rows] == [0] * 5 + [1] * 3 + [2] * 5
     assert len(set(rows)) == len(rows)
-    assert rows == show_examples.choose_rows(run, None, 5, seed=1) != show_examples.choose_rows(run, None, 5, seed=2)
+    assert rows == examples.choose_rows(run, None, 5, seed=1) != examples.choose_rows(run, None, 5, seed=2)
 
 
 def test_named_images_come_in_the_order_of_their_groups_and_once():
     run = learnt()
-    rows = show_examples.choose_rows(run, [21, 0, 3, 21], 2, seed=0)
+    rows = examples.choose_rows(run, [21, 0, 3, 21], 2, seed=0)
     assert sorted(rows) == [0, 3, 21]
     assert [int(run.groups[row]) for row in rows] == sorted(int(run.groups[row]) for row in rows)
 
 
 def test_where_there_are_too_many_the_largest_groups_are_shown(monkeypatch):
-    monkeypatch.setattr(show_examples, "LARGEST", 9)
+    monkeypatch.setattr(examples, "LARGEST", 9)
     run = learnt()
-    assert {int(run.groups[row]) for row in show_examples.choose_rows(run, None, 4, seed=0)} == {0, 2}
-    assert len(show_examples.choose_rows(run, None, 50, seed=0)) == 9
+    assert {int(run.groups[row]) for row in examples.choose_rows(run, None, 4, seed=0)} == {0, 2}
+    assert len(examples.choose_rows(run, None, 50, seed=0)) == 9
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_where_there_are_too_many_the_largest_groups_are_shown(monkeypatch):
 )
 def test_an_image_that_is_not_there_is_refused(images, words):
     with pytest.raises(InputError, match=words):
-        show_examples.choose_rows(learnt(), images, 2, seed=0)
+        examples.choose_rows(learnt(), images, 2, seed=0)
 
 
 # --- what is shown of them --------------------------------------------------------------------------------------------
@@ -123,12 +124,10 @@ def test_similarities_are_those_of_the_images_shown(space, targets, similarity, 
             else:
                 found = ms_ssim(example.psi[None].double(), side.image[None].double(), scales=2, floor="smooth")
             assert side.similarity == pytest.approx(found.item(), abs=1e-3)
-    said = show_summary.lines(show_summary.summarize(run, 0, False), "group", show(run, [4, 9, 17]))
+    said = summary.lines(summary.summarize(run, 0, False), "group", show(run, [4, 9, 17]))
     assert any(line.startswith(f"{measure} of psi(x) over the 3 images shown: ") for line in said)
-    (note,) = [text for text in show_summary.notes(run, show(run, [4])) if "as L_con does" in text]
-    assert ("The colours that m leaves" in note) == (similarity == "colours") and ("MS-SSIM compares" in note) == (
-        similarity == "ms_ssim"
-    )
+    (note,) = [text for text in summary.notes(run, show(run, [4])) if "as in L_con" in text]
+    assert f"Compared by {measure}" in note
 
 
 @pytest.mark.parametrize("algorithm", ["CIM", "CIM_VIB"])
@@ -178,7 +177,7 @@ def test_the_same_seed_gives_the_same_pairs_and_leaves_the_global_generator_alon
 # --- m in numbers -----------------------------------------------------------------------------------------------------
 
 
-def _reference_masks(run: Learnt) -> np.ndarray:
+def _reference_masks(run: OpenedRun) -> np.ndarray:
     return run.model.morphing(run.read(list(range(sum(GROUPS))))).mask.detach().double().numpy()
 
 
@@ -186,7 +185,7 @@ def test_the_numbers_of_m_against_those_of_numpy():
     run = learnt()
     masks, groups = _reference_masks(run), run.groups.numpy()
     means = masks.mean((1, 2, 3))
-    found = show_summary.summarize(run, 0, False)
+    found = summary.summarize(run, 0, False)
     assert found["images"] == sum(GROUPS)
     assert found["mean"] == pytest.approx(masks.mean())
     assert (found["min"], found["max"]) == pytest.approx((masks.min(), masks.max()))
@@ -203,8 +202,8 @@ def test_the_numbers_of_m_against_those_of_numpy():
 
 
 def test_groups_weigh_as_in_the_split_where_not_all_are_looked_at(monkeypatch):
-    monkeypatch.setattr(show_summary, "PER_GROUP", 3)
-    found = show_summary.summarize(learnt(), 0, False)
+    monkeypatch.setattr(summary, "PER_GROUP", 3)
+    found = summary.summarize(learnt(), 0, False)
     assert found["images"] == 9
     expected = sum(count * entry["mean"] for count, entry in zip(GROUPS, found["groups"].values())) / sum(GROUPS)
     assert found["mean"] == pytest.approx(expected)
@@ -221,7 +220,7 @@ def test_m_on_figure_and_ground_against_a_loop_over_pixels(mask):
             totals += plane[y, x] * ink[y, x], ink[y, x], plane[y, x] * (1 - ink[y, x]), 1 - ink[y, x]
         on.append(totals[0] / totals[1])
         beside.append(totals[2] / totals[3])
-    found = show_summary.summarize(run, 0, False)
+    found = summary.summarize(run, 0, False)
     assert (found["on_figure"], found["on_ground"]) == pytest.approx((np.mean(on), np.mean(beside)))
     assert found["figure_to_ground"] == pytest.approx(np.mean(on) / np.mean(beside))
 
@@ -230,7 +229,28 @@ def test_a_constant_m_has_no_share_of_variance():
     run = learnt()
     for weight in run.model.morphing.parameters():
         nn.init.zeros_(weight)
-    found = show_summary.summarize(run, 0, False)
+    found = summary.summarize(run, 0, False)
     assert found["mean"] == 0.5 and found["std_between_images"] == 0
     assert found["between_groups"]["share_of_variance"] is None
-    assert "0.500" in show_summary.lines(found, "group", [])[0]
+    assert "0.500" in summary.lines(found, "group", [])[0]
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ({}, "Compared by MS-SSIM with 2 scales, as in L_con: psi(x) with x+ and x-."),
+        ({"cim_similarity": "colours"}, "Compared by cosine of colours, as in L_con: psi(x) with x+ and x-."),
+        ({"cim_floor": "exact"}, "Compared by MS-SSIM with 2 scales and the exact floor, as in L_con"),
+        (
+            {"cim_targets": "morphed"},
+            "Compared by MS-SSIM with 2 scales, as in L_con: psi(x) with psi(x+) and psi(x-), as in",
+        ),
+    ],
+)
+def test_the_notes_say_how_images_are_compared_and_that_an_old_run_has_several_masks(values, said):
+    several = "m has one value per channel; its mean over the channels is shown."
+    for mask in ("shared", "per_channel"):
+        run = learnt(cim_mask=mask, **values)
+        notes = summary.notes(run, show(run, [0, 1]))
+        assert any(said in note for note in notes), notes
+        assert (several in notes) == (mask == "per_channel")

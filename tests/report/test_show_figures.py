@@ -14,7 +14,7 @@ from sklearn.datasets import load_sample_images
 
 from cim_plugin.data import demo
 from cim_plugin.data.digits_on_photos import DIM, digits_on_photos
-from cim_plugin.report.show_figures import environment_digits, release_figures
+from cim_plugin.show.figures import environment_digits, release_figures
 
 PHOTOS = torch.tensor(np.stack(load_sample_images().images)).permute(0, 3, 1, 2).double() / 255
 SEED = 3

@@ -7,10 +7,11 @@ import math
 import statistics
 
 import pytest
+from retired import GONE, HARMLESS
 from run_folders import GROUP_DRO, wilds_record, write_wilds
 
-from cim_plugin.report import averages
-from cim_plugin.report.runs import Selected
+from cim_plugin.compare import averages
+from cim_plugin.runs.record import Selected
 
 ERM = {0: (0.9, 0.5, 0.4, 0.8), 1: (0.9, 0.6, 0.45, 0.8), 2: (0.8, 0.5, 0.35, 0.9)}
 CIM = {0: (0.9, 0.6, 0.60, 0.8), 1: (0.9, 0.6, 0.50, 0.8), 2: (0.8, 0.6, 0.55, 0.9)}
@@ -227,6 +228,18 @@ def test_no_control_where_the_mask_is_trained_all_the_same(compare, tmp_path):
         "CIM, cim_lambda=0, cim_sparsity=0.5",
         "CIM_VIB, vib_beta=0, cim_composites=true (control)",
     ]
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_what_an_old_run_had_and_is_no_more_is_in_its_label(name, compare, tmp_path):
+    """Beside runs of then that had what did nothing, which are one row with those of today."""
+    write_wilds(tmp_path / "now", "CIM", 0, hyperparameters={"cim_lambda": 1.0})
+    write_wilds(tmp_path / "then", "CIM", 1, hyperparameters={"cim_lambda": 1.0, **HARMLESS})
+    value = GONE[name][0]
+    write_wilds(tmp_path / "gone", "CIM", 0, hyperparameters={"cim_lambda": 1.0, **HARMLESS, name: value})
+    (table,) = compare(tmp_path, ["worst_group"])
+    shown = value if isinstance(value, str) else json.dumps(value)
+    assert {row.family.label: len(row.family.runs) for row in table.rows} == {"CIM": 2, f"CIM, {name}={shown}": 1}
 
 
 def test_synthetic_and_real_data_have_a_table_each(compare, tmp_path):

@@ -11,8 +11,8 @@ import pytest
 from run_folders import wilds_record, write_wilds
 
 from cim_plugin import cli
-from cim_plugin.report import wilds_runs
-from cim_plugin.report.runs import Unreadable
+from cim_plugin.runs import train
+from cim_plugin.runs.record import Unreadable
 
 
 def _reference_accuracies(root, algorithm, rule) -> tuple[float, float]:
@@ -48,8 +48,8 @@ def test_numbers_of_real_runs_are_those_of_their_predictions(trained_runs, compa
 
 
 def test_curve_of_a_real_run_peaks_where_the_rule_chose(trained_runs):
-    (run,) = wilds_runs.read(str(trained_runs / "runs" / "ERM"))
-    curve = wilds_runs.curve(run)
+    (run,) = train.read(str(trained_runs / "runs" / "ERM"))
+    curve = train.curve(run)
     chosen = json.loads((trained_runs / "runs" / "ERM" / "results.json").read_text())["selection"]["worst_group"]
     assert curve.x == [0, 1] and curve.y[chosen["epoch"]] == max(curve.y) == pytest.approx(chosen["score"])
 
@@ -57,16 +57,16 @@ def test_curve_of_a_real_run_peaks_where_the_rule_chose(trained_runs):
 def test_names_are_those_of_the_training_command():
     from cim_plugin.wilds_runner import checkpoint, evaluation, selection
 
-    assert set(wilds_runs.RULES) == {"best", *selection.RULES}
-    assert wilds_runs.WORST_GROUP == evaluation.WORST_GROUP
-    assert wilds_runs.STATE == checkpoint.STATE
+    assert set(train.RULES) == {"best", *selection.RULES}
+    assert train.WORST_GROUP == evaluation.WORST_GROUP
+    assert train.STATE == checkpoint.STATE
 
 
 def test_fields_are_read(tmp_path):
     folder = write_wilds(
         tmp_path / "run", "CIM", 3, hyperparameters={"cim_lambda": 0.5, "cim_mask": "shared"}, synthetic=True
     )
-    (run,) = wilds_runs.read(str(folder))
+    (run,) = train.read(str(folder))
     assert (run.dataset, run.algorithm, run.seed, run.synthetic, run.unfinished) == ("waterbirds", "CIM", 3, True, None)
     assert run.settings == {"cim_lambda": 0.5}
     assert run.flags["lr"] == 0.001 and not run.flags.keys() & {"seed", "log_every", "uniform_over_groups"}
@@ -79,7 +79,7 @@ def test_fields_are_read(tmp_path):
 
 
 def test_memory_of_a_gpu_run_is_the_gpus(tmp_path):
-    (run,) = wilds_runs.read(str(write_wilds(tmp_path / "run", peak_memory_bytes={"resident": 5, "gpu": 7})))
+    (run,) = train.read(str(write_wilds(tmp_path / "run", peak_memory_bytes={"resident": 5, "gpu": 7})))
     assert run.memory == {"GPU": 7}
 
 
@@ -136,6 +136,6 @@ def test_damaged_results_are_named(change, message, tmp_path, capsys):
 def test_damaged_curves_are_errors(text, tmp_path):
     folder = write_wilds(tmp_path / "run")
     (folder / "val_eval.csv").write_text(text)
-    (run,) = wilds_runs.read(str(folder))
+    (run,) = train.read(str(folder))
     with pytest.raises(Unreadable, match=r"val_eval.csv, line \d"):
-        wilds_runs.curve(run)
+        train.curve(run)

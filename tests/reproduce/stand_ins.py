@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -27,20 +28,16 @@ def reproduce(
     """What ``scripts/reproduce/<experiment> words`` does once .venv is set up, in ``cwd``, with ``host`` as DomainBed
     or without one.
     """
-    arguments = ["reproduction", experiment, *words]
-    code = (
-        f"import runpy, sys; sys.argv = {arguments!r}; runpy.run_path({str(SCRIPTS / 'reproduction')!r}, "
-        f"run_name='__main__')"
-    )
     places = {
         "XDG_CACHE_HOME": str(cwd / "cache"),
         "TORCH_HOME": str(cwd / "torch"),
         "MNIST_HOME": str(cwd / "mnist"),
         "CUDA_VISIBLE_DEVICES": "",
+        "DOMAINBED_HOME": str(host or ""),
+        "PYTHONPATH": os.pathsep.join(map(str, filter(None, (host, HERE.parent)))),
     }
-    return forked_host.run(
-        host or cwd, "-c", code, cwd=cwd, timeout=280, **{"DOMAINBED_HOME": str(host or ""), **places, **environment}
-    )
+    command = ["-m", "scripts.reproduce", experiment, *words]
+    return forked_host.run(host or cwd, *command, cwd=cwd, timeout=280, **places, **environment)
 
 
 def write_noise(path: Path, rng: np.random.Generator, side: int = 32) -> None:

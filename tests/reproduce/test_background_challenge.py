@@ -49,7 +49,7 @@ def test_image_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_listing_has_every_image_once_and_holds_training_images_out(tmp_path):
-    from background_challenge import EVERY, list_images
+    from scripts.reproduce.background_challenge import EVERY, list_images
 
     write_imagenet9(tmp_path, n_training=EVERY)
     write_noise(tmp_path / "only_bg_t" / "val" / IN9_CLASSES[0] / "0.JPEG", np.random.default_rng(0))
@@ -78,7 +78,7 @@ def test_listing_has_every_image_once_and_holds_training_images_out(tmp_path):
 
 
 def test_validation_images_of_a_training_archive_beside_the_test_are_warned_of(tmp_path, capsys):
-    from background_challenge import list_images
+    from scripts.reproduce.background_challenge import list_images
 
     write_imagenet9(tmp_path, n_training=1)
     list_images(tmp_path, "original", None)
@@ -92,12 +92,11 @@ def test_validation_images_of_a_training_archive_beside_the_test_are_warned_of(t
 
 
 def test_another_training_set_of_the_same_folder_has_a_cache_of_its_own(tmp_path, monkeypatch):
-    from background_challenge import DEFAULTS, QUICK, list_images, prepare
-    from trainings import configurations
-
     from cim_plugin.data.releases import RELEASES
-    from cim_plugin.wilds_runner import defaults
+    from cim_plugin.runs import defaults
     from cim_plugin.wilds_runner.command import make_fabric
+    from scripts.reproduce.background_challenge import DEFAULTS, QUICK, list_images, prepare
+    from scripts.reproduce.trainings import configurations
 
     write_imagenet9(tmp_path / "in9")
     rng = np.random.default_rng(1)

@@ -55,11 +55,10 @@ def test_scikit_learns_digits_stand_in_and_the_table_says_so(tmp_path):
 
 
 def test_images_are_enlarged_where_a_model_wants_that(tmp_path, monkeypatch):
-    from colored_mnist import DEFAULTS, prepare
-    from trainings import configurations
-
-    from cim_plugin.wilds_runner import defaults
+    from cim_plugin.runs import defaults
     from cim_plugin.wilds_runner.command import make_fabric
+    from scripts.reproduce.colored_mnist import DEFAULTS, prepare
+    from scripts.reproduce.trainings import configurations
 
     write_mnist(tmp_path)
     monkeypatch.setitem(defaults.DATASETS, "colored_mnist", DEFAULTS)
@@ -71,14 +70,14 @@ def test_images_are_enlarged_where_a_model_wants_that(tmp_path, monkeypatch):
 
 @pytest.fixture
 def digits(tmp_path):
-    from colored_mnist import read_digits
+    from scripts.reproduce.colored_mnist import read_digits
 
     write_mnist(tmp_path)
     return read_digits(tmp_path, None)
 
 
 def test_training_colours_are_tied_to_the_class_and_test_colours_are_of_three_kinds(digits):
-    from colored_mnist import BACKGROUNDS, colour
+    from scripts.reproduce.colored_mnist import BACKGROUNDS, colour
 
     images, labels, backgrounds, splits = colour(digits, np.random.default_rng(0))
     assert images.shape == (180, 28, 28, 3) and [int((splits == split).sum()) for split in range(3)] == [100, 20, 60]
@@ -96,8 +95,9 @@ def test_training_colours_are_tied_to_the_class_and_test_colours_are_of_three_ki
 
 
 def test_torchvision_reads_the_digits_back(digits, tmp_path):
-    from colored_mnist import write_raw
     from torchvision.datasets import MNIST
+
+    from scripts.reproduce.colored_mnist import write_raw
 
     written = write_mnist(tmp_path / "again")
     write_raw(digits, tmp_path / "MNIST" / "raw")
@@ -109,11 +109,10 @@ def test_torchvision_reads_the_digits_back(digits, tmp_path):
 
 
 def test_run_that_stopped_after_an_epoch_ends_like_one_that_did_not(tmp_path, monkeypatch):
-    from colored_mnist import DEFAULTS, prepare
-    from trainings import configurations
-
-    from cim_plugin.wilds_runner import defaults
+    from cim_plugin.runs import defaults
     from cim_plugin.wilds_runner.command import make_fabric
+    from scripts.reproduce.colored_mnist import DEFAULTS, prepare
+    from scripts.reproduce.trainings import configurations
 
     write_mnist(tmp_path)
     monkeypatch.setitem(defaults.DATASETS, "colored_mnist", DEFAULTS)

@@ -18,7 +18,7 @@ def refusal(experiment: str, *words: str, cwd, **more) -> str:
 @pytest.mark.parametrize("name", ["waterbirds", "celebA"])
 def test_absent_release_names_the_command_that_gets_it(name, tmp_path):
     line = refusal(name, "--data", "my data", cwd=tmp_path)
-    assert f"{name} is absent: get it with: cim-plugin data {name} --from" in line and "--root 'my data'" in line
+    assert f"{name} is absent: get it with: cim-plugin data get {name} --root" in line and "--root 'my data'" in line
 
 
 def test_vlcs_needs_domainbed(tmp_path):
@@ -26,7 +26,7 @@ def test_vlcs_needs_domainbed(tmp_path):
 
 
 def test_vlcs_needs_its_images(tmp_path):
-    assert "VLCS is absent: get it with: cim-plugin data vlcs --from VLCS.tar.gz --root data" in refusal(
+    assert "VLCS is absent: get it with: cim-plugin data get VLCS --root data" in refusal(
         "vlcs", cwd=tmp_path, host=SMALL_SWEEP
     )
     write_vlcs(tmp_path / "data", n_images=1)
@@ -47,7 +47,7 @@ def test_vlcs_needs_pretrained_weights(tmp_path):
 
 def test_background_challenge_needs_its_variants(tmp_path):
     line = refusal("background_challenge", cwd=tmp_path)
-    assert f"{tmp_path}/data/imagenet9/mixed_rand/val: not there; github.com/MadryLab/backgrounds_challenge has" in line
+    assert f"{tmp_path}/data/imagenet9/mixed_rand/val: not there; 'cim-plugin data get imagenet9" in line
     write_imagenet9(tmp_path / "in9", n_training=1, n_test=1)
     line = refusal("background_challenge", "--data", "in9", "--training_set", "in9l", cwd=tmp_path)
     assert f"{tmp_path}/in9/in9l/train: not there" in line

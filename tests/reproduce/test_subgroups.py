@@ -40,9 +40,9 @@ def test_celeba(tmp_path):
 
 
 def test_defaults_are_those_of_the_data_set_and_five_seeds_unless_flags_are_passed_on(tmp_path):
-    from options import SEEDS
-    from subgroups import ALGORITHMS
-    from trainings import configurations
+    from scripts.reproduce.options import SEEDS
+    from scripts.reproduce.subgroups import ALGORITHMS
+    from scripts.reproduce.trainings import configurations
 
     configs = configurations("celebA", tmp_path, tmp_path, ALGORITHMS, SEEDS, ["--n_epochs", "7"])
     assert [(config["algorithm"], config["seed"]) for config in configs] == [
@@ -65,7 +65,7 @@ def test_published_setup_is_that_of_the_cited_rows_and_flags_come_after_it(tmp_p
 
 
 def test_hyperparameter_goes_to_the_algorithms_that_have_it(tmp_path):
-    from trainings import configurations
+    from scripts.reproduce.trainings import configurations
 
     found = configurations(
         "waterbirds", tmp_path, tmp_path, ["ERM", "VIB", "CIM_VIB"], [0], ["--vib_beta", "0.5", "--cim_lambda", "0"]
@@ -80,7 +80,7 @@ def test_hyperparameter_goes_to_the_algorithms_that_have_it(tmp_path):
 
 
 def test_quick_takes_few_images_of_a_real_release(tmp_path):
-    from subgroups import quick_flags
+    from scripts.reproduce.subgroups import quick_flags
 
     folder = write_celeba(tmp_path)
     assert quick_flags("celebA", tmp_path)[-2:] == ["--frac", "1"]

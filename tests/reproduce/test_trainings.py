@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -11,7 +10,10 @@ import sys
 import time
 
 import pytest
-from stand_ins import SCRIPTS, reproduce, write_mnist
+from interpreters import HERE
+from stand_ins import reproduce, write_mnist
+
+from cim_plugin.runs.folder_lock import FolderLock
 
 
 def _trainer_of(command: int) -> int:
@@ -29,7 +31,8 @@ def test_killed_process_leaves_none_behind_and_a_state(killed, tmp_path):
     write_mnist(tmp_path / "mnist")
     command = [
         sys.executable,
-        str(SCRIPTS / "reproduction"),
+        "-m",
+        "scripts.reproduce",
         "colored_mnist",
         "--algorithms",
         "ERM",
@@ -45,6 +48,7 @@ def test_killed_process_leaves_none_behind_and_a_state(killed, tmp_path):
         "OMP_NUM_THREADS": "1",
         "MNIST_HOME": str(tmp_path / "mnist"),
         "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(HERE.parent),
     }
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -72,8 +76,7 @@ def test_failed_run_stops_no_other_and_one_that_another_command_trains_is_left_t
     words = ["--quick", "--n_trials", "0", "--algorithms", "ERM", "VIB", "CIM"]
     (folder / "ERM-0").mkdir()
     (folder / "ERM-0" / "state.pth").write_text("damaged")
-    with open(folder / "VIB-0.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FolderLock(str(folder / "VIB-0")):
         done = reproduce("colored_mnist", *words, cwd=tmp_path)
     said = done.stderr.splitlines()
     assert done.returncode == 1 and "VIB, seed 0: left to the command that is training it" in said

@@ -99,8 +99,8 @@ def test_quick_links_a_few_images_and_trains_two_algorithms_for_two_steps(tmp_pa
 
 @pytest.mark.host
 def test_the_real_sweep_makes_these_jobs_of_our_flags(domainbed, tmp_path):
-    from sweep import ALGORITHMS, flags
-    from vlcs import PUBLISHED_SETUP
+    from scripts.reproduce.sweep import ALGORITHMS, flags
+    from scripts.reproduce.vlcs import PUBLISHED_SETUP
 
     args = argparse.Namespace(algorithms=list(ALGORITHMS), n_hparams=1, n_trials=1, steps=None, quick=False)
     words = [

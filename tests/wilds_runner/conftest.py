@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +15,6 @@ from small_runs import train, write_release
 
 from cim_plugin.wilds_runner.config import add_arguments, make_config
 from cim_plugin.wilds_runner.datasets import open_dataset
-
-
-@pytest.fixture(scope="session")
-def wilds_checkout() -> Path:
-    """A real WILDS checkout, with the examples that the pip package lacks; skips with the reason where there is
-    none.
-    """
-    folder = Path(os.environ.get("WILDS_HOME", ""))
-    if not (folder / "examples" / "run_expt.py").is_file():
-        pytest.skip("no WILDS checkout: set WILDS_HOME")
-    return folder
 
 
 @pytest.fixture

@@ -62,9 +62,9 @@ def write_release(root: Path, first_line: str = "SYNTHETIC: digits on photograph
     return folder
 
 
-def write_celeba(root: Path) -> Path:
+def write_celeba(root: Path, width: int = 178, height: int = 218) -> Path:
     """A CelebA release under ``root`` that the real CelebADataset reads, of the same images: blond is the label, male
-    the photograph.
+    the photograph. The files have the size of CelebA's own, unless another one is asked for.
     """
     folder = root / "celebA_v1.0"
     (folder / "img_align_celeba").mkdir(parents=True)
@@ -75,9 +75,8 @@ def write_celeba(root: Path) -> Path:
     ):
         for image, label, place in zip(images[:size], labels.tolist(), places.tolist()):
             name = f"{len(partition) + 1:06}.jpg"
-            Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(
-                folder / "img_align_celeba" / name
-            )
+            small = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+            small.resize((width, height)).save(folder / "img_align_celeba" / name)
             attributes.append(
                 {"image_id": name, **dict.fromkeys(ATTRIBUTES, -1), "Blond_Hair": 2 * label - 1, "Male": 2 * place - 1}
             )

@@ -257,10 +257,10 @@ def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
 
 
 def test_a_file_that_is_missing_or_a_folder_is_refused(tmp_path):
-    for path in (tmp_path / "none.pth", tmp_path):
+    for path, what in ((tmp_path / "none.pth", "does not exist"), (tmp_path, "is a folder")):
         with pytest.raises(InputError) as error:
             read_checkpoint(str(path), "--flag")
-        assert str(error.value) == f"--flag: {path} does not exist"
+        assert str(error.value) == f"--flag: {path} {what}"
 
 
 def test_a_single_tensor_is_refused(tmp_path):

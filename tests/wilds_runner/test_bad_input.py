@@ -10,10 +10,12 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import small_runs
 import torch
+from retired import HARMLESS, said, said_of_flag
 from small_runs import COLUMNS, model_path, read_metadata, read_model, relative_files, results, train, write_metadata
 
 from cim_plugin.wilds_runner import checkpoint, trainer
@@ -88,10 +90,12 @@ FLAGS = {
         ["--model", "resnet18", "--model_kwargs", "pretrained=false", "--batch_size", "59"],
         ["--batch_size 59", "one image to the last batch of 60", "resnet18"],
     ),
-    "images too small for the library": (
-        ["--algorithm", "CIM", "--cim_similarity", "pytorch_msssim", "--cim_floor", "exact"],
-        ["pytorch_msssim", "160"],
+    "a retired flag": (["--algorithm", "CIM", "--cim_mask=per_channel"], [said_of_flag("cim_mask")]),
+    "a retired flag that did nothing": (
+        ["--algorithm", "CIM", "--cim_composites", "false"],
+        [said_of_flag("cim_composites")],
     ),
+    "a retired value": (["--algorithm", "CIM", "--cim_similarity", "pytorch_msssim"], [said("cim_similarity")]),
     "pairs of environments that are not there": (
         ["--algorithm", "CIM", "--cim_pairs", "cross_environment", "--groupby_fields", "y"],
         ["cross_environment", "random"],
@@ -199,7 +203,9 @@ def test_a_group_that_training_lacks_is_a_warning_and_the_run_goes_on(attempt, o
 def test_a_missing_dataset_names_the_command_that_gets_it(attempt, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "nothing"):
-        assert_refused(attempt(tmp_path / folder), "waterbirds", "cim-plugin data waterbirds", "cim-plugin data demo")
+        assert_refused(
+            attempt(tmp_path / folder), "waterbirds", "cim-plugin data get waterbirds", "cim-plugin data demo"
+        )
     assert not (tmp_path / "nothing").exists()
 
 
@@ -279,7 +285,11 @@ def test_a_damaged_state_is_refused(attempt, release, tmp_path):
 
 def test_eval_only_refuses_the_model_of_another_algorithm(attempt, release, tmp_path):
     assert attempt(release)[0] == 0
-    assert_refused(attempt(release, "--eval_only", algorithm="CIM"), "not a model of CIM with --model small_cnn")
+    told = attempt(release, "--eval_only", algorithm="CIM")
+    assert_refused(told, "results.json has algorithm 'ERM', now it is 'CIM'; repeat its flags")
+    (tmp_path / "run" / "results.json").unlink()
+    told = attempt(release, "--eval_only", algorithm="CIM")
+    assert_refused(told, "not a model of CIM with --model small_cnn")
 
 
 @pytest.mark.parametrize(
@@ -304,6 +314,38 @@ def test_eval_only_takes_a_run_from_before_a_hyperparameter(attempt, release, tm
     del result["config"]["hyperparameters"]["cim_learning_rate"]
     file.write_text(json.dumps(result))
     assert attempt(release, "--eval_only", algorithm="CIM")[0] == 0
+
+
+def _hyperparameters(file: Path, **values) -> None:
+    """As if the run had been one of version 0.1."""
+    result = json.loads(file.read_text())
+    result["config"]["hyperparameters"] |= values
+    file.write_text(json.dumps(result))
+
+
+def test_eval_only_takes_a_run_of_then_and_names_what_is_no_more(attempt, release, tmp_path):
+    assert attempt(release, algorithm="CIM")[0] == 0
+    file = tmp_path / "run" / "results.json"
+    _hyperparameters(file, **HARMLESS)
+    assert attempt(release, "--eval_only", algorithm="CIM")[0] == 0
+    _hyperparameters(file, cim_mask="per_channel")
+    assert_refused(attempt(release, "--eval_only", algorithm="CIM"), said("cim_mask"))
+
+
+def test_resume_of_a_run_of_then_goes_on_or_names_what_is_no_more(attempt, release, tmp_path):
+    """Its state and its results hold the hyperparameters of then."""
+    assert attempt(release, "--n_epochs", "1", algorithm="CIM")[0] == 0
+    folder = tmp_path / "run"
+    state = torch.load(folder / "state.pth", weights_only=True)
+    for more, refused in ((HARMLESS, None), ({"cim_sparsity": 0.1}, "cim_sparsity")):
+        state["config"]["hyperparameters"] |= more
+        torch.save(state, folder / "state.pth")
+        _hyperparameters(folder / "results.json", **more)
+        told = attempt(release, "--n_epochs", "1", "--resume", algorithm="CIM")
+        if refused is None:
+            assert told[0] == 0
+        else:
+            assert_refused(told, said(refused), "choose another folder")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])

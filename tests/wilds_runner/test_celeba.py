@@ -54,3 +54,14 @@ def test_resuming_a_finished_run_changes_no_number(celeba, run):
     before = results(run)["selection"]
     assert train(celeba.parent, run, "--resume", algorithm=results(run)["algorithm"], dataset="celebA") == 0
     assert results(run)["selection"] == before
+
+
+@pytest.mark.parametrize("size", [(89, 109), (356, 436)])
+def test_files_of_another_size_are_one_line_before_the_first_step(size, tmp_path, capsys):
+    """Files at half size were cropped at 178 pixels all the same, and two thirds of every picture were black."""
+    write_celeba(tmp_path / "data", *size)
+    assert train(tmp_path / "data", tmp_path / "run", algorithm="ERM", dataset="celebA") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    for words in (f"{size[0]}x{size[1]} pixels", "178x218", "the 178 in the middle", "replace the file"):
+        assert words in said
+    assert not (tmp_path / "run" / "train_algo.csv").exists()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import resource
 import shutil
+import signal
 
 import pytest
 import torch
+from retired import GONE, HARMLESS, said
 
 from cim_plugin.errors import InputError
+from cim_plugin.runs.train_flags import MAY_DIFFER
 from cim_plugin.wilds_runner import checkpoint
-from cim_plugin.wilds_runner.config import MAY_DIFFER
 
 
 def files(folder) -> dict[str, bytes]:
@@ -69,16 +73,27 @@ def test_a_disk_that_fills_up_late_leaves_the_old_file_alone(tmp_path, monkeypat
     assert files(tmp_path) == {"file": b"old"}
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_a_full_disk_under_torch_save_is_an_input_error(tmp_path, monkeypatch):
     """torch's writer meets the error itself, and turns it into its own kind."""
     path = tmp_path / "file.pth"
     checkpoint.save(str(path), {"a": 1})
     before = files(tmp_path)
-    (tmp_path / "file.pth.part").symlink_to("/dev/full")
-    with pytest.raises(InputError, match="cannot write"):
+    with limited_files(100_000), pytest.raises(InputError, match="cannot write"):
         checkpoint.save(str(path), {"a": torch.zeros(10**6)})
     assert files(tmp_path) == before
+
+
+@contextlib.contextmanager
+def limited_files(size: int):
+    """No file of this process becomes larger, as on a disk with so much room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path, monkeypatch):
@@ -96,6 +111,13 @@ def test_what_a_killed_run_left_half_written_is_replaced(tmp_path):
     (tmp_path / "file.part").write_bytes(b"a longer rest of a killed run")
     checkpoint.write_whole(str(tmp_path / "file"), lambda file: file.write(b"new"))
     assert files(tmp_path) == {"file": b"new"}
+
+
+def test_a_link_in_the_place_of_what_is_being_written_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "file.part").symlink_to(tmp_path / "victim")
+    checkpoint.write_whole(str(tmp_path / "file"), lambda file: file.write(b"new"))
+    assert files(tmp_path) == {"file": b"new", "victim": b"precious"}
 
 
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
@@ -218,6 +240,18 @@ def test_what_is_younger_than_a_run_had_its_default_then(left, configure):
             InputError, match=f"had {words[0].removeprefix('--')} '.*', now it is '{words[1]}'; repeat its flags"
         ):
             checkpoint.load_state(left({"config": older}), configure("--algorithm", "CIM", *words), MAY_DIFFER)
+
+
+def test_a_run_of_then_goes_on_where_what_is_no_more_did_nothing(left, configure):
+    now = configure("--algorithm", "CIM")
+    older = {**now, "hyperparameters": {**now["hyperparameters"], **HARMLESS}}
+    assert checkpoint.load_state(left({"config": older}), now, MAY_DIFFER) is not None
+    for name, (value, _) in GONE.items():
+        hyperparameters = {**older["hyperparameters"], name: value}
+        with pytest.raises(InputError) as error:
+            checkpoint.load_state(left({"config": {**older, "hyperparameters": hyperparameters}}), now, MAY_DIFFER)
+        expected = f"the run that is there cannot be taken up, its {said(name)}; choose another folder"
+        assert str(error.value) == expected
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from cim_plugin.algorithms.pseudo_environments import pseudo_groups
 from cim_plugin.wilds_runner import cross_fit
 from cim_plugin.wilds_runner.loading import TrainingOrder, make_loader
 from cim_plugin.wilds_runner.transforms import make_transform
@@ -154,36 +155,6 @@ def test_models_see_the_tiles_of_every_image_in_an_order_of_its_own(predict, noi
         assert len({image.tobytes() for image in drawn}) == len(drawn)
 
 
-@pytest.mark.parametrize(
-    "shape, tiles", [((5, 3, 12, 8), 4), ((5, 1, 13, 11), 3), ((2, 3, 4, 4), 4), ((3, 2, 30, 29), 7)]
-)
-def test_shuffled_tiles_are_whole_and_what_is_left_over_stays(shape, tiles):
-    images = torch.arange(np.prod(shape)).reshape(shape)
-    kept = images.clone()
-    torch.manual_seed(0)
-    moved = cross_fit.shuffle_tiles(images, tiles)
-    h, w = shape[2] // tiles * tiles, shape[3] // tiles * tiles
-    assert torch.equal(images, kept) and not torch.equal(moved, images) and moved.dtype == images.dtype
-    assert torch.equal(moved[:, :, h:], images[:, :, h:]) and torch.equal(moved[:, :, :, w:], images[:, :, :, w:])
-    for before, after in zip(images.numpy(), moved.numpy()):
-        assert _tiles_of(before[:, :h, :w], tiles) == _tiles_of(after[:, :h, :w], tiles)
-
-
-def test_one_tile_changes_nothing_and_draws_nothing():
-    images = torch.rand(2, 3, 8, 8)
-    state = torch.get_rng_state()
-    assert cross_fit.shuffle_tiles(images, 1) is images and torch.equal(torch.get_rng_state(), state)
-
-
-def test_tiles_come_in_every_order_equally_often():
-    torch.manual_seed(0)
-    images = torch.arange(4.0).reshape(1, 1, 2, 2).expand(24_000, 1, 2, 2)
-    counts = Counter(tuple(order) for order in cross_fit.shuffle_tiles(images, 2).flatten(1).tolist())
-    assert len(counts) == 24 and all(
-        850 < count < 1150 for count in counts.values()
-    )  # within 4.7 standard deviations of 1000
-
-
 def test_pseudo_environments_follow_from_the_seed_alone(predict):
     first, _ = predict("--cross_fit_tiles", "4")
     torch.manual_seed(99)
@@ -229,7 +200,7 @@ def _reference_cells(pairs) -> list[tuple[int, bool]]:
 def test_pseudo_groups_are_the_label_and_whether_the_environment_agrees():
     labels, environments = torch.tensor([0, 0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 2, 1, 0, 2, 0])
     cells = _reference_cells(zip(labels.tolist(), environments.tolist()))
-    groups = cross_fit.pseudo_groups(labels, environments).tolist()
+    groups = pseudo_groups(labels, environments).tolist()
     assert [[a == b for b in groups] for a in groups] == [[a == b for b in cells] for a in cells]
 
 
@@ -241,7 +212,7 @@ def test_balanced_batches_hold_every_class_equally_often_and_of_it_every_cell_th
     assert len(set(cells)) == 3 and min(Counter(cells).values()) < 5
     order = TrainingOrder(noise_config("--batch_size", "8"), noise.splits["train"], noise.grouper)
     sizes = [len(batch) for batch in order.epoch(0)]
-    order.balance(labels, cross_fit.pseudo_groups(labels, environments))
+    order.balance(labels, pseudo_groups(labels, environments))
     assert [len(batch) for batch in order.epoch(0)] == sizes and len(order) == len(sizes)
     drawn = Counter(row for epoch in range(100) for batch in order.epoch(epoch) for row, _ in batch)
     for cell, count in Counter(cells).items():
@@ -253,7 +224,7 @@ def test_balanced_batches_hold_every_class_equally_often_and_of_it_every_cell_th
 
 def test_a_balanced_order_follows_from_seed_and_epoch(noise_config, noise):
     labels = noise.splits["train"].labels
-    cells = cross_fit.pseudo_groups(labels, torch.zeros(30, dtype=torch.int64))
+    cells = pseudo_groups(labels, torch.zeros(30, dtype=torch.int64))
 
     def epochs(*numbers: int, rank: int = 0, n: int = 1):
         order = TrainingOrder(noise_config("--batch_size", "8"), noise.splits["train"], noise.grouper)

@@ -375,7 +375,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(release, tmp_path, run,
 HEADER = "split,row,label,pseudo_environment"
 DAMAGES = {
     "missing": (lambda lines: None, "cannot be read (No such file or directory)"),
-    "not text": (lambda lines: b"\xff\xfe", "cannot be read ("),
+    "not text": (lambda lines: b"\xff\xfe", "is not UTF-8 text (byte 0)"),
     "empty": (lambda lines: [], "has 0 lines where 102 belong"),
     "cut": (lambda lines: lines[:50], "has 50 lines where 102 belong"),
     "of another header": (lambda lines: ["a,b", *lines[1:]], f", line 1: 'a,b' where '{HEADER}' belongs"),
@@ -462,7 +462,7 @@ def test_compare_shows_the_rule_of_runs_that_have_it_and_says_which_have_not(run
         ["compare", str(run), str(trained("ERM")), "--rules", "worst_pseudo_group", "--format", "json"]
     ) in (0, 1)
     shown = capsys.readouterr().out
-    assert "worst accuracy over the pseudo-groups of --cross_fit" in shown
+    assert "worst accuracy over (label, whether the pseudo-environment agrees)" in shown
     assert (
         f"seed 0 has no pseudo-groups, it was trained without --cross_fit: {trained('ERM')}" in shown
         and "failed" not in shown

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+import torch
 import wilds
 from PIL import Image
 from small_runs import read_csv, results, train, write_release
 
 from cim_plugin.errors import InputError
+from cim_plugin.runs.defaults import DATASETS
 from cim_plugin.wilds_runner.datasets import open_dataset
-from cim_plugin.wilds_runner.defaults import DATASETS
 
 SIDE = 32
 N = 40  #: images of a folder
@@ -238,3 +239,24 @@ def test_what_wilds_cannot_read_with_this_pandas_names_the_version_that_can(open
         InputError, match=f"rxrx1 in .* cannot be read: .* pandas {pandas.__version__} .*pip install 'pandas<3'"
     ):
         opened(rxrx1, "rxrx1")
+
+
+@pytest.mark.parametrize(
+    "labels, said",
+    [
+        (torch.tensor([0.0, float("nan")]), "labels of noise are float32, and nan among them"),
+        (torch.tensor([0.5, 1.0]), "0.5 among them is no whole number"),
+        (torch.tensor([[1, 0], [0, 1]]), r"have the shape \(2, 2\); one class number per image"),
+        (torch.tensor([0, 2]), "label 2 of row 1 of noise is out of range"),
+        (torch.tensor([-1, 1], dtype=torch.int32), "label -1 of row 0"),
+    ],
+)
+def test_labels_that_are_no_class_numbers_are_refused(labels, said):
+    from types import SimpleNamespace
+
+    from cim_plugin.wilds_runner.datasets import _check_rows
+
+    splits = torch.zeros(len(labels))
+    dataset = SimpleNamespace(y_array=labels, metadata_array=labels, split_array=splits, n_classes=2)
+    with pytest.raises(InputError, match=said):
+        _check_rows(dataset, "noise")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cim_plugin import catalog
+from cim_plugin.runs import defaults
 from cim_plugin.wilds_runner import config as flags
-from cim_plugin.wilds_runner import defaults
 
 DATASETS = ["waterbirds", "celebA", "iwildcam", "camelyon17", "rxrx1", "fmow"]
 NAMES = [name for group in flags.FLAGS.values() for name in group]

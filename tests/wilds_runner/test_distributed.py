@@ -23,7 +23,7 @@ from cim_plugin.algorithms.classifier import RobustClassifier
 from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import datasets, trainer
 from cim_plugin.wilds_runner.command import make_fabric
-from cim_plugin.wilds_runner.processes import by_first_process
+from cim_plugin.wilds_runner.processes import on_rank_zero
 
 RUN = (
     "--optimizer",
@@ -123,11 +123,11 @@ def test_what_fails_in_the_first_process_ends_the_others(monkeypatch):
     said = []
     fabric = SimpleNamespace(global_rank=0, broadcast=said.append)
     with pytest.raises(ZeroDivisionError):
-        by_first_process(fabric, lambda: 1 / 0)
+        on_rank_zero(fabric, lambda: 1 / 0)
     (error,) = said
     assert str(error) == "the first process failed: ZeroDivisionError('division by zero')"
     with pytest.raises(RuntimeError, match="the first process failed"):
-        by_first_process(SimpleNamespace(global_rank=1, broadcast=lambda _: error), lambda: 1 / 0)
+        on_rank_zero(SimpleNamespace(global_rank=1, broadcast=lambda _: error), lambda: 1 / 0)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def copied(noise_release, tmp_path) -> Path:
 
 
 def saved(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*") if path.suffix != ".lock") if folder.exists() else []
+    return sorted(path.name for path in folder.glob("*") if path.suffix not in (".lock", ".checked"))
 
 
 def free(monkeypatch, size: float) -> None:
@@ -237,3 +237,85 @@ def test_the_rest_of_a_killed_build_is_not_taken_for_a_cache(opened, folder):
     (folder / f"{name}.part").write_bytes(b"half")
     assert np.array_equal(opened()[0], expected)
     assert saved(folder) == [name]
+
+
+# --- a file that is not what was built -------------------------------------------------------------------------------
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 16
+    path.write_bytes(content)
+
+
+def header(path: Path, change) -> None:
+    content = path.read_bytes()
+    path.write_bytes(change(content[:128]) + content[128:])
+
+
+DAMAGED = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+    "cut in the header": lambda path: path.write_bytes(path.read_bytes()[:40]),
+    "one byte short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "zeros for images": lambda path: (
+        header(path, lambda h: h) or path.write_bytes(path.read_bytes()[:128] + bytes(N_BYTES + 4))
+    ),
+    "a bit of an image": lambda path: flip(path, 128 + N_BYTES // 2),
+    "a bit of the checksum": lambda path: flip(path, -1),
+    "a bit of the header": lambda path: flip(path, 60),
+    "another shape": lambda path: header(path, lambda h: h.replace(b"(51, 16, 16, 3)", b"(51, 16, 3, 16)")),
+    "another type": lambda path: header(path, lambda h: h.replace(b"|u1", b"|i1")),
+    "another order": lambda path: header(path, lambda h: h.replace(b"False", b"True ")),
+    "not of numpy": lambda path: path.write_text("hello"),
+    "a pickle": lambda path: np.save(path, np.array([object()], dtype=object), allow_pickle=True),
+    "an archive": lambda path: np.savez(open(path, "wb"), np.zeros(3)),
+    "of an older version": lambda path: path.write_bytes(path.read_bytes()[:-4]),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_cache_is_made_anew_with_a_line(opened, folder, capsys, what):
+    expected = np.array(opened()[0])
+    (path,) = folder.glob("*.npy")
+    whole = path.read_bytes()
+    DAMAGED[what](path)
+    capsys.readouterr()
+    assert np.array_equal(opened()[0], expected)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"the image cache {path} ") and line.endswith("; it is made anew")
+    assert path.read_bytes() == whole
+    opened()
+    assert capsys.readouterr().err == ""
+
+
+def test_damage_that_keeps_the_time_of_change_is_noticed(opened, folder):
+    expected = np.array(opened()[0])
+    (path,) = folder.glob("*.npy")
+    before = path.stat()
+    flip(path, 1000)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert np.array_equal(opened()[0], expected)
+
+
+def test_an_unchanged_cache_is_read_once(opened, folder, monkeypatch):
+    opened()
+    monkeypatch.setattr(image_cache, "_checksum", None)  # nothing is read through from here on
+    opened()
+    (path,) = folder.glob("*.npy")
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent.parent))
+    os.utime(path)  # as a copy has it: read again, and found whole
+    monkeypatch.setattr(image_cache, "_build", None)
+    opened()
+
+
+def test_a_folder_in_the_place_of_the_cache_is_one_line(opened, folder):
+    opened()
+    (path,) = folder.glob("*.npy")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match="the image cache .* cannot be written"):
+        opened()

@@ -21,11 +21,12 @@ from cim_plugin.wilds_runner.loading import (
     TrainingOrder,
     evaluation_order,
     make_loader,
+    read_image,
     seed_of,
     seeded,
     to_pixels,
 )
-from cim_plugin.wilds_runner.transforms import make_transform
+from cim_plugin.wilds_runner.transforms import Transform, make_transform
 
 N_TRAIN = 30
 GROUP = "--train_loader group --n_groups_per_batch 2 --distinct_groups"
@@ -359,3 +360,17 @@ def test_pixels_are_fractions_of_255():
     assert pixels.dtype == torch.float32
     assert pixels.flatten().tolist() == [np.float32(value) / np.float32(255) for value in range(256)]
     assert images.flatten().tolist() == list(range(256))
+
+
+def test_files_of_sixteen_bits_and_with_alpha_are_read_as_rgb(tmp_path):
+    """Through the wilds package's data set, whose own conversion makes all grey above 8 bits white."""
+    import wilds
+    from small_runs import read_metadata, write_release
+
+    folder = write_release(tmp_path)
+    names = [row["img_filename"] for row in read_metadata(folder)]
+    Image.fromarray(np.full((28, 28), 32768, np.uint16)).save(folder / names[0], "PNG")
+    Image.new("RGBA", (28, 28), (10, 20, 30, 128)).save(folder / names[1], "PNG")
+    data = wilds.get_dataset("waterbirds", root_dir=str(tmp_path))
+    same = Transform(lambda image: image, None, torch.nn.Identity(), (28, 28), (28, 28))
+    assert [read_image(data, row, same)[0, 0].tolist() for row in (0, 1)] == [[128] * 3, [10, 20, 30]]

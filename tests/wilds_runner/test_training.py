@@ -469,17 +469,14 @@ def test_a_schedule_by_a_metric_waits_for_it_to_rise(configure):
 def test_images_without_a_triplet_are_logged(release, tmp_path, monkeypatch):
     assert train(release, tmp_path / "pairs", algorithm="CIM") == 0
     assert all(float(row["no_triplet"]) < 1 for row in read_csv(tmp_path / "pairs" / "train_algo.csv"))
-    assert "warning: no image had" not in (tmp_path / "pairs" / "log.txt").read_text()
+    assert "warning: no image has" not in (tmp_path / "pairs" / "log.txt").read_text()
     monkeypatch.setattr(contrastive, "draw_triplets", lambda labels, *words: (labels * 0, labels * 0, labels < 0))
     assert train(release, tmp_path / "none", algorithm="CIM") == 0
     assert all(
         float(row["no_triplet"]) == 1 and float(row["L_con"]) == 0
         for row in read_csv(tmp_path / "none" / "train_algo.csv")
     )
-    assert (
-        "warning: no image had a positive and a negative up to epoch 0, batch 0: L_con was 0"
-        in (tmp_path / "none" / "log.txt").read_text()
-    )
+    assert "warning: no image has a positive and a negative, L_con is 0" in (tmp_path / "none" / "log.txt").read_text()
 
 
 def test_a_mask_that_lets_everything_through_is_said(release, tmp_path, monkeypatch):

@@ -187,3 +187,16 @@ def test_a_size_that_stays_open_is_refused(transform):
         str(error.value) == "--transform image_base leaves the images of waterbirds as they are, of unknown size; give "
         "--target_resolution"
     )
+
+
+def test_a_crop_that_is_larger_than_the_resized_image_is_refused():
+    """Its rim would be black, in silence."""
+    config = {
+        "dataset": "waterbirds",
+        "transform": "image_resize_and_center_crop",
+        "target_resolution": [224, 224],
+        "resize_scale": 0.5,
+        "additional_train_transform": None,
+    }
+    with pytest.raises(InputError, match="cuts 224x224 out of images of 112x112.*larger --resize_scale"):
+        make_transform(config, (224, 224))

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     parser.add_argument("--hparams")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--test_envs", type=int, nargs="+", default=[0])
-    parser.add_argument("--output_dir", default=".")
+    parser.add_argument("--output_dir", default=os.environ.get("TMPDIR", "."))
     parser.add_argument("--holdout_fraction", type=float, default=0.0)
     args = parser.parse_args()
     os.makedirs(args.output_dir, exist_ok=True)

@@ -1,0 +1,77 @@
+"""Command lines: a parser that says what is wrong in one line, and the numbers that flags take."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from typing import Any, Callable
+
+COUNT = 2**31 - 1  #: the largest number of anything
+SEED = 2**63 - 1
+LONGEST = 100  #: digits of a number; int itself refuses some thousands
+
+
+class Parser(argparse.ArgumentParser):
+    """Says a wrong argument in one line; --help shows the usage."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {shortened(' '.join(message.splitlines()))}; see '{self.prog} --help'\n")
+
+    def exit(self, status=0, message=None):
+        sys.stdout.flush()  # a full disk is said where the others are said
+        super().exit(status, message)
+
+
+def shortened(text: str, most: int = 1000) -> str:
+    """A text of which no more is shown than somebody reads."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+
+
+def whole(low: int, high: int = COUNT) -> Callable[[str], int]:
+    """A whole number from ``low`` to ``high``, in digits 0 to 9."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch("[+-]?[0-9]+", text):
+            raise argparse.ArgumentTypeError(f"{shortened(text, 40)} is not a whole number")
+        value = int(text) if len(text) <= LONGEST else high + 1
+        if not low <= value <= high:
+            bound = f"least {low}" if value < low else f"most {high}"
+            raise argparse.ArgumentTypeError(f"{shortened(text, 40)} is not a whole number of at {bound}")
+        return value
+
+    return number
+
+
+def number(low: float, strict: bool = False, high: float = math.inf) -> Callable[[str], float]:
+    """A finite number of at least, or with ``strict`` above, ``low``, and of at most ``high``."""
+    words = f"{'above' if strict else 'of at least'} {low:g}" + ("" if high == math.inf else f" and up to {high:g}")
+
+    def number(text: str) -> float:
+        try:
+            value = any_number(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and low <= value <= high) or (strict and value == low):
+            raise argparse.ArgumentTypeError(f"{shortened(text, 40)} is not a finite number {words}")
+        return value
+
+    return number
+
+
+def any_number(text: str) -> float:
+    """Whatever float makes of a text in the digits 0 to 9, infinite ones and NaN too."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
+def is_whole(value: Any, low: int, high: int = COUNT) -> bool:
+    """Whether a value that Python has read is a whole number from ``low`` to ``high``."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value that Python has read is a finite number, as a float too."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e308

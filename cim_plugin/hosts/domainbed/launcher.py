@@ -1,0 +1,63 @@
+"""DomainBed's command launcher of this plugin: a sweep's jobs on every GPU that is visible."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+import torch
+
+from ...runs import jobs
+from ...runs.jobs import Job
+
+
+def cim_local(commands):
+    """Run a sweep's commands with the interpreter that runs the sweep, one at a time on every visible GPU, or on the
+    CPU.
+
+    The host writes ``python -m domainbed.scripts.train``, which is another interpreter where another ``python`` is
+    first
+    on the path. Goes on after a failed job.
+
+    Raises:
+        SystemExit: 1 where jobs failed, naming how many and how to run them again; 128 + the signal's number where
+            stopped, when the jobs have ended.
+    """
+    numbers = {str(number): command for number, command in enumerate(commands, 1)}
+
+    def say(job: Job, slot: jobs.Environment) -> None:
+        gpu = "".join(f" on GPU {name}" for name in slot.values())
+        print(f"cim_local: job {job.name} of {len(commands)}{gpu}", flush=True)
+
+    trainings = [
+        Job(number, jobs.command(_with_this_interpreter(shlex.split(command)))) for number, command in numbers.items()
+    ]
+    try:
+        statuses = jobs.run(trainings, [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in _gpus()] or [{}], started=say)
+    except jobs.Stopped as stop:
+        raise SystemExit(128 + stop.number) from None
+    if failed := len(jobs.failed(statuses)):
+        print(
+            f"cim_local: {failed} of {len(commands)} jobs failed; their err.txt says why. 'sweep delete_incomplete', "
+            f"then 'launch' runs them again",
+            file=sys.stderr,
+        )
+        raise SystemExit(1)
+
+
+def _gpus() -> list[str]:
+    """The names of those that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = range(torch.cuda.device_count())
+    return (
+        [str(number) for number in visible]
+        if named is None
+        else [name for name in named.split(",") if name.strip()][: len(visible)]
+    )
+
+
+def _with_this_interpreter(words: list[str]) -> list[str]:
+    if words[:3] == ["python", "-m", "domainbed.scripts.train"]:
+        return [sys.executable, "-m", "cim_plugin.domainbed", "train", *words[3:]]
+    return words

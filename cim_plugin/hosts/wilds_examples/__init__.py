@@ -1,0 +1,1 @@
+"""A checkout of WILDS as host: what ``examples/run_expt.py`` reads."""

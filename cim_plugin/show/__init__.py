@@ -1,0 +1,1 @@
+"""What a transformation network has learnt, in pictures and numbers."""

@@ -1,0 +1,312 @@
+"""DomainBed's ``model.pkl``, opened for ``cim-plugin show``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import random
+import warnings
+from numbers import Integral
+from typing import Any, Callable, Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import TensorDataset
+from torchvision.datasets import DatasetFolder
+
+from .. import autoload, catalog
+from ..algorithms.inputs import check_labels, class_numbers
+from ..data.images import strict_decoding
+from ..errors import InputError
+from .figures import environment_digits
+from .opened_run import OpenedRun, check_algorithm
+
+KEYS = {
+    "args": dict,
+    "model_hparams": dict,
+    "model_input_shape": (tuple, list),
+    "model_num_classes": int,
+    "model_num_domains": int,
+    "model_dict": dict,
+}
+#: of the host's arguments those that are used, by what they may be
+ARGS: dict[str, Callable[[Any], bool]] = {
+    "dataset": lambda value: isinstance(value, str),
+    "data_dir": lambda value: value is None or (isinstance(value, str) and "\0" not in value),
+    "test_envs": lambda value: isinstance(value, (list, tuple)) and all(isinstance(number, int) for number in value),
+    "holdout_fraction": lambda value: isinstance(value, (int, float)) and 0 <= value < 1,
+    "trial_seed": lambda value: isinstance(value, int),
+    "seed": lambda value: isinstance(value, int),
+}
+LARGEST = 100_000  #: of the numbers that layers are made by
+SPLITS = ("train", "val", "test")
+CALLED_SYNTHETIC = ("Debug",)  #: how the names of DomainBed's made-up sets, and ours, begin
+
+
+def open_domainbed(file: str, split: str, data_folder: str | None) -> OpenedRun:
+    """The saved model and the images of "train" or "val" (the two parts of the training environments) or "test" (the
+    test environments'). Nothing of the file is executed, and nothing fetched.
+
+    Raises:
+        InputError: the file is no model of DomainBed, DomainBed is not importable, or the data are not to be had.
+    """
+    if split not in SPLITS:
+        raise InputError(f"--split {split!r}: for DomainBed it is one of {', '.join(SPLITS)}")
+    saved = _read(file)
+    args, hparams = saved["args"], saved["model_hparams"]
+    if args.get("algorithm") != f"{catalog.COMPOSITION}ERM":  # which is CIM
+        check_algorithm(args.get("algorithm"), file)
+    host = _import_host(file)
+    algorithm = _build(host, saved, file)
+    environments = _open_data(host, args, {**hparams, "data_augmentation": False}, data_folder)
+    parts = _parts(host, environments, args, split)
+    if not sum(len(rows) for _, rows in parts):
+        raise InputError(
+            f"--split {split!r} of {args['dataset']} has no images with --test_envs {args['test_envs']} and "
+            f"--holdout_fraction {args['holdout_fraction']:g}"
+        )
+    where = [(environment, row) for environment, rows in parts for row in rows]
+    try:
+        labels = [_labels(host, environments[number]) for number, _ in parts]
+        for of_environment in labels:
+            check_labels(of_environment, saved["model_num_classes"], wait=True)
+    except ValueError as error:
+        raise InputError(f"{args['dataset']}: {error}") from error
+    figures = _figures(host, environments, args)
+    names = getattr(type(environments), "ENVIRONMENTS", None) or range(len(environments))
+    groups = torch.tensor([position for position, (_, rows) in enumerate(parts) for _ in rows])
+    return OpenedRun(
+        run=file,
+        algorithm=args["algorithm"],
+        dataset=args["dataset"],
+        split=split,
+        chosen="after its last step" if os.path.basename(file) == "model.pkl" else f"saved as {os.path.basename(file)}",
+        synthetic=args["dataset"].startswith(CALLED_SYNTHETIC),
+        model=algorithm.model.eval(),
+        labels=torch.cat([of_environment[rows] for of_environment, (_, rows) in zip(labels, parts)]),
+        groups=groups,
+        environments=groups,
+        unit="environment",
+        group_names=[f"environment {names[number]}" for number, _ in parts],
+        class_names=list(
+            getattr(environments[0], "classes", None)
+            or [f"class {number}" for number in range(saved["model_num_classes"])]
+        ),
+        read=lambda rows: _read_images(environments, [where[row] for row in rows]),
+        figure=None
+        if figures is None
+        else lambda rows: torch.stack([figures[where[row][0]][where[row][1]] for row in rows]),
+        data=None
+        if data_folder is not None or args["dataset"].startswith(CALLED_SYNTHETIC)
+        else f"{args['data_dir']}, as the model's file says",
+    )
+
+
+def _read(file: str) -> dict[str, Any]:
+    """The saved dictionary. Random hyperparameters hold numpy's numbers, whose three constructors are allowed beside
+    torch's own.
+    """
+    from ..wilds_runner.backbones import read_checkpoint
+
+    number = np.float64(0)
+    torch.serialization.add_safe_globals(
+        [number.__reduce__()[0], np.dtype, *{type(np.dtype(kind)) for kind in ("float64", "int64", "bool", "U1")}]
+    )
+    saved = read_checkpoint(file, "show")
+    for key, kind in KEYS.items():
+        if not isinstance(saved.get(key), kind):
+            raise InputError(f"{file} is not a model.pkl of DomainBed: it has no {key!r}")
+    for key, fits in ARGS.items():
+        if key not in saved["args"]:
+            raise InputError(f"{file} is not a model.pkl of DomainBed: its args have no {key!r}")
+        if not fits(saved["args"][key]):
+            raise InputError(f"{file} is not a model.pkl of DomainBed: its {key} is {repr(saved['args'][key])[:80]}")
+    sizes = {name: saved[f"model_{name}"] for name in ("input_shape", "num_classes", "num_domains")}
+    sizes["input_shape"] = list(sizes["input_shape"])
+    numbers = [*sizes["input_shape"], sizes["num_classes"], sizes["num_domains"]]
+    numbers += [value for value in saved["model_hparams"].values() if isinstance(value, Integral)]
+    if not all(isinstance(number, Integral) and 0 <= number <= LARGEST for number in numbers):
+        raise InputError(f"{file} is not a model.pkl of DomainBed: a size in it is not a number from 0 to {LARGEST}")
+    return saved
+
+
+class _Host:
+    """The modules of DomainBed that are needed."""
+
+    def __init__(self):
+        for name in ("datasets", "algorithms", "networks", "lib.misc"):
+            setattr(self, name.rpartition(".")[2], importlib.import_module(f"domainbed.{name}"))
+
+
+def _import_host(file: str) -> Any:
+    autoload.install()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _Host()
+    except ImportError as error:
+        raise InputError(
+            f"{file} needs DomainBed to build its model ({error}); 'cim-plugin get-domainbed' fetches it, or set "
+            f"DOMAINBED_HOME to a checkout"
+        ) from error
+
+
+def _build(host, saved: dict[str, Any], file: str):
+    try:
+        with _random_weights(host.networks), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            make = host.algorithms.get_algorithm_class(saved["args"]["algorithm"])
+            shape = tuple(saved["model_input_shape"])
+            hparams = catalog.complete(saved["args"]["algorithm"], saved["model_hparams"])
+            algorithm = make(shape, saved["model_num_classes"], saved["model_num_domains"], hparams)
+        algorithm.load_state_dict(saved["model_dict"])
+    except InputError:
+        raise
+    except Exception as error:  # whatever the host raises for hyperparameters that it does not know
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise InputError(
+            f"{file} does not fit the DomainBed that is found here ({type(error).__name__}: {first}); use the one that "
+            f"trained it"
+        ) from error
+    return algorithm
+
+
+@contextlib.contextmanager
+def _random_weights(networks) -> Iterator[None]:
+    """The host's networks without fetching the pretrained weights, which those of the file replace."""
+    places = [
+        (getattr(getattr(networks, "torchvision", None), "models", None), name) for name in ("resnet18", "resnet50")
+    ]
+    places = [
+        (module, name)
+        for module, name in [*places, (getattr(networks, "timm", None), "create_model")]
+        if module is not None
+    ]
+    inner = [getattr(module, name) for module, name in places]
+    hub = torch.hub.load
+    try:
+        for (module, name), make in zip(places, inner):
+            setattr(module, name, lambda *words, make=make, **options: make(*words, **{**options, "pretrained": False}))
+        torch.hub.load = _no_hub
+        yield
+    finally:
+        torch.hub.load = hub
+        for (module, name), make in zip(places, inner):
+            setattr(module, name, make)
+
+
+def _no_hub(*words: Any, **more: Any) -> None:
+    raise InputError(
+        f"the network of this model is one of torch.hub ({', '.join(map(str, words))}), which would fetch and execute "
+        f"code; such a model cannot be shown"
+    )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The generators as DomainBed's train script seeds them; put back afterwards."""
+    from ..wilds_runner.loading import seeded
+
+    state = random.getstate()
+    with seeded(seed):
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(state)
+
+
+@contextlib.contextmanager
+def _nothing_fetched() -> Iterator[None]:
+    """torchvision's MNIST, which the host asks to download, only reads what is there."""
+    from torchvision.datasets import MNIST
+
+    inner = MNIST.download
+
+    def refuse(mnist) -> None:
+        if not mnist._check_exists():
+            raise InputError(f"MNIST is not in {mnist.root}; name the folder that holds it with --data_dir")
+
+    MNIST.download = refuse
+    try:
+        yield
+    finally:
+        MNIST.download = inner
+
+
+def _open_data(host, args: dict[str, Any], hparams: dict[str, Any], data_folder: str | None):
+    """The environments as the training had them, without augmentation."""
+    name, folder = args["dataset"], data_folder if data_folder is not None else args["data_dir"]
+    make = vars(host.datasets).get(name) if name in host.datasets.DATASETS else None
+    if make is None:
+        raise InputError(
+            f"the DomainBed that is found here has no data set {name!r}; use the one that trained the model"
+        )
+    if not name.startswith(CALLED_SYNTHETIC):
+        if folder is None or not os.path.isdir(folder):  # the wilds package would make it
+            raise InputError(f"{folder} with {name} does not exist; name the folder that holds it with --data_dir")
+    try:
+        with _seeded(args["seed"]), _nothing_fetched():
+            return make(folder, args["test_envs"], hparams)
+    except InputError:
+        raise
+    except Exception as error:  # of the host's loaders
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{name} cannot be opened in {folder} ({reason}); name the folder that holds it with --data_dir"
+        ) from error
+
+
+def _parts(host, environments, args: dict[str, Any], split: str) -> list[tuple[int, list[int]]]:
+    """Environment and its rows, split as DomainBed's train script does."""
+    parts = []
+    for number, environment in enumerate(environments):
+        is_test = number in args["test_envs"]
+        if is_test != (split == "test"):
+            continue
+        n_out, seed = int(len(environment) * args["holdout_fraction"]), host.misc.seed_hash(args["trial_seed"], number)
+        out, inside = host.misc.split_dataset(environment, n_out, seed)
+        parts.append(
+            (number, list(range(len(environment))) if is_test else list((out if split == "val" else inside).keys))
+        )
+    return parts
+
+
+def _read_images(environments, places: list[tuple[int, int]]) -> Tensor:
+    try:
+        with strict_decoding():
+            return torch.stack([environments[environment][row][0] for environment, row in places])
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"an image cannot be read ({str(error) or type(error).__name__}); replace the file") from error
+
+
+def _labels(host, environment) -> Tensor:
+    """(N,) int64, as ``environment[row][1]`` gives them; without decoding an image where it is known how that reads
+    labels: a subclass may do it in its own way.
+    """
+    read = type(environment).__getitem__
+    if read is TensorDataset.__getitem__:
+        labels = environment.tensors[1]
+    elif read is DatasetFolder.__getitem__:
+        transform = environment.target_transform or (lambda label: label)
+        labels = [transform(label) for _, label in environment.samples]
+    elif read is getattr(getattr(host.datasets, "WILDSEnvironment", None), "__getitem__", None):
+        labels = environment.dataset.y_array[environment.indices]
+    else:
+        from ..progress import progress
+
+        rows = progress(range(len(environment)), desc="reading labels", unit="image", leave=False)
+        labels = [environment[row][1] for row in rows]
+    return class_numbers(labels if isinstance(labels, Tensor) else torch.as_tensor(labels))
+
+
+def _figures(host, environments, args: dict[str, Any]) -> list[Tensor] | None:
+    if args["dataset"] != "DebugDigitsOnPhotos":
+        return None
+    with _seeded(args["seed"]):
+        seed = int(torch.randint(2**31, ()))  # the first draw, as the data set makes it
+    return environment_digits(seed, [_labels(host, environment) for environment in environments])

@@ -1,0 +1,54 @@
+"""From a folder or a file to an opened run, whichever host made it."""
+
+from __future__ import annotations
+
+import os
+
+from .. import catalog
+from ..errors import InputError
+from ..runs.layout import RESULTS
+from .domainbed import open_domainbed
+from .opened_run import OpenedRun
+from .train import open_train
+
+MODEL = "model.pkl"  #: what marks a folder of DomainBed
+
+
+def open_run(path: str, split: str, rule: str, data: str | None) -> OpenedRun:
+    """Open a run folder of ``cim-plugin train``, a DomainBed output folder, or a file of DomainBed's.
+
+    Args:
+        path: the folder or file.
+        split: of the data set; for DomainBed "train", "val" (held out of the training environments) or "test" (the test
+            environments).
+        rule: the selection rule whose model is wanted; for runs of ``cim-plugin train``.
+        data: the folder of the data sets where it is not the one that the run was trained with.
+
+    Raises:
+        InputError: there is no such run, it has no transformation network or broken weights, or its data are not to be
+            had.
+    """
+    with catalog.retired_allowed():
+        learnt = _open(path, split, rule, data)
+    if not all(weight.isfinite().all() for weight in learnt.model.parameters()):
+        raise InputError(
+            f"the model of {path} ({learnt.chosen}) holds weights that are not finite: its training diverged; choose "
+            f"another --rule or run"
+        )
+    return learnt
+
+
+def _open(path: str, split: str, rule: str, data: str | None) -> OpenedRun:
+    if os.path.isfile(os.path.join(path, RESULTS)):
+        return open_train(path, split, rule, data)
+    file = os.path.join(path, MODEL) if os.path.isdir(path) else path
+    if os.path.isfile(file):
+        return open_domainbed(file, split, data)
+    if not os.path.exists(path):
+        raise InputError(
+            f"{path} does not exist; name a folder of 'cim-plugin train', or one of DomainBed with {MODEL}"
+        )
+    raise InputError(
+        f"{path} holds neither {RESULTS} of 'cim-plugin train' nor {MODEL} of DomainBed (a run with --skip_model_save "
+        f"has none)"
+    )

@@ -1,0 +1,173 @@
+"""A run folder of ``cim-plugin train``, opened for ``cim-plugin show``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..files import Unreadable, read_json
+from ..runs.layout import RESULTS, model_file, place
+from .figures import release_figures
+from .opened_run import OpenedRun, check_algorithm
+
+
+def open_train(path: str, split: str, rule: str, data_folder: str | None) -> OpenedRun:
+    """The model of a selection rule and the images of a split. Nothing of the folder is executed, and nothing fetched.
+
+    Raises:
+        InputError: results.json or the model's file is damaged or of another configuration, or the data are not to be
+            had.
+    """
+    from ..wilds_runner.foreign import taken_from
+
+    results = _read_results(path)
+    for algorithm in (results["algorithm"], results["config"].get("algorithm")):
+        check_algorithm(algorithm, path)
+    config = {**taken_from(results["config"], os.path.join(path, RESULTS)), "log_dir": path}
+    file, choice = _model_file(path, results, config, rule)
+    if data_folder is not None:
+        config["root_dir"] = data_folder
+    try:
+        data, transform, model = _build(config)
+    except InputError:
+        raise
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise InputError(
+            f"the configuration in {os.path.join(path, RESULTS)} is not one of this version ({type(error).__name__}: "
+            f"{error})"
+        ) from error
+    _load(model, file, config)
+    if split not in data.splits or not len(data.splits[split].labels):
+        filled = [key for key, of_key in data.splits.items() if len(of_key.labels)]
+        raise InputError(f"--split {split!r} has no images in {config['dataset']}; it has {', '.join(filled)}")
+    part = data.splits[split]
+    return OpenedRun(
+        run=path,
+        algorithm=config["algorithm"],
+        dataset=config["dataset"],
+        split=split,
+        chosen=f"rule {rule}, epoch {choice['epoch']}"
+        + ("" if results.get("status") == "finished" else ", run not finished"),
+        synthetic=data.synthetic,
+        model=model.eval(),
+        labels=part.labels,
+        groups=part.groups,
+        environments=_environments(config, data, split),
+        unit="group",
+        group_names=[" ".join(data.grouper.group_str(group).split()) for group in range(data.grouper.n_groups)],
+        class_names=_class_names(data),
+        read=lambda rows: _read(data, part, transform, rows),
+        figure=release_figures(data, part, transform),
+        data=None if data_folder is not None else f"{config['root_dir']}, as {RESULTS} says",
+    )
+
+
+def _read_results(path: str) -> dict[str, Any]:
+    file = os.path.join(path, RESULTS)
+    try:
+        results = read_json(file)
+    except Unreadable as error:
+        raise InputError(f"{error}; the run must be repeated, or the file restored") from error
+    for name, kind in (("algorithm", str), ("config", dict), ("selection", dict)):
+        if not isinstance(results.get(name), kind):
+            raise InputError(f"{file} is not a file of 'cim-plugin train': it has no {name!r}")
+    return results
+
+
+def _model_file(path: str, results: dict[str, Any], config: dict[str, Any], rule: str) -> tuple[str, dict[str, Any]]:
+    from ..wilds_runner.selection import RULES
+
+    chosen = results["selection"]
+    if rule not in ("best", *RULES) or not isinstance(chosen.get(rule), dict) or "epoch" not in chosen[rule]:
+        raise InputError(
+            f"--rule {rule!r} has chosen no epoch in {path}; "
+            + (f"it has {', '.join(chosen)}" if chosen else "no epoch has ended yet")
+        )
+    try:
+        folder, word = place(config["log_dir"], rule)
+        file = os.path.join(folder, model_file(config["dataset"], config["seed"], word))
+    except KeyError as error:
+        raise InputError(
+            f"{os.path.join(path, RESULTS)} is not a file of 'cim-plugin train': its configuration has no {error}"
+        ) from error
+    if not os.path.isfile(file):
+        raise InputError(
+            f"{file} is missing: it was removed, or the run had --save_best false; choose another --rule of "
+            f"{', '.join(chosen)}"
+        )
+    return file, chosen[rule]
+
+
+def _build(config: dict[str, Any]):
+    """Data, transform and a model whose weights are still random: those of the file replace pretrained ones."""
+    from ..wilds_runner.datasets import open_dataset
+    from ..wilds_runner.loading import seed_of, seeded
+    from ..wilds_runner.model import build_model, without_weights
+    from ..wilds_runner.transforms import make_transform
+
+    if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder
+        raise InputError(f"{config['root_dir']} with the data of the run does not exist; name the folder by --root_dir")
+    with seeded(seed_of(config["seed"], "splits")):  # as the run did: --frac draws
+        data = open_dataset(config)
+    transform = make_transform(config, data.wilds.original_resolution)
+    return data, transform, build_model(without_weights(config), data, transform)
+
+
+def _load(model: torch.nn.Module, file: str, config: dict[str, Any]) -> None:
+    from ..wilds_runner.backbones import read_checkpoint
+
+    saved = read_checkpoint(file, "show")
+    try:
+        model.load_state_dict(saved["algorithm"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise InputError(
+            f"{file} is not a model of {config['algorithm']} with --model {config['model']}, as {RESULTS} beside it "
+            f"says"
+        ) from error
+
+
+def _environments(config: dict[str, Any], data, split: str) -> Tensor:
+    """(N,) int64, as the trainer has them for the training split: pseudo-environments, or the combination of the group
+    fields other than the label.
+    """
+    from ..wilds_runner import cross_fit
+    from ..wilds_runner.model import group_environments
+
+    if (
+        config.get("cross_fit")
+        and split in cross_fit.SPLITS
+        and config["hyperparameters"].get("cim_pairs") == "cross_environment"
+    ):
+        return cross_fit.read(config["log_dir"], data)[split]
+    return group_environments(config, data, split)
+
+
+def _class_names(data) -> list[str]:
+    names = (getattr(data.wilds, "metadata_map", None) or {}).get("y")
+    return (
+        [str(name).strip() for name in names]
+        if names is not None and len(names) == data.n_classes
+        else [f"class {number}" for number in range(data.n_classes)]
+    )
+
+
+def _read(data, part, transform, rows: list[int]) -> Tensor:
+    from ..wilds_runner.loading import Images, to_pixels
+
+    batch = Images(data.wilds, part.indices, transform, augment=False)[[(row, 0) for row in rows]]
+    if isinstance(batch, InputError):
+        raise batch
+    return to_pixels(batch.images, "cpu")

@@ -1,0 +1,52 @@
+"""``scripts/bench``: one table of benchmarks. Each prints the machine, what it compares, and medians of paired runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from types import ModuleType
+
+from cim_plugin.errors import exit_status
+from cim_plugin.flags import Parser
+
+#: benchmark -> (module of benchmarks/ with add_arguments(parser) and run(args) -> exit status, what it measures)
+BENCHMARKS = {
+    "startup": ("startup", "what the autoload file adds to every start of Python"),
+    "similarity": ("similarity", "MS-SSIM of a batch and its gradient, against pytorch_msssim and other libraries"),
+    "step": ("step", "a training step of CIM and CIM_VIB against ERM's, in time and memory"),
+    "scaling": ("scaling", "time per image against batch size, image side and classes"),
+    "reports": ("reports", "cim-plugin compare on 5,000 DomainBed jobs, and on 2,000 runs as a web page"),
+    "loader": ("loader", "images per second of cim-plugin train's loader, decoding and cached"),
+    "parts": ("parts", "what CIM adds to ERM's step, part by part, and what channels_last saves"),
+    "network": ("network", "other shapes of the transformation network, against the present one"),
+    "optimizer": ("optimizer", "fused optimizers against torch's default"),
+    "profile": ("operations", "where a CIM step at 224 spends its time, with and without the fused triplet"),
+    "accuracy": ("accuracy", "whether the speed-ups cost accuracy: the same trainings with and without them"),
+}
+
+
+def main() -> int:
+    name = sys.argv[1] if sys.argv[1:] and sys.argv[1] in BENCHMARKS else ""
+    return exit_status(f"scripts/bench {name}".rstrip(), run)
+
+
+def run() -> int:
+    parser = Parser(prog="scripts/bench", description="Measure the plugin on this machine.")
+    benchmarks = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
+    for name, (_, what) in BENCHMARKS.items():
+        benchmark = benchmarks.add_parser(
+            name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        if sys.argv[1:2] == [name]:
+            _module(name).add_arguments(benchmark)
+    args = parser.parse_args()
+    return _module(args.benchmark).run(args)
+
+
+def _module(benchmark: str) -> ModuleType:
+    return importlib.import_module(f"{__package__}.benchmarks.{BENCHMARKS[benchmark][0]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

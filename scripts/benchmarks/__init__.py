@@ -1,0 +1,1 @@
+"""The benchmarks of :mod:`scripts.bench`."""

@@ -1,0 +1,1 @@
+"""What :mod:`scripts.study` is made of."""

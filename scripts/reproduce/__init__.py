@@ -1,0 +1,1 @@
+"""The experiments of the poster: ``python -m scripts.reproduce waterbirds``."""
