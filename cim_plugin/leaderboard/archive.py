@@ -198,6 +198,8 @@ class _TarInfo(tarfile.TarInfo):
             raise InputError(f"the archive has an extended header of {member.size:,} bytes; it is refused")
         if member.type == tarfile.GNUTYPE_SPARSE:
             member._proc_gnusparse_10()
+        if member.size > MAX_TOTAL:  # tarfile would go on reading at the end of the file, for hours
+            raise InputError(f"the archive has a member of {member.size:,} bytes; it is refused")
         if member.size < 0:
             raise tarfile.ReadError("negative size")
         return member

@@ -6,6 +6,7 @@ import functools
 import io
 import struct
 import tarfile
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -92,7 +93,8 @@ def _zip(path: Path, name: str = "metadata.csv", content: bytes = b"img_id\n", m
 
 def _zip_twice(path: Path) -> None:
     _zip(path)
-    with zipfile.ZipFile(path, "a") as archive:
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         archive.writestr("metadata.csv", b"another")
 
 

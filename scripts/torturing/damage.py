@@ -162,7 +162,7 @@ def _try(command: Command, origin: Path, name: str, damage, expected: object, ro
     run = _copy(origin, room)
     damage(run / name)
     outcome = command.start(room, run)
-    faults = ended(outcome, os.path.basename(name), str(run), "run")
+    faults = ended(outcome, os.path.basename(name), str(run), "run", "has no WILDS leaderboard")
     if not faults and outcome.status == 0 and name.endswith(command.guarded) and command.guarded:
         if command.figures(room, run, outcome) != expected:
             faults = ["went on with OTHER FIGURES, status 0"]

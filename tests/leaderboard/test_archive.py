@@ -254,7 +254,7 @@ def test_any_flipped_byte_of_an_archive_is_met_without_a_traceback(leaderboard, 
 def test_a_gzip_bomb_is_refused(refusal, tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MAX_TOTAL", 1 << 20)
     inside = io.BytesIO()
-    write_tar_to(inside, {"zeros.txt": bytes(3 << 20)})
+    write_tar_to(inside, {f"{number}.txt": bytes(1 << 18) for number in range(5)})
     (tmp_path / "s.tar.gz").write_bytes(gzip.compress(inside.getvalue()))
     assert refusal(tmp_path / "s.tar.gz") == f"{tmp_path}/s.tar.gz unpacks to more than 1,048,576 bytes; it is refused"
 
@@ -290,6 +290,12 @@ def test_an_enormous_extended_header_is_refused_before_it_is_read(refusal, tmp_p
 def test_a_claimed_size_that_is_not_there_is_refused(refusal, tmp_path):
     (tmp_path / "s.tar").write_bytes(member(name(), size=100 << 20).tobuf() + b"0\n" * 5000)
     assert "is truncated or damaged (unexpected end of data)" in refusal(tmp_path / "s.tar")
+
+
+@pytest.mark.parametrize("size", [archive.MAX_TOTAL + 1, 1 << 40])
+def test_a_member_that_announces_more_than_any_archive_holds_is_refused_at_once(refusal, tmp_path, size):
+    (tmp_path / "s.tar").write_bytes(member(name(), size=size).tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    assert refusal(tmp_path / "s.tar") == f"the archive has a member of {size:,} bytes; it is refused"
 
 
 SPARSE_1_0 = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "8"}
