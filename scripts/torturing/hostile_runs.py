@@ -118,7 +118,7 @@ def _try_state(material, change: Callable[[dict, Room], None], room: Room) -> li
     outcome = room.run(*material.words("CIM_VIB", run, "--resume"))
     if outcome.status == 0:  # what is not needed, or is put right, may be missing
         return difference(run, material.finished("CIM_VIB"))
-    return ended(outcome, "state.pth")
+    return ended(outcome, "state.pth", "log_dir")
 
 
 def _log_size(name: str, size: Any, state: dict, room: Room) -> None:

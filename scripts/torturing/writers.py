@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Callable
 
 from .judging import ended, refused, said, succeeded
-from .kills import difference, raise_at
+from .kills import difference
 from .material import DOMAINBED, signal_at_step
-from .running import Outcome, Room, domainbed
+from .running import Outcome, Room, Running, domainbed
 from .sections import Case
 
 DELAYS = (0.0, 0.0, 0.0, 0.02, 0.1, 0.3, 0.6, 1.0)  #: seconds between the two starts
@@ -43,7 +43,7 @@ def _one_wins(outcomes: list[Outcome], *names: str, in_turn: bool = False) -> li
         words = " / ".join(line for outcome in outcomes for line in said(outcome))
         return [f"NEITHER ended well: statuses {statuses}: {words[:300]}"]
     (loser,) = (outcome for outcome in outcomes if outcome.status != 0)
-    return ended(loser, *names)
+    return ended(_as_said(loser), *names)
 
 
 def _train(material, kind: str, delay: float, more: tuple[str, ...], room: Room) -> list[str]:
@@ -100,36 +100,46 @@ def _domainbed(delay: float, room: Room) -> list[str]:
 
 
 def _steps(room: Room) -> list[int]:
-    lines = (room.folder / "run" / "results.jsonl").read_text().splitlines()
-    return [json.loads(line)["step"] for line in lines]
+    text = (room.folder / "run" / "results.jsonl").read_text()
+    return [json.loads(line)["step"] for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 # --- while the first stands still -------------------------------------------------------------------------------------
 
 
-def _beside_a_paused_one(room: Room, words: tuple, second: tuple, pause, **options) -> list[str]:
-    """Let the first command stop in the middle, start the second, which must say so, and let the first go on."""
-    first = room.start(*words, before=pause, **options)
-    while os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        time.sleep(0.01)
-    faults = refused(room.run(*second, **options), "run", "log_dir", "output_dir")
+def _beside_a_paused_one(room: Room, first: Running, second: tuple, **options) -> list[str]:
+    """The second command must say that the first, which stands still, is at it; then the first goes on to its end."""
+    outcome = room.run(*second, **options)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(first.pid, signal.SIGCONT)
+    faults = refused(_as_said(outcome), "run", "log_dir", "output_dir")
     return [f"the second: {fault}" for fault in faults] + [f"the first: {fault}" for fault in succeeded(first.wait())]
 
 
 def _paused_training(material, step: int, more: tuple[str, ...], room: Room) -> list[str]:
     run = room.folder / "run"
     words = tuple(material.words("CIM_VIB", run))
-    pause = functools.partial(signal_at_step, step, signal.SIGSTOP)
-    return _beside_a_paused_one(room, words, (*words, *more), pause) + difference(run, material.finished("CIM_VIB"))
+    first = room.start(*words, before=functools.partial(signal_at_step, step, signal.SIGSTOP))
+    while os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.01)
+    return _beside_a_paused_one(room, first, (*words, *more)) + difference(run, material.finished("CIM_VIB"))
 
 
-def _paused_domainbed(event: int, room: Room) -> list[str]:
-    words = (*DOMAINBED, "--output_dir", "run")
-    pause = functools.partial(raise_at, event, signal.SIGSTOP)
-    faults = _beside_a_paused_one(room, words, words, pause, program=domainbed)
-    return faults + ([] if _steps(room) == [0, 1, 2] else [f"results.jsonl has the steps {_steps(room)}"])
+def _paused_domainbed(steps: int, room: Room) -> list[str]:
+    words = (*DOMAINBED, "--output_dir", "run", "--steps", "30")
+    first, results = room.start(*words, program=domainbed), room.folder / "run" / "results.jsonl"
+    while time.monotonic() < first.ends and (not results.exists() or len(_steps(room)) < steps):
+        time.sleep(0.005)
+    os.killpg(first.pid, signal.SIGSTOP)
+    faults = _beside_a_paused_one(room, first, words, program=domainbed)
+    return faults + ([] if _steps(room) == list(range(30)) else [f"results.jsonl has the steps {_steps(room)}"])
+
+
+def _as_said(outcome: Outcome) -> Outcome:
+    """DomainBed's script sends stderr to stdout as well: what it says last is what it says."""
+    if outcome.errors.strip() or outcome.status == 0:
+        return outcome
+    return outcome._replace(errors=outcome.output.strip().rpartition("\n")[2])
 
 
 # --- others -----------------------------------------------------------------------------------------------------------
@@ -198,10 +208,10 @@ def cases(material) -> list[Case]:
     }
     if material.domainbed() is not None:
         paused |= {
-            f"a run in DomainBed while another stands still at call {event}": functools.partial(
-                _paused_domainbed, event
+            f"a run in DomainBed while another stands still after evaluation {steps}": functools.partial(
+                _paused_domainbed, steps
             )
-            for event in (400, 700)
+            for steps in (1, 2, 5)
         }
     found = [
         Case(f"{name}, {delay:g} s apart", functools.partial(pair, delay))
