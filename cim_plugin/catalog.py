@@ -1,8 +1,8 @@
 """The one table of algorithms and hyperparameters that every host adapter reads.
 
 An algorithm is a row: the parts that it adds to a plain classifier. A part brings its hyperparameters, each with a
-default, a random draw for sweeps, and a check. ``python -m cim_plugin.catalog`` prints the tables of docs/hyperparameters.md.
-Torch is imported only by :func:`build`.
+default, a random draw for sweeps, and a check. ``python -m cim_plugin.catalog`` prints the tables of
+docs/hyperparameters.md. Torch is imported only by :func:`build`.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def number(low: float, strict: bool = False, high: float = math.inf) -> Callable
     def number(text: str) -> float:
         try:
             value = any_number(text)
-        except ValueError:
+        except argparse.ArgumentTypeError:
             value = math.nan
         if not (math.isfinite(value) and low <= value <= high) or (strict and value == low):
             raise argparse.ArgumentTypeError(f"{shortened(text, 40)} is not a finite number {words}")
@@ -62,9 +62,12 @@ def number(low: float, strict: bool = False, high: float = math.inf) -> Callable
 
 def any_number(text: str) -> float:
     """Whatever float makes of a text in the digits 0 to 9, infinite ones and NaN too."""
-    if not text.isascii() or "_" in text:
-        raise ValueError(text)
-    return float(text)
+    try:
+        if not text.isascii() or "_" in text:
+            raise ValueError(text)
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{shortened(text, 40)!r} is not a number") from None
 
 
 def is_whole(value: Any, low: int, high: int = COUNT) -> bool:

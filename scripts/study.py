@@ -213,6 +213,8 @@ def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
         for row in rows
     ]
     trainable = [run for run in runs if not ROWS[run.row].past]
+    if not args.tables and (past := [row for row in rows if ROWS[row].past]):
+        print(f"not trained, as this version has no such option: {'; '.join(past)}", file=sys.stderr)
     for part in (needed(trainable), trainable):
         if not args.tables:
             do_missing(args, train, list(dict.fromkeys(part)), args.output_dir)

@@ -83,6 +83,28 @@ def test_a_killed_holder_holds_nothing(tmp_path):
         assert json.loads((tmp_path / FILE).read_text())["pid"] == os.getpid()
 
 
+def test_a_kill_while_the_lock_is_made_leaves_none_and_the_next_holder_tidies_up(tmp_path, monkeypatch):
+    """What is there when the name of the lock appears, and what a kill just before leaves."""
+    linked = []
+    real = os.link
+    monkeypatch.setattr(os, "link", lambda part, path: (linked.append(json.loads(open(part).read())), real(part, path)))
+    (tmp_path / f"{FILE}.left.part").write_text("")
+    with FolderLock(str(tmp_path)):
+        assert linked[0]["pid"] == os.getpid() and [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_a_file_system_without_links_has_locks_too(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    with FolderLock(str(tmp_path)):
+        assert json.loads((tmp_path / FILE).read_text())["pid"] == os.getpid()
+        with pytest.raises(Locked):
+            FolderLock(str(tmp_path)).acquire()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="no /proc")
 def test_a_process_number_that_is_used_again_is_not_the_holder(tmp_path):
     _written_by(tmp_path, started="1")

@@ -9,6 +9,7 @@ silent for long is taken for dead.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import socket
@@ -84,11 +85,25 @@ class FolderLock:
         self.release()
 
     def _create(self, own: str) -> bool:
+        """Make the file with its content at once: a lock without a holder, left by a kill, would hold for long."""
+        part = tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self.folder, prefix=f"{FILE}.", suffix=".part")
         try:
-            with open(self.path, "x", encoding="utf-8") as file:
-                file.write(own)
-        except FileExistsError:
+            with part:
+                os.chmod(part.name, 0o644)
+                part.write(own)
+                part.flush()
+                try:
+                    os.link(part.name, self.path)
+                except (FileExistsError, FileNotFoundError):
+                    raise
+                except OSError:  # no links on this file system
+                    with open(self.path, "x", encoding="utf-8") as file:
+                        file.write(own)
+        except (FileExistsError, FileNotFoundError):  # held, or another machine's command has removed our part
             return False
+        for left in glob.glob(f"{glob.escape(self.path)}.*.part"):  # by kills
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(left)
         return True
 
     def _remove_if_stale(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -184,7 +185,9 @@ def read_checkpoint(path: str, flag: str, ours: bool = True) -> dict[str, Any]:
         with open(path, "rb") as file:
             fault = seal.fault(file, ours)
             file.seek(0)
-            state = None if fault else torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # on a pickle protocol: it loads, or the error says why not
+                state = None if fault else torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
             f"{flag}: {path} is not a checkpoint of tensors and plain values, and nothing else is loaded "
@@ -198,5 +201,7 @@ def read_checkpoint(path: str, flag: str, ours: bool = True) -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """Of torch's refusal the reason; before it stands how to load the file all the same."""
+    text = str(error).rpartition("WeightsUnpickler error: ")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0][:200].rstrip(".") if lines else type(error).__name__

@@ -174,9 +174,7 @@ def test_a_damaged_file_of_packed_runs_is_said_and_stops_nothing(tmp_path):
     (tmp_path / packed.NAME).write_bytes(b"no file of this kind")
     found = find.find([str(tmp_path)])
     assert folders(found) == [str(run)] and len(found.left_out) == 1
-    with pytest.raises(
-        InputError, match=r"no run in .*record.jsonl.xz can be read: .*damaged, or not compressed by xz"
-    ):
+    with pytest.raises(InputError, match=r"no run in .*runs.jsonl.xz can be read: .*damaged, or not compressed by xz"):
         find.find([str(tmp_path / packed.NAME)])
 
 
