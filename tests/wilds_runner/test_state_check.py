@@ -215,13 +215,13 @@ def test_a_run_goes_on_with_the_same_data_elsewhere(moved, run):
 
 
 def hold(ready: Path, go_on: str) -> None:
-    """In a child: wait at the end of the first epoch until somebody writes."""
+    """In a child: wait at the end of the first epoch until the writing end is closed."""
 
     def wait(self) -> None:
         if not ready.exists():
             ready.write_text("")
-            with open(go_on):
-                pass
+            with open(go_on) as file:
+                file.read()
         original(self)
 
     original, trainer.Trainer._finish_epoch = trainer.Trainer._finish_epoch, wait
