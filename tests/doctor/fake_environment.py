@@ -11,7 +11,7 @@ from typing import NamedTuple
 from interpreters import run_python
 
 TORCH = """
-__version__ = "2.4.0"
+__version__ = "2.6.0"
 class version: cuda = {cuda!r}; hip = None
 class cuda:
     is_available = staticmethod(lambda: {gpus!r} != [])
@@ -20,7 +20,7 @@ class cuda:
 def tensor(values): return values
 """
 TORCHVISION = """
-__version__ = "0.19.0"
+__version__ = "0.21.0"
 class _Kept:
     def tolist(self): return [0]
 class ops:
@@ -42,16 +42,16 @@ class Environment(NamedTuple):
     work: Path
 
     def torch(self, gpus: list[str] = [], cuda: str | None = None) -> None:  # noqa: B006
-        self.package("torch", TORCH.format(gpus=gpus, cuda=cuda), "2.4.0")
+        self.package("torch", TORCH.format(gpus=gpus, cuda=cuda), "2.6.0")
 
     def torchvision(
         self,
         nms: str = "return _Kept()",
         digest: str = "0123abcd",
-        needs: str = "torch==2.4.0",
+        needs: str = "torch==2.6.0",
         source: str | None = None,
     ) -> None:
-        self.package("torchvision", source or TORCHVISION.format(nms=nms, digest=digest), "0.19.0", needs)
+        self.package("torchvision", source or TORCHVISION.format(nms=nms, digest=digest), "0.21.0", needs)
 
     def package(self, name: str, source: str, version: str, needs: str = "") -> None:
         """A package with its metadata."""

@@ -19,7 +19,7 @@ from cim_plugin.hosts.domainbed.get import COMMIT, REPOSITORY_VARIABLES
 def test_where_all_is_well(environment):
     said = environment.ask()
     assert said.status == 0 and said.worst() == []
-    assert ("ok", "torch 2.4.0 with torchvision 0.19.0 go together") in said.of("torch")
+    assert ("ok", "torch 2.6.0 with torchvision 0.21.0 go together") in said.of("torch")
     assert said.of("autoload")[0][0] == "ok"
     assert {finding["check"] for finding in said.findings} == set(command.CHECKS) - {"command"}
 
@@ -77,12 +77,12 @@ BROKEN = {
         "give wrong results",
     ),
     "no torch": (
-        lambda e: e.package("torch", "raise ModuleNotFoundError('no torch')", "2.4.0"),
+        lambda e: e.package("torch", "raise ModuleNotFoundError('no torch')", "2.6.0"),
         "torch cannot be imported (ModuleNotFoundError: no torch)",
     ),
     "declared for another": (
-        lambda e: e.torchvision(needs="torch==2.5.0"),
-        "torchvision 0.19.0 is made for torch ==2.5.0, torch 2.4.0 is installed",
+        lambda e: e.torchvision(needs="torch==2.7.0"),
+        "torchvision 0.21.0 is made for torch ==2.7.0, torch 2.6.0 is installed",
     ),
     "declared for a newer one": (lambda e: e.torchvision(needs="torch (>=2.14.0)"), "is made for torch >=2.14.0"),
 }
