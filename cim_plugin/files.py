@@ -38,14 +38,16 @@ def read_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes:
         with open(path, "rb", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             size, is_plain = status.st_size, stat.S_ISREG(status.st_mode)
-            content = file.read(largest + 1) if is_plain and size <= largest else b""
+            content = file.read(size + 1) if is_plain and size <= largest else b""
+            if len(content) > size:  # what the kernel makes up, as /proc's files, has no size; or it grows
+                content += file.read(largest + 1 - len(content))
     except IsADirectoryError:  # open says so itself
         size, is_plain, content = 0, False, b""
     except (OSError, ValueError) as error:  # a ValueError: the name holds a NUL
         raise Unreadable(f"{path}: cannot be read ({reason(error)})") from error
     if not is_plain:
         raise Unreadable(f"{path}: is not a file")
-    if max(size, len(content)) > largest:  # what the kernel makes up, as /proc's files, has no size
+    if max(size, len(content)) > largest:
         raise Unreadable(f"{path}: {max(size, len(content)) / 1e6:.0f} MB is too large for what belongs there")
     return content
 

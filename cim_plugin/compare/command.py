@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 
 from ..errors import InputError
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     form = args.format or _format_of(args.output)
     _check_targets(args.output, args.plots)
     found = find.find(args.folders)
+    gc.freeze()  # what was read stays to the end, and need not be gone through whenever a plot leaves something behind
     report = make_report(found, build(found.runs, args.rules), args.published)
     text = formats.FORMATS[form][1](report)
     if args.output is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 from collections import defaultdict
@@ -126,14 +127,10 @@ def _unfinished(arguments: dict[str, Any], step: int, bad: tuple[int, dict[str, 
 
 def _not_finite(numbered: list[tuple[int, dict[str, Any]]]) -> tuple[int, dict[str, Any]] | None:
     """The first record that holds a loss, or a part of one, that is NaN or infinite."""
-    return next(
-        (
-            (number, record)
-            for number, record in numbered
-            if any(isinstance(value, float) and not math.isfinite(value) for value in record.values())
-        ),
-        None,
-    )
+    for number, record in numbered:
+        if not all(map(math.isfinite, [value for value in record.values() if type(value) is float])):
+            return number, record
+    return None
 
 
 def _remarks(folder: str, bad: tuple[int, dict[str, Any]] | None, restarts: int, sharing: int) -> Iterable[str]:
@@ -156,9 +153,11 @@ def _accuracies(environment: int) -> tuple[str, str]:
 
 def _record(record: dict[str, Any], where: str) -> Record:
     inside, outside = [], []
-    while (names := _accuracies(len(inside)))[0] in record:
-        inside.append(get_fraction(record, names[0], where))
-        outside.append(get_fraction(record, names[1], where))
+    for first, second in map(_accuracies, itertools.count()):
+        if first not in record:
+            break
+        inside.append(get_fraction(record, first, where))
+        outside.append(get_fraction(record, second, where))
     if not inside:
         raise Unreadable(f"{where}: field 'env0_in_acc' is missing")
     seconds = get(record, "step_time", float, where) if "step_time" in record else None

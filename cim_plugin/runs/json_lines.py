@@ -34,13 +34,16 @@ def lines(texts: list[str], path: str) -> Iterator[Line]:
             yield Line(number, record, before.arguments)
 
 
+_HYPERPARAMETERS = '"hparams": '
+
+
 class _Repeated:
     """What the lines after one are likely to hold, too, as the host writes it: JSON with its names in order."""
 
     def __init__(self, record: dict[str, Any], arguments: str):
         self.value, self.arguments = record["args"], arguments
         self.head = f'{{"args": {arguments}, '
-        self.hyperparameters = f'"hparams": {json.dumps(record.get("hparams"), sort_keys=True)}, '
+        self.hyperparameters = f"{_HYPERPARAMETERS}{json.dumps(record.get('hparams'), sort_keys=True)}, "
 
 
 def _shortened(text: str, path: str, before: _Repeated) -> dict[str, Any] | None:
@@ -48,8 +51,16 @@ def _shortened(text: str, path: str, before: _Repeated) -> dict[str, Any] | None
     if not text.startswith(before.head):
         return None
     try:
-        record = parse_json("{" + text[len(before.head) :].replace(before.hyperparameters, "", 1), path)
+        record = parse_json("{" + _without(text, len(before.head), before.hyperparameters), path)
     except Unreadable:
         return None  # read as a whole it says where
     record.setdefault("args", before.value)
     return record if record["args"] is before.value else None
+
+
+def _without(text: str, start: int, hyperparameters: str) -> str:
+    """``text`` from ``start`` on, without these hyperparameters where it has them."""
+    at = text.find(_HYPERPARAMETERS, start)  # a short word is found in a fifth of a long one's time
+    if at < 0 or not text.startswith(hyperparameters, at):
+        return text[start:]
+    return text[start:at] + text[at + len(hyperparameters) :]
