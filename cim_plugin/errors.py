@@ -70,11 +70,11 @@ def _print_nowhere() -> None:
 
 
 def _print_anything() -> None:
-    """Whatever a terminal's encoding lacks does not end a command."""
+    """Whatever a terminal's encoding lacks does not end a command, and a log that is a file has both streams in order."""
     codecs.register_error("cim_plugin", _shown)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="cim_plugin")
+            stream.reconfigure(errors="cim_plugin", line_buffering=True)
 
 
 def _shown(error: UnicodeError) -> tuple[str | bytes, int]:

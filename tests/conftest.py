@@ -36,8 +36,15 @@ HOSTS = {
     "WILDS": Host("WILDS_HOME", "examples/run_expt.py", "wilds_checkout", None),
 }
 FOUND = "CIM_TESTS_FOUND"  #: this session's home, and the checkouts: for the processes that pytest-xdist starts
-#: that lead to what a user keeps
-USERS = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "HF_HUB_CACHE", *(host.variable for host in HOSTS.values()))
+#: that lead to what a user keeps, or change how Python writes
+USERS = (
+    "PYTHONUNBUFFERED",
+    "XDG_CACHE_HOME",
+    "TORCH_HOME",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    *(host.variable for host in HOSTS.values()),
+)
 
 
 def start_afresh() -> dict[str, str]:
