@@ -70,7 +70,7 @@ def _print_nowhere() -> None:
 
 
 def _print_anything() -> None:
-    """Whatever a terminal's encoding lacks does not end a command, and a log that is a file has both streams in order."""
+    """Whatever a terminal's encoding lacks does not end a command, and in a log of both streams the order is kept."""
     codecs.register_error("cim_plugin", _shown)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
