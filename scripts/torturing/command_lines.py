@@ -62,7 +62,7 @@ def _is_number(action: argparse.Action) -> bool:
     """Whether its type takes "1" and does not leave it a text."""
     try:
         return callable(action.type) and not isinstance(action.type("1"), str)
-    except Exception:
+    except (TypeError, ValueError, argparse.ArgumentTypeError):
         return False
 
 
