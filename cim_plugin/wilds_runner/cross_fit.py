@@ -20,7 +20,7 @@ from ..files import Unreadable, read_text
 from ..progress import progress
 from .checkpoint import write_whole
 from .config import is_pretrained
-from .datasets import Dataset, Split
+from .datasets import Dataset, Split, digest_of
 from .loading import Loader, seed_of, to_pixels
 from .optimization import make_optimizer
 
@@ -205,6 +205,22 @@ def read(folder: str, data: Dataset) -> dict[str, Tensor]:
             )
         values.append(int(value))
     return dict(zip(SPLITS, torch.tensor(values).split([len(data.splits[key].labels) for key in SPLITS])))
+
+
+def fingerprint(pseudo: Mapping[str, Tensor] | None) -> dict[str, str]:
+    """As :func:`.datasets.fingerprint`; {} where a run has none."""
+    return {} if pseudo is None else {"the pseudo-environments": digest_of(pseudo[key] for key in SPLITS)}
+
+
+def check_unchanged(folder: str, data: Dataset, before: Mapping[str, str]) -> None:
+    """Read the file, and hold it to the fingerprint of the run, which an older one lacks.
+
+    Raises:
+        InputError: see :func:`read`; or it says what the run did not write.
+    """
+    for what, digest in fingerprint(read(folder, data)).items():
+        if before.get(what, digest) != digest:
+            raise InputError(f"{os.path.join(folder, FILE)} is not as the run wrote it; {_FIX}")
 
 
 def _starts(data: Dataset) -> list[str]:

@@ -236,14 +236,14 @@ def fingerprint(data: Dataset) -> dict[str, str]:
     attribute = release.image_names if release is not None else "_input_array"
     names = "\n".join(map(str, getattr(data.wilds, attribute, ())))
     return {
-        "the splits": _digest(split.indices for split in splits.values()),
-        "the labels": _digest(split.labels for split in splits.values()),
-        "the metadata": _digest(split.metadata for split in splits.values()),
+        "the splits": digest_of(split.indices for split in splits.values()),
+        "the labels": digest_of(split.labels for split in splits.values()),
+        "the metadata": digest_of(split.metadata for split in splits.values()),
         "the names of the images": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
     }
 
 
-def _digest(arrays) -> str:
+def digest_of(arrays) -> str:
     """Of whole numbers, whatever their type."""
     digest = hashlib.sha256()
     for array in arrays:

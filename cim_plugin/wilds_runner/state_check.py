@@ -52,7 +52,7 @@ def check_state(trainer: Trainer, state: dict[str, Any], path: str) -> None:
             f"its end; go on with one"
         )
     if state.get("cross_fit"):
-        cross_fit.read(trainer.config["log_dir"], trainer.data)
+        cross_fit.check_unchanged(trainer.config["log_dir"], trainer.data, state.get("data") or {})
 
 
 def _check_data(trainer: Trainer, state: dict[str, Any]) -> None:

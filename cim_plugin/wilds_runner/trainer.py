@@ -411,7 +411,7 @@ class Trainer:
             "clock": self.clock.seconds,
             "cost": results.cost(self),
             "lasting": dict(self.announcer.lasting),
-            "data": self.fingerprint,
+            "data": self.fingerprint | cross_fit.fingerprint(self.pseudo),
         }
 
     def load(self, state: dict[str, Any]) -> None:

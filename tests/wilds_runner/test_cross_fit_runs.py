@@ -219,6 +219,17 @@ def test_labels_in_the_file_are_those_of_the_data(run, release):
         ]
 
 
+def test_a_run_does_not_go_on_with_another_pseudo_environment(run, release, tmp_path, capsys):
+    """One flipped bit turns a class into another, which the file may hold."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    file = folder / "cross_fit.csv"
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.write_bytes(content)
+    assert train(release, folder, *RUN, *PAIRS, "--resume", algorithm="CIM_VIB") == 2
+    assert f"{file} is not as the run wrote it; restore the file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("algorithm", ["ERM", "VIB", "SCL_E2E", "CIM"])
 def test_every_algorithm_trains_with_it_from_the_same_pseudo_environments(release, tmp_path, run, algorithm):
     assert (
