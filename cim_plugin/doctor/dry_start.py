@@ -152,11 +152,11 @@ TRAIN_TRAPS: list[tuple[Callable[[dict[str, Any]], bool], Finding]] = [
 def _open_and_build(config: dict[str, Any], fresh: bool, report: Report) -> None:
     """As the run does, with one process."""
     from ..data.releases import how_to_get
+    from ..models.transforms import make_transform
     from ..wilds_runner.command import make_fabric
     from ..wilds_runner.datasets import open_dataset
     from ..wilds_runner.loading import read_image, seed_of, seeded
     from ..wilds_runner.trainer import Trainer
-    from ..wilds_runner.transforms import make_transform
 
     if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder
         raise InputError(

@@ -110,7 +110,7 @@ def _read(file: str) -> dict[str, Any]:
     """The saved dictionary. Random hyperparameters hold numpy's numbers, whose three constructors are allowed beside
     torch's own.
     """
-    from ..wilds_runner.backbones import read_checkpoint
+    from ..models.encoders import read_checkpoint
 
     number = np.float64(0)
     torch.serialization.add_safe_globals(

@@ -22,7 +22,7 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Ope
         InputError: results.json or the model's file is damaged or of another configuration, or the data are not to be
             had.
     """
-    from ..wilds_runner.foreign import taken_from
+    from ..models.foreign import taken_from
 
     results = _read_results(path)
     for algorithm in (results["algorithm"], results["config"].get("algorithm")):
@@ -113,10 +113,10 @@ def _model_file(path: str, results: dict[str, Any], config: dict[str, Any], rule
 
 def _build(config: dict[str, Any]):
     """Data, transform and a model whose weights are still random: those of the file replace pretrained ones."""
+    from ..models.transforms import make_transform
     from ..wilds_runner.datasets import open_dataset
     from ..wilds_runner.loading import seed_of, seeded
     from ..wilds_runner.model import build_model, without_weights
-    from ..wilds_runner.transforms import make_transform
 
     if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder
         raise InputError(f"{config['root_dir']} with the data of the run does not exist; name the folder by --root_dir")
@@ -127,7 +127,7 @@ def _build(config: dict[str, Any]):
 
 
 def _load(model: torch.nn.Module, file: str, config: dict[str, Any]) -> None:
-    from ..wilds_runner.backbones import read_checkpoint
+    from ..models.encoders import read_checkpoint
 
     saved = read_checkpoint(file, "show")
     try:

@@ -12,10 +12,10 @@ import torch
 
 from .. import catalog, files
 from ..errors import InputError
+from ..models import seal
+from ..models.encoders import read_checkpoint
 from ..runs.layout import STATE
 from ..runs.train_flags import completed
-from . import seal
-from .backbones import read_checkpoint
 
 FIX = "what was saved before is whole. Make room or choose another --log_dir, and --resume"  #: where the disk refuses
 

@@ -140,6 +140,7 @@ def prepare(
     import torch
     from tqdm import tqdm
 
+    from ..models.transforms import make_transform
     from .datasets import open_dataset
     from .image_cache import open_cache
     from .loading import seed_of, seeded
@@ -147,7 +148,6 @@ def prepare(
     from .processes import on_rank_zero
     from .state_check import check_state
     from .trainer import Trainer
-    from .transforms import make_transform
 
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -349,8 +349,8 @@ def evaluate_only(trainer) -> None:
     Raises:
         InputError: there is no such model, or it is of another configuration.
     """
+    from ..models.encoders import read_checkpoint
     from . import checkpoint
-    from .backbones import read_checkpoint
 
     config, folder = trainer.config, trainer.config["log_dir"]
     word = "best" if config["eval_epoch"] is None else str(config["eval_epoch"])

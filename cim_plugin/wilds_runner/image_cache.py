@@ -19,11 +19,11 @@ from numpy.lib.format import open_memmap
 
 from ..autoload import user_cache
 from ..errors import InputError
+from ..models.transforms import Transform
 from ..progress import progress
 from .datasets import Dataset
 from .loading import Images, Loader, evaluation_order
 from .processes import on_rank_zero
-from .transforms import Transform
 
 GB = 10**9
 CHECKSUM = 4  #: bytes at the end of the file, after the images: the CRC-32 of all before

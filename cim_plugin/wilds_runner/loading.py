@@ -23,8 +23,8 @@ from torch.utils.data import Dataset as TorchDataset
 from ..data.images import strict_decoding
 from ..data.rgb import rgb
 from ..errors import InputError
+from ..models.transforms import Transform
 from .datasets import Dataset, Split, image_path
-from .transforms import Transform
 
 
 def seed_of(*words: Any) -> int:

@@ -13,10 +13,10 @@ from .. import catalog
 from ..algorithms.classifier import RobustClassifier
 from ..algorithms.morphing import PixelSpace
 from ..errors import InputError
-from .backbones import make_encoder
+from ..models.encoders import make_encoder
+from ..models.transforms import Transform
 from .datasets import Dataset
 from .loading import seed_of, seeded
-from .transforms import Transform
 
 
 def without_weights(config: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..algorithms.distributed import Shard
 from ..algorithms.pseudo_environments import pseudo_groups
 from ..announcer import Announcer
 from ..errors import InputError, NotFinite
+from ..models.transforms import Transform
 from ..runs.layout import STATE
 from . import checkpoint, cross_fit, results, selection
 from .datasets import Dataset, fingerprint
@@ -27,7 +28,6 @@ from .logs import Averages, LogFiles
 from .model import build_model, compile_modules, group_environments, without_weights
 from .optimization import WARMUPS, make_optimizer, make_scheduler
 from .processes import on_rank_zero
-from .transforms import Transform
 
 MASK_MEAN = "mask_mean"  #: in train_algo.csv
 NO_TRIPLET = "no_triplet"  #: the share of anchors without a positive or a negative, in train_algo.csv

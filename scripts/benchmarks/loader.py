@@ -96,9 +96,9 @@ def make_loaders(root: str, batch_size: int, show: bool) -> dict:
     import wilds
     from wilds.common.data_loaders import get_eval_loader
 
+    from cim_plugin.models.transforms import StandardiseImageNet, Transform
     from cim_plugin.wilds_runner.image_cache import open_cache
     from cim_plugin.wilds_runner.loading import Images, Loader, evaluation_order, to_pixels
-    from cim_plugin.wilds_runner.transforms import StandardiseImageNet, Transform
 
     dataset = wilds.get_dataset("waterbirds", root_dir=root)
     resize = T.Resize((SIDE, SIDE))

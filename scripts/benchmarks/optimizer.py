@@ -15,7 +15,7 @@ from typing import Any, Callable
 import torch
 from torch import nn
 
-from cim_plugin.wilds_runner.backbones import make_encoder
+from cim_plugin.models.encoders import make_encoder
 
 from . import measuring
 

@@ -20,7 +20,7 @@ from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.algorithms.similarity.fused import fused_triplet
 from cim_plugin.algorithms.similarity.ms_ssim import choose_scales
 from cim_plugin.algorithms.triplets import draw_triplets
-from cim_plugin.wilds_runner.backbones import SmallCNN
+from cim_plugin.models.encoders import SmallCNN
 
 from . import measuring
 from .step import Case, make_step

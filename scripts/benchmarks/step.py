@@ -20,8 +20,8 @@ from torch import nn
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.flags import whole
-from cim_plugin.wilds_runner.backbones import make_encoder
-from cim_plugin.wilds_runner.transforms import StandardiseImageNet
+from cim_plugin.models.encoders import make_encoder
+from cim_plugin.models.transforms import StandardiseImageNet
 
 from . import measuring
 

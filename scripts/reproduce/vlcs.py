@@ -71,7 +71,7 @@ def _fetch_weights(hparams: dict) -> None:
     import torch
 
     from cim_plugin.hosts.domainbed.faults import last_line
-    from cim_plugin.wilds_runner.backbones import make_encoder
+    from cim_plugin.models.encoders import make_encoder
 
     names = [
         "resnet18" if hparams.get("resnet18") else "resnet50",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from paired_rows import check_ratio
 
-from cim_plugin.wilds_runner.backbones import SmallCNN
+from cim_plugin.models.encoders import SmallCNN
 from scripts.benchmarks import optimizer
 
 

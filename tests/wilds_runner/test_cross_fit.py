@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 
 from cim_plugin.algorithms.pseudo_environments import pseudo_groups
+from cim_plugin.models.transforms import make_transform
 from cim_plugin.wilds_runner import cross_fit
 from cim_plugin.wilds_runner.loading import TrainingOrder, make_loader
-from cim_plugin.wilds_runner.transforms import make_transform
 
 # --- the reference models ---------------------------------------------------------------------------------------------
 

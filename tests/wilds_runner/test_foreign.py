@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from cim_plugin.errors import InputError
+from cim_plugin.models.encoders import make_encoder
+from cim_plugin.models.foreign import MODEL_KWARGS, taken_from
 from cim_plugin.runs.defaults import DATASETS
-from cim_plugin.wilds_runner.backbones import make_encoder
-from cim_plugin.wilds_runner.foreign import MODEL_KWARGS, taken_from
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import torch
 from PIL import ImageFile
 
 from cim_plugin.errors import InputError
+from cim_plugin.models.transforms import make_transform
 from cim_plugin.wilds_runner import image_cache
 from cim_plugin.wilds_runner.datasets import open_dataset
 from cim_plugin.wilds_runner.image_cache import open_cache
 from cim_plugin.wilds_runner.loading import evaluation_order, make_loader
-from cim_plugin.wilds_runner.transforms import make_transform
 
 N_IMAGES, SIDE = 51, 16
 N_BYTES = N_IMAGES * SIDE * SIDE * 3

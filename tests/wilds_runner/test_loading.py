@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from cim_plugin.errors import InputError
+from cim_plugin.models.transforms import Transform, make_transform
 from cim_plugin.wilds_runner.datasets import open_dataset
 from cim_plugin.wilds_runner.loading import (
     Images,
@@ -26,7 +27,6 @@ from cim_plugin.wilds_runner.loading import (
     seeded,
     to_pixels,
 )
-from cim_plugin.wilds_runner.transforms import Transform, make_transform
 
 N_TRAIN = 30
 GROUP = "--train_loader group --n_groups_per_batch 2 --distinct_groups"

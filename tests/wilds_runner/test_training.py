@@ -28,8 +28,8 @@ from small_runs import (
 
 from cim_plugin.algorithms import contrastive
 from cim_plugin.algorithms.morphing import TransformationNetwork
+from cim_plugin.models.encoders import SmallCNN
 from cim_plugin.wilds_runner import trainer
-from cim_plugin.wilds_runner.backbones import SmallCNN
 from cim_plugin.wilds_runner.loading import TrainingOrder
 from cim_plugin.wilds_runner.optimization import make_scheduler
 

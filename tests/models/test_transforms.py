@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner.transforms import Transform, make_transform
+from cim_plugin.models.transforms import Transform, make_transform
 
 IMAGENET = T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 

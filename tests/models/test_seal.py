@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import seal
-from cim_plugin.wilds_runner.backbones import read_checkpoint
+from cim_plugin.models import seal
+from cim_plugin.models.encoders import read_checkpoint
 
 STATE = {"weights": torch.arange(40.0).reshape(5, 8), "epoch": 3, "names": ["a", ("b", None)]}
 

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner.backbones import load_weights, make_encoder, read_checkpoint
+from cim_plugin.models.encoders import load_weights, make_encoder, read_checkpoint
 
 
 @pytest.fixture(autouse=True)
