@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from typing import Collection, Mapping
 
 from . import __version__
-from .errors import exit_status
+from .errors import InputError, exit_status
 from .flags import Parser
 
 #: command -> (module with add_arguments(parser) and run(args) -> exit status, what it does)
@@ -41,19 +42,48 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    parser, commands = build_parser(argv[:1])
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        commands[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return importlib.import_module(COMMANDS[args.command][0]).run(args)
+
+
+def build_parser(names: Collection[str]) -> tuple[Parser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser of the whole command line, and that of every command.
+
+    Args:
+        names: commands whose flags are wanted; their modules are imported.
+    """
     parser = Parser(prog="cim-plugin", description="Contrastive Input Morphing for DomainBed and WILDS.")
     parser.add_argument("--version", action="version", version=f"cim-plugin {__version__}")
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, metavar="SHELL", help="a script for bash, zsh, fish or tcsh"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, what) in COMMANDS.items():
         command = commands.add_parser(
             name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
-        if argv[:1] == [name]:
+        if name in names:
             importlib.import_module(module).add_arguments(command)
-    args, unknown = parser.parse_known_args(argv)
-    if unknown:
-        commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-    return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    return parser, commands.choices
+
+
+class PrintCompletion(argparse.Action):
+    """Prints a shell's script that completes commands and flags, and ends."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            import shtab
+        except ImportError as error:
+            raise InputError(
+                f"{option_string} needs the package 'shtab'; pip install 'cim_plugin[completion]'"
+            ) from error
+        if values not in shtab.SUPPORTED_SHELLS:
+            parser.error(f"{option_string}: {values!r} is no shell of {', '.join(shtab.SUPPORTED_SHELLS)}")
+        print(shtab.complete(build_parser(COMMANDS)[0], values))
+        parser.exit()
 
 
 if __name__ == "__main__":

@@ -182,3 +182,40 @@ sys.exit(cli.main(["chatty"]))
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 141
+
+
+# --- tab completion --------------------------------------------------------------------------------------------------
+
+
+def completed(*words: str) -> list[str]:
+    """What bash offers for the last of the words, by the script that the command prints."""
+    script = run_python("-m", "cim_plugin.cli", "--print-completion", "bash")
+    assert (script.returncode, script.stderr) == (0, "")
+    code = f"""{script.stdout}
+COMP_WORDS=(cim-plugin {" ".join(words)}); COMP_CWORD={len(words)}; COMP_TYPE=9
+function=$(complete -p cim-plugin | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+$function; echo "${{COMPREPLY[@]}}"
+"""
+    return subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    "words, offered",
+    [(["tr"], ["train"]), (["train", "--cim_pai"], ["--cim_pairs"]), (["leaderboard", "pa"], ["pack"])],
+    ids=lambda words: " ".join(words),
+)
+def test_tab_completes_commands_and_flags(words, offered):
+    pytest.importorskip("shtab", reason="completion needs shtab")
+    assert completed(*words) == offered
+
+
+@pytest.mark.parametrize(
+    "missing, said", [(True, "pip install 'cim_plugin[completion]'"), (False, "'ksh' is no shell")]
+)
+def test_completion_without_shtab_or_shell_is_one_line(missing, said):
+    if not missing:
+        pytest.importorskip("shtab", reason="completion needs shtab")
+    hide = "sys.modules['shtab'] = None; " if missing else ""
+    code = f"import sys; {hide}from cim_plugin.cli import main; sys.exit(main(['--print-completion', 'ksh']))"
+    done = run_python("-c", code)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr
