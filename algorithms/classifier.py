@@ -46,6 +46,7 @@ class RobustClassifier(nn.Module):
         contrast: L_con on psi; needs ``morphing``.
         bottleneck: between encoder and head.
         temperature: of the supervised contrastive loss.
+        pairs: of the supervised contrastive loss, a key of ``triplets.CANDIDATES``.
         group_weights: group DRO's weights of the supervised loss.
 
     ``shard`` tells a process of several which rows of the global batch it holds; set it where there are several.
@@ -63,6 +64,7 @@ class RobustClassifier(nn.Module):
         contrast: TripletContrast | None = None,
         bottleneck: GaussianBottleneck | None = None,
         temperature: float | None = None,
+        pairs: str = "random",
         group_weights: GroupWeights | None = None,
     ):
         super().__init__()
@@ -73,6 +75,7 @@ class RobustClassifier(nn.Module):
         self.contrast = contrast
         self.bottleneck = bottleneck
         self.temperature = temperature
+        self.pairs = pairs
         self.group_weights = group_weights
 
     def _load_from_state_dict(self, state_dict, prefix, *others) -> None:
@@ -119,7 +122,7 @@ class RobustClassifier(nn.Module):
         features = self.encoder(images)
         if "supervised_contrastive" in self.weights:
             losses["supervised_contrastive"] = supervised_contrastive_loss(
-                features, labels, self.temperature, self.shard
+                features, labels, self.temperature, environments, self.pairs, self.shard
             )
         if self.bottleneck is not None:
             features, losses["kl"] = self.bottleneck(features, self.shard)

@@ -12,7 +12,7 @@ from .distributed import SINGLE_PROCESS, Shard
 from .inputs import class_numbers
 from .morphing import Morphed
 from .similarity import Similarity
-from .triplets import draw_triplets
+from .triplets import CANDIDATES, draw_triplets
 
 #: The sign of L_con = sign · (s_pos - s_neg). The poster minimises MS(psi(x), x+) - MS(psi(x), x-). Read as the
 #: distance 1 - MS-SSIM, minimising pulls psi(x) to its positive, as a triplet loss does; read as the similarity
@@ -85,29 +85,43 @@ class TripletContrast:
 
 
 def supervised_contrastive_loss(
-    features: Tensor, labels: Tensor, temperature: float, shard: Shard = SINGLE_PROCESS
+    features: Tensor,
+    labels: Tensor,
+    temperature: float,
+    environments: Tensor | None = None,
+    pairs: str = "random",
+    shard: Shard = SINGLE_PROCESS,
 ) -> Tensor:
-    """The supervised contrastive loss L_out (Khosla et al., 2020, arXiv:2004.11362, Eq. 2).
+    """The supervised contrastive loss L_out (Khosla et al., 2020, arXiv:2004.11362, Eq. 2): the mean over an anchor's
+    positives of -log(exp(its similarity) / sum over positives and negatives).
+
+    With ``cross_environment`` pairs it is that of Correct-n-Contrast (Zhang et al., 2022, arXiv:2203.01517), where the
+    environment is what a first model takes an image for. There batches are composed anchor by anchor; here every image
+    of the batch is an anchor, with all of its positives and negatives in it.
 
     Args:
         features: (N, D) float, of any length; normalised here. Computed in at least float32.
         labels: (N,) whole numbers.
         temperature: positive.
+        environments: (N,) whole numbers, or ``None`` where the host has none.
+        pairs: a key of ``triplets.CANDIDATES``.
         shard: with several processes, anchors are the local rows, compared with the whole batch.
 
     Returns:
         (N,), at least 0; a graph-connected zero for an anchor without a positive.
 
     Raises:
-        ValueError: labels are no whole numbers of shape (N,).
+        ValueError: labels or environments are no whole numbers of shape (N,), or the pairs need environments.
     """
-    labels = class_numbers(labels)
+    labels = shard.gather(class_numbers(labels))
+    environments = None if environments is None else shard.gather(class_numbers(environments, "environments"))
+    positives, negatives = map(shard.local, CANDIDATES[pairs](labels, environments))
     with torch.autocast(features.device.type, enabled=False):
         features = features if features.dtype == torch.float64 else features.float()
         features = F.normalize(features, dim=1)
-        everyone, all_labels = shard.gather(features), shard.gather(labels)
-        own = shard.local(torch.eye(len(all_labels), dtype=torch.bool, device=labels.device))
-        positives = (labels[:, None] == all_labels) & ~own
-        logits = (features @ everyone.T / temperature).masked_fill(own, torch.finfo(features.dtype).min)
+        left_out = ~(positives | negatives)
+        logits = (features @ shard.gather(features).T / temperature).masked_fill(
+            left_out, torch.finfo(features.dtype).min
+        )
         log_probability = F.log_softmax(logits, dim=1)
         return -torch.where(positives, log_probability, 0).sum(1) / positives.sum(1).clamp(min=1)

@@ -12,7 +12,7 @@ import contextlib
 import difflib
 import math
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
@@ -53,6 +53,10 @@ class Hyperparameter:
         if isinstance(value, int) and value > LARGEST and not isinstance(self.default, float):
             raise InputError(f"{name}={shown(given)} is too large; give at most {LARGEST} (default {self.default!r})")
         return float(value) if isinstance(self.default, float) else value
+
+    def with_default(self, value: Any) -> Hyperparameter:
+        """The same, with another default; for what sweeps leave at it."""
+        return replace(self, default=value, draw=lambda r: value)
 
     @property
     def flag(self) -> dict[str, Any]:
@@ -178,11 +182,20 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             "a finite number above 0",
             "its temperature",
         ),
+        "scl_pairs": _choice(
+            "random",
+            ("cross_environment",),
+            "its positives and negatives, as those of cim_pairs: any image of the class and of another one, or the "
+            "class in another environment and another class in the same one, which is CnC's default",
+        ),
     },
     "group_dro": {
         "group_dro_step_size": _weight(0.01, -3, -1, "step size of the group weights"),
     },
 }
+
+#: algorithm -> its own defaults where they are not those of the parts
+DEFAULTS: dict[str, dict[str, Any]] = {"CnC": {"scl_pairs": "cross_environment"}}
 
 #: what version 0.1 had -> (the value at which it did nothing, what to do instead). Runs of then are compared and shown.
 RETIRED: dict[str, tuple[Any, str]] = {
@@ -238,6 +251,11 @@ ALGORITHMS: dict[str, tuple[tuple[str, ...], str]] = {
         ("supervised_contrastive",),
         "supervised contrastive loss beside the cross-entropy, end to end (Khosla et al., 2020)",
     ),
+    "CnC": (
+        ("supervised_contrastive",),
+        "Correct-n-Contrast's loss (Zhang et al., 2022): SCL_E2E with pairs across environments, such as the "
+        "pseudo-environments of --cross_fit",
+    ),
 }
 
 #: What ours are compared with, in the same form, for hosts that bring no algorithms of their own.
@@ -278,7 +296,8 @@ def needs_uniform_groups(algorithm: str) -> bool:
 def hyperparameters(algorithm: str) -> dict[str, Hyperparameter]:
     """The hyperparameters that an algorithm adds to its host's."""
     parts, _ = TRAINABLE[algorithm]
-    return {name: entry for part in parts for name, entry in PARTS[part].items()}
+    entries = {name: entry for part in parts for name, entry in PARTS[part].items()}
+    return entries | {name: entries[name].with_default(value) for name, value in DEFAULTS.get(algorithm, {}).items()}
 
 
 def all_hyperparameters() -> dict[str, Hyperparameter]:
@@ -370,7 +389,8 @@ def build(
         modules["bottleneck"] = GaussianBottleneck(n_features, values["vib_dimension"])
     if "supervised_contrastive" in parts:
         weights["supervised_contrastive"] = values["scl_weight"]
-        modules["temperature"] = values["scl_temperature"]
+        modules |= {"temperature": values["scl_temperature"], "pairs": values["scl_pairs"]}
+        _check_pairs("scl_pairs", values, n_environments)
     if "group_dro" in parts:
         modules["group_weights"] = GroupWeights(groups_in_training, values["group_dro_step_size"])
     if "morphing" in parts:
@@ -416,11 +436,7 @@ def build_contrast(
     from .algorithms.contrastive import TripletContrast
     from .algorithms.similarity import SIMILARITIES
 
-    if values["cim_pairs"] == "cross_environment" and (n_environments or 0) < 2:
-        raise InputError(
-            f"cim_pairs='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; "
-            f"use 'random'"
-        )
+    _check_pairs("cim_pairs", values, n_environments)
     name, options = values["cim_similarity"], {}
     if name == "pytorch_msssim" or values.get("cim_floor") == "exact":  # of an old run
         name, options = "ms_ssim", {"floor": "exact"}
@@ -429,6 +445,14 @@ def build_contrast(
         return TripletContrast(similarity, values["cim_pairs"], values["cim_targets"], values["cim_reading"])
     except ValueError as error:
         raise InputError(f"{algorithm}: {error}") from error
+
+
+def _check_pairs(name: str, values: Mapping[str, Any], n_environments: int | None) -> None:
+    if values[name] == "cross_environment" and (n_environments or 0) < 2:
+        raise InputError(
+            f"{name}='cross_environment' needs at least 2 training environments, {n_environments or 'none'} here; "
+            f"use 'random'"
+        )
 
 
 def markdown() -> str:

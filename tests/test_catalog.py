@@ -26,7 +26,7 @@ from cim_plugin.algorithms.similarity.colours import Colours
 from cim_plugin.algorithms.similarity.fused import MSSSIM
 from cim_plugin.errors import InputError
 
-ALGORITHMS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E"]
+ALGORITHMS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E", "CnC"]
 TABLES = Path(__file__).parent.parent / "docs" / "hyperparameters.md"
 
 #: hyperparameter -> the range or the values that TABLES and code promise for sweeps
@@ -42,6 +42,7 @@ DRAWS = {
     "vib_dimension": {64, 128, 256},
     "scl_weight": (1e-2, 1e1),
     "scl_temperature": {0.05, 0.1, 0.2},
+    "scl_pairs": {"random"},
     "group_dro_step_size": (1e-3, 1e-1),
 }
 USERS = [*catalog.BASELINES, *ALGORITHMS, *catalog.COMPOSED]
@@ -63,8 +64,8 @@ def _defaults(algorithm: str, **changes) -> dict:
 def test_the_algorithms_and_their_hyperparameters():
     assert list(catalog.ALGORITHMS) == ALGORITHMS
     cim = {name for name in DRAWS if name.startswith("cim_")}
-    vib, scl = {"vib_beta", "vib_dimension"}, {"scl_weight", "scl_temperature"}
-    assert [set(catalog.hyperparameters(algorithm)) for algorithm in ALGORITHMS] == [cim, cim | vib, vib, scl]
+    vib, scl = {"vib_beta", "vib_dimension"}, {"scl_weight", "scl_temperature", "scl_pairs"}
+    assert [set(catalog.hyperparameters(algorithm)) for algorithm in ALGORITHMS] == [cim, cim | vib, vib, scl, scl]
     assert ENTRIES.keys() == DRAWS.keys()
     assert [set(catalog.hyperparameters(algorithm)) for algorithm in ("ERM", "groupDRO")] == [
         set(),
@@ -128,6 +129,15 @@ def test_draws_are_native_json_values_that_the_check_accepts(name):
         )  # of 50 expected: spread evenly over the exponents
 
 
+def test_cnc_differs_from_scl_in_nothing_but_the_default_of_its_pairs():
+    """Draws of a sweep leave it there, too."""
+    scl, cnc = (catalog.hyperparameters(name) for name in ("SCL_E2E", "CnC"))
+    assert cnc["scl_pairs"].default == cnc["scl_pairs"].draw(np.random.RandomState(0)) == "cross_environment"
+    assert scl["scl_pairs"].default == "random"
+    assert [(name, entry) for name, entry in scl.items() if cnc[name] != entry] == [("scl_pairs", scl["scl_pairs"])]
+    assert catalog.complete("CnC", {"scl_pairs": "random"})["scl_pairs"] == "random"
+
+
 @pytest.mark.parametrize(
     "name, known",
     [("CIM", "CIM"), ("CIM+CORAL", "CIM"), ("CIM+groupDRO", "CIM+groupDRO"), ("CORAL", None), (None, None)],
@@ -154,7 +164,7 @@ UNKNOWN = [
     (
         "SCL_E2E",
         {"vib_beta": 0.1},
-        "SCL_E2E has no hyperparameter 'vib_beta' (given 0.1); known: scl_weight, scl_temperature",
+        "SCL_E2E has no hyperparameter 'vib_beta' (given 0.1); known: scl_weight, scl_temperature, scl_pairs",
     ),
 ]
 
@@ -170,6 +180,8 @@ REFUSED = [
     ("VIB", "vib_dimension", [0, -3, 2.5, 64.0, True, "64", math.nan], "a whole number of at least 1 (default 256)"),
     ("SCL_E2E", "scl_weight", [-0.1, False], "a finite number of at least 0 (default 1.0)"),
     ("SCL_E2E", "scl_temperature", [0, -0.1, math.nan, math.inf, True, "0.1"], "a finite number above 0 (default 0.1)"),
+    ("SCL_E2E", "scl_pairs", ["cross_fit", None, 1], "'random' or 'cross_environment' (default 'random')"),
+    ("CnC", "scl_pairs", ["mined", True], "'random' or 'cross_environment' (default 'cross_environment')"),
     ("CIM", "cim_pairs", ["oracle", ["random"], None, 0], "'random' or 'cross_environment' (default 'random')"),
     ("CIM", "cim_targets", ["psi"], "'input' or 'morphed' (default 'input')"),
     ("CIM", "cim_reading", [""], "'distance' or 'similarity' (default 'distance')"),
@@ -364,6 +376,7 @@ def test_the_values_of_other_rows_reach_their_parts():
     assert _build("CIM", side=176).contrast.similarity.scales == 5
     scl = _build("SCL_E2E", scl_weight=0.4, scl_temperature=0.2)
     assert (scl.weights, scl.temperature) == ({"supervised": 1.0, "supervised_contrastive": 0.4}, 0.2)
+    assert [_build(name).pairs for name in ("SCL_E2E", "CnC")] == ["random", "cross_environment"]
 
 
 def test_the_choice_of_similarities_is_the_table_of_them():
@@ -426,6 +439,16 @@ def test_what_does_not_go_with_the_images_or_the_host_is_refused(arguments, chan
     with pytest.raises(InputError) as error:
         _build("CIM", **arguments, **changes)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("n_environments, said", [(1, "1"), (None, "none")])
+def test_pairs_of_cnc_need_two_environments(n_environments, said):
+    with pytest.raises(InputError) as error:
+        _build("CnC", n_environments=n_environments)
+    assert str(error.value) == (
+        f"scl_pairs='cross_environment' needs at least 2 training environments, {said} here; use 'random'"
+    )
+    _build("CnC", n_environments=n_environments, scl_pairs="random")
 
 
 @pytest.mark.parametrize("algorithm", ["VIB", "SCL_E2E"])

@@ -107,6 +107,23 @@ def test_the_mean_of_m_is_that_of_every_image():
     torch.testing.assert_close(found, model.morphing(images).mask.mean((1, 2, 3)).detach())
 
 
+def test_the_supervised_contrastive_loss_goes_by_the_pairs_that_are_asked_for():
+    """The class and the environment decide; here every anchor has one positive and one negative of the other kind."""
+    images = _images(4).double()
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 28 * 28, 6)).double()
+    features = encoder(images).detach()
+    found = {}
+    for pairs in ("random", "cross_environment"):
+        weights = {"supervised": 1.0, "supervised_contrastive": 1.0}
+        model = RobustClassifier(encoder, nn.Linear(6, 2).double(), weights, temperature=0.5, pairs=pairs)
+        found[pairs] = model.loss_terms(images, LABELS, ENVIRONMENTS).losses["supervised_contrastive"]
+    unit = features / features.norm(dim=1, keepdim=True)
+    s = (unit @ unit.T / 0.5).exp()
+    expected = [-math.log(s[i, p] / (s[i, p] + s[i, n])) for i, p, n in zip(range(4), [1, 0, 3, 2], [2, 3, 0, 1])]
+    assert found["cross_environment"].tolist() == pytest.approx(expected)
+    assert found["random"].tolist() != pytest.approx(expected)
+
+
 def test_the_supervised_contrastive_loss_is_that_of_the_features():
     """Two images per class and features that are equal within a class: the loss is known."""
     model = _classifier(["supervised", "supervised_contrastive"])

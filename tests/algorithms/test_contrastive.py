@@ -46,6 +46,19 @@ def _reference_supervised_contrastive(features: Tensor, labels: list[int], tempe
     return torch.tensor(losses, dtype=torch.float64)
 
 
+def _reference_correct_n_contrast(features: Tensor, labels: list[int], environments: list[int], temperature: float):
+    """Zhang et al. (2022): positives of the class from other environments, negatives of other classes from the same."""
+    z = [row / row.norm() for row in features]
+    losses = []
+    for i, (label, environment) in enumerate(zip(labels, environments)):
+        others = [(j, math.exp(float(z[i] @ z[j]) / temperature)) for j in range(len(labels))]
+        positives = [s for j, s in others if labels[j] == label and environments[j] != environment]
+        negatives = [s for j, s in others if labels[j] != label and environments[j] == environment]
+        total = sum(positives) + sum(negatives)
+        losses.append(-sum(math.log(s / total) for s in positives) / len(positives) if positives else 0.0)
+    return torch.tensor(losses, dtype=torch.float64)
+
+
 # --- L_con -----------------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +188,32 @@ def test_supervised_contrastive_loss_equals_a_loop(labels, temperature):
     expected = _reference_supervised_contrastive(features, labels, temperature)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
     assert (actual >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "labels, environments",
+    [
+        ([0, 0, 1, 1], [0, 1, 0, 1]),
+        ([0, 0, 0, 1, 1, 1, 2, 2], [0, 0, 1, 1, 1, 0, 2, 0]),
+        ([0, 0, 1, 1], [0, 0, 1, 1]),  # neither positives nor negatives
+        ([0, 0, 0], [0, 1, 2]),  # no negatives
+        ([0, 1, 2], [5, 5, 5]),  # no positives
+        ([3] * 9 + [1] * 3, [3] * 8 + [1] * 3 + [3]),
+    ],
+)
+def test_across_environments_it_is_the_loss_of_correct_n_contrast(labels, environments):
+    features = torch.randn(len(labels), 6, dtype=torch.float64, requires_grad=True)
+    actual = supervised_contrastive_loss(
+        features, torch.tensor(labels), 0.2, torch.tensor(environments), "cross_environment"
+    )
+    expected = _reference_correct_n_contrast(features.detach(), labels, environments, 0.2)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.grad(actual.sum(), features)[0].isfinite().all()
+
+
+def test_pairs_across_environments_need_environments():
+    with pytest.raises(ValueError, match="'cross_environment' pairs need the environment of every image"):
+        supervised_contrastive_loss(torch.randn(4, 3), LABELS, 0.1, None, "cross_environment")
 
 
 def test_the_length_of_features_does_not_matter():

@@ -93,15 +93,16 @@ def test_triplets_come_from_the_whole_batch(n_processes, similarity, targets, pa
     torch.testing.assert_close(summed, gradient, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("pairs", ["random", "cross_environment"])
 @pytest.mark.parametrize("n_processes", N_PROCESSES)
-def test_anchors_of_the_supervised_contrastive_loss_see_the_whole_batch(n_processes):
+def test_anchors_of_the_supervised_contrastive_loss_see_the_whole_batch(n_processes, pairs):
     features = torch.randn(12, 6, dtype=torch.float64, requires_grad=True)
 
-    def compute(features, labels, shard):
-        return supervised_contrastive_loss(features, labels, 0.1, shard)
+    def compute(features, labels, environments, shard):
+        return supervised_contrastive_loss(features, labels, 0.1, environments, pairs, shard)
 
-    expected = whole(compute, features, LABELS)
-    actual = torch.cat(simulated(compute, n_processes, features, LABELS))
+    expected = whole(compute, features, LABELS, ENVIRONMENTS)
+    actual = torch.cat(simulated(compute, n_processes, features, LABELS, ENVIRONMENTS))
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(
         *(torch.autograd.grad(loss.sum(), features)[0] for loss in (actual, expected)), rtol=0, atol=1e-10

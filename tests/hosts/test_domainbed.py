@@ -11,7 +11,7 @@ import pytest
 from hosts import forked_host
 from hosts.forked_host import SMALL_HOST
 
-OURS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E"]
+OURS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E", "CnC"]
 SEEDS = [0, 7, 12]  #: the host draws batches of 276 and 451 small images for the last two
 
 #: the hyperparameters that every algorithm must have beside the host's: default, and the draw of a sweep
@@ -31,8 +31,15 @@ BOTTLENECK = {
 CONTRASTIVE = {
     "scl_weight": (1.0, lambda r: 10 ** r.uniform(-2, 1)),
     "scl_temperature": (0.1, lambda r: float(r.choice([0.05, 0.1, 0.2]))),
+    "scl_pairs": ("random", lambda r: "random"),
 }
-HYPERPARAMETERS = {"CIM": MORPHING, "CIM_VIB": {**MORPHING, **BOTTLENECK}, "VIB": BOTTLENECK, "SCL_E2E": CONTRASTIVE}
+HYPERPARAMETERS = {
+    "CIM": MORPHING,
+    "CIM_VIB": {**MORPHING, **BOTTLENECK},
+    "VIB": BOTTLENECK,
+    "SCL_E2E": CONTRASTIVE,
+    "CnC": {**CONTRASTIVE, "scl_pairs": ("cross_environment", lambda r: "cross_environment")},
+}
 
 #: what their steps log beside "loss" and "L_sup"
 TERMS = {
@@ -40,6 +47,7 @@ TERMS = {
     "CIM_VIB": ["L_con", "no_triplet", "mask_mean", "KL"],
     "VIB": ["KL"],
     "SCL_E2E": ["L_scl"],
+    "CnC": ["L_scl"],
 }
 
 #: an algorithm on random images of the host's smallest size; the code of a test goes on from here
@@ -207,6 +215,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(name, host):
         "CIM_VIB": "cim_lambda=0.25, vib_beta=0.5",
         "VIB": "vib_beta=0.5",
         "SCL_E2E": "scl_weight=2.0",
+        "CnC": "scl_weight=2.0",
     }[name]
     logged = ask(host, f"{MAKE}\nimport json\nprint(json.dumps(make('{name}', {weights}).update(batches())))")
     weight = {"L_sup": 1, "L_con": 0.25, "KL": 0.5, "L_scl": 2, "no_triplet": 0, "mask_mean": 0, "loss": 0}

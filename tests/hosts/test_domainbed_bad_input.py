@@ -81,7 +81,9 @@ CHOICES = {
 
 WRONG_HPARAMS = {
     "unknown key near one": Case("CIM", hparams(cim_lamda=2.5), ("'cim_lamda'", "2.5", "did you mean 'cim_lambda'?")),
-    "unknown key like none": Case("SCL_E2E", hparams(scl_x=7), ("'scl_x'", "7", "known: scl_weight, scl_temperature")),
+    "unknown key like none": Case(
+        "SCL_E2E", hparams(scl_x=7), ("'scl_x'", "7", "known: scl_weight, scl_temperature, scl_pairs")
+    ),
     "key of another algorithm": Case(
         "VIB", hparams(cim_lambda=1.0), ("VIB has no", "'cim_lambda'", "known: vib_beta, vib_dimension")
     ),

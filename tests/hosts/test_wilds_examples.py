@@ -27,6 +27,7 @@ TERMS = {
     "CIM_VIB": ["L_sup", "KL", "L_con"],
     "VIB": ["L_sup", "KL"],
     "SCL_E2E": ["L_sup", "L_scl"],
+    "CnC": ["L_sup", "L_scl"],
     "CIM+groupDRO": ["L_sup", "L_con"],
 }
 
@@ -397,6 +398,7 @@ FLAG_VALUES = {
     "vib_dimension": ("CIM_VIB", 64, "2.5", "2.5 is not a whole number"),
     "scl_weight": ("SCL_E2E", 2.0, "-1", "at least 0"),
     "scl_temperature": ("SCL_E2E", 0.2, "0", "above 0"),
+    "scl_pairs": ("SCL_E2E", "cross_environment", "pseudo", "'random' or 'cross_environment'"),
     "group_dro_step_size": ("CIM+groupDRO", 0.1, "inf", "at least 0"),
 }
 

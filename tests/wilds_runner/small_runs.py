@@ -30,7 +30,7 @@ FLAGS = (
     "--batch_size 20 "
     "--loader_kwargs num_workers=0 --cache false --progress_bar false --n_epochs 2 --log_every 1"
 ).split()
-ALGORITHMS = ["ERM", "groupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB"]
+ALGORITHMS = ["ERM", "groupDRO", "VIB", "SCL_E2E", "CnC", "CIM", "CIM_VIB"]
 RULES = ["best", "worst_group", "average", "worst_class", "last", "oracle"]
 
 context = multiprocessing.get_context("forkserver")

@@ -52,6 +52,7 @@ TERMS = {
     "groupDRO": [],
     "VIB": ["KL"],
     "SCL_E2E": ["L_scl"],
+    "CnC": ["L_scl"],
     "CIM": ["L_con", "no_triplet", "mask_mean"],
     "CIM_VIB": ["L_con", "KL", "no_triplet", "mask_mean"],
 }
@@ -387,6 +388,7 @@ def test_under_wilds_sgd_for_waterbirds_adam_trains_the_network(recorded_run):
         ("CIM", {"L_con": 1.0}),
         ("VIB", {"KL": 1e-3}),
         ("SCL_E2E", {"L_scl": 1.0}),
+        ("CnC", {"L_scl": 1.0}),
         ("CIM_VIB", {"L_con": 1.0, "KL": 1e-3}),
     ],
 )
