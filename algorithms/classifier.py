@@ -84,13 +84,17 @@ class RobustClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) -> logits (N, K), without any noise: a bottleneck's code is its mean."""
+        return self.head(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> what the head takes (N, F), of the morphed images, without any noise."""
         images = self._floats(images)
         if self.morphing is not None:
             images = self.morphing(images).images
         features = self.encoder(images)
         if self.bottleneck is not None:
             features = self.bottleneck.mean(features)
-        return self.head(features)
+        return features
 
     def loss_terms(self, images: Tensor, labels: Tensor, environments: Tensor | None = None) -> LossTerms:
         """One training forward.
