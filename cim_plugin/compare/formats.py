@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from .. import __version__
-from .sheets import LEFT_OUT, Report, Sheet, printable, quantities, source
+from .sheets import IN_FULL, LEFT_OUT, Report, Sheet, printable, quantities, source
 from .tables import HOSTS
 
 
@@ -29,10 +29,11 @@ class Markup:
         for sheet in report.sheets():
             cells = [[self.escape(cell) for cell in line] for line in (sheet.header, *sheet.lines)]
             notes = [*sheet.numbered_marks(), *sheet.warnings, *sheet.notes]
+            in_full = [f"{IN_FULL}:", *sheet.in_full] if sheet.in_full else []
             parts += [
                 self.heading(self.escape(sheet.title)),
                 self.table(sheet, cells),
-                self.items([self.escape(note) for note in notes]),
+                *(self.items([self.escape(line) for line in lines]) for lines in (notes, in_full) if lines),
             ]
         if report.left_out:
             parts += [
@@ -248,6 +249,7 @@ def _table_record(table) -> dict[str, Any]:
     rows = [
         {
             "selected_by": row.rule,
+            "name": printable(row.family.name),
             "algorithm": row.family.algorithm,
             "settings": json.loads(json.dumps(row.family.settings), parse_constant=str),  # NaN is no JSON
             "control": row.family.control,

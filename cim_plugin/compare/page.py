@@ -7,7 +7,7 @@ import re
 
 from .. import __version__
 from . import plots
-from .sheets import LEFT_OUT, Report, Sheet, printable
+from .sheets import IN_FULL, LEFT_OUT, Report, Sheet, printable
 from .tables import Table
 
 STYLE = """
@@ -32,6 +32,7 @@ th:first-child { position: sticky; left: 0; background: var(--paper); white-spac
 tr.group th { background: var(--band); color: var(--soft) } tr.group th span { position: sticky; left: .7rem }
 tbody tr + tr > * { border-top: 1px solid var(--line) }
 ul { margin: .75rem 0; padding-left: 1.2rem; color: var(--soft); font-size: .85rem }
+details { margin: .75rem 0; font-size: .85rem } summary { cursor: pointer; color: var(--soft) }
 .warn { color: var(--warn); font-weight: 600 }
 section.published { border-left: 4px solid var(--warn); padding-left: .75rem }
 .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
@@ -85,8 +86,14 @@ def _section(sheet: Sheet, figures: str) -> str:
     return f"""
 <section class="{kind}"><h2>{_text(sheet.title)}</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="{_text(sheet.title)}"><table>{_rows(sheet)}</table></div>
-{_list("warn", [*sheet.numbered_marks(), *sheet.warnings])}{_list("note", sheet.notes)}{figures}
+{_list("warn", [*sheet.numbered_marks(), *sheet.warnings])}{_list("note", sheet.notes)}{_in_full(sheet)}{figures}
 </section>"""
+
+
+def _in_full(sheet: Sheet) -> str:
+    if not sheet.in_full:
+        return ""
+    return f"<details><summary>{IN_FULL}</summary>{_list('note', sheet.in_full)}</details>"
 
 
 def _rows(sheet: Sheet) -> str:

@@ -153,7 +153,7 @@ def _looks(table: Table) -> dict[Family, Look]:
         colours.setdefault(family.algorithm, colour)
         hatch = HATCHES[number % len(HATCHES)] if family.control else None
         looks[family] = Look(
-            _lines(family.label), colour, MARKERS[number % len(MARKERS)], "none" if family.control else colour, hatch
+            _lines(family.name), colour, MARKERS[number % len(MARKERS)], "none" if family.control else colour, hatch
         )
     return looks
 
@@ -316,7 +316,7 @@ def _curves(table: Table):
             if number == MOST_CURVES < len(families)
             else ""
         )
-        figure, axes = _new(table, f"training of {_short(family.label)}", f"A line: {lines}.{left}{more}")
+        figure, axes = _new(table, f"training of {_short(family.name)}", f"A line: {lines}.{left}{more}")
         _lines_of(axes, list(curves.values()))
         handles, labels = [], []
         for rank, row in enumerate(rows):
@@ -338,7 +338,7 @@ def _curves(table: Table):
         axes.set(xlabel="step" if table.host == "domainbed" else "epoch", ylabel=f"validation {kind}accuracy, %")
         if handles:
             _legend(figure, handles, labels)
-        yield f"training-{number:02}-{_slug(family.label)}", figure
+        yield f"training-{number:02}-{_slug(family.name)}", figure
 
 
 def _lines_of(axes, curves: list[Curve]) -> None:

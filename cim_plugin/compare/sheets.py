@@ -15,6 +15,7 @@ PUBLISHED = Path(__file__).with_name("published.json")
 NOTHING = "–"
 
 
+IN_FULL = "Rows in full"
 LEFT_OUT = "Left out, counted nowhere"
 
 
@@ -47,6 +48,7 @@ class Sheet:
     breaks: frozenset[int]  #: numbers of lines before which a group of lines begins, the first excluded
     n_words: int  #: columns from the left that hold words; the others hold numbers
     marks: list[str]  #: footnotes [1], [2], ... that cells refer to
+    in_full: list[str]  #: the settings of lines whose names leave something out
     warnings: list[str]
     notes: list[str]
     grouped: bool  #: measured: the first column is the same within a group
@@ -114,13 +116,15 @@ def _measured(table: Table) -> Sheet:
         lines.append(
             [
                 row.rule,
-                row.family.label + references,
+                row.family.name + references,
                 str(len(row.selected)),
                 *(found.get(name, NOTHING) for name in numbers),
             ]
         )
     header = ["selected by", "algorithm", seeds, *(heads.get(name, name) for name in numbers)]
-    return Sheet(table.title, header, lines, frozenset(breaks), 2, marks, table.warnings, table.notes, True)
+    return Sheet(
+        table.title, header, lines, frozenset(breaks), 2, marks, table.in_full, table.warnings, table.notes, True
+    )
 
 
 def _shown(quantity: Quantity) -> str:
@@ -145,4 +149,4 @@ def _published(entry: dict[str, Any], poster: str) -> Sheet:
         lines.append([row["cells"][0] + reference, *row["cells"][1:]])
     n_words = sum(not row.replace(".", "").isdigit() for row in entry["rows"][0]["cells"])
     title, notes = f"PUBLISHED, not measured here: {entry['title']}", [*entry["notes"], source(entry, poster)]
-    return Sheet(title, entry["columns"], lines, frozenset(), n_words, marks, [], notes, False)
+    return Sheet(title, entry["columns"], lines, frozenset(), n_words, marks, [], [], notes, False)

@@ -12,6 +12,7 @@ from .. import catalog
 from ..runs import domainbed_selection, train
 from ..runs.record import Run, Selected
 from .averages import Cell, over_seeds, over_trials, paired
+from .names import Settings, in_full, names, show
 
 BASELINE = "ERM"
 ORDER = (*catalog.BASELINES, "GroupDRO", *catalog.ALGORITHMS)  #: of algorithms in tables; others come last
@@ -30,7 +31,9 @@ class Family:
     """
 
     algorithm: str
-    settings: dict[str, Any]  #: what sets it apart from other rows of the algorithm
+    settings: dict[str, Any]  #: what sets it apart from other rows of the table
+    name: str  #: in tables and plots, short
+    label: str  #: with all settings
     control: bool
     flags: str  #: for pairing: equal where everything but the algorithm and its own hyperparameters is
     runs: list[Run]
@@ -48,11 +51,6 @@ class Family:
     def configurations(self) -> list[dict[str, Any]]:
         """The flags of the finished runs, each once."""
         return _distinct(run.flags for run in self.finished)
-
-    @property
-    def label(self) -> str:
-        words = [self.algorithm, *(f"{name}={show(value)}" for name, value in self.settings.items())]
-        return ", ".join(words) + (" (control)" if self.control else "")
 
 
 @dataclass(eq=False)
@@ -83,6 +81,7 @@ class Table:
     memory_columns: list[str]
     parts_are: str  #: "group" or "held-out environment"
     rows: list[Row]
+    in_full: list[str]  #: the settings of rows whose names leave something out
     warnings: list[str]  #: what holds for every row and must not be missed
     notes: list[str]  #: how to read it
 
@@ -103,13 +102,6 @@ class Host(NamedTuple):
     cells: Callable[[list[Selected], list[str]], dict[str, Cell]]
     splits_by_flags: bool  #: runs with different flags are different rows
     notes: tuple[str, ...]
-
-
-def show(value: Any) -> str:
-    """A setting in a label."""
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 HOSTS = {
@@ -201,11 +193,24 @@ def _table(
     ]
     if host.splits_by_flags and (differing := _differing(_distinct(run.flags for run in runs))):
         notes.append(f"Mixed configurations are kept apart, in a row each: the runs differ in {', '.join(differing)}.")
-    notes += [] if host.splits_by_flags else _uneven_draws(families)
+    notes += _shared_flags(families, rows) if host.splits_by_flags else _uneven_draws(families)
     warnings = [*([SYNTHETIC] if synthetic else []), *_common_marks(rows)]
     memory = sorted({kind for run in finished for kind in run.memory})
     shown_gains = [name for name in host.gains if any(name in row.gains for row in rows)]
-    return Table(dataset, host_name, synthetic, columns, shown_gains, memory, host.parts_are, rows, warnings, notes)
+    in_full = [f"{family.name}: {family.label}" for family in families if family.name != family.label]
+    return Table(
+        dataset,
+        host_name,
+        synthetic,
+        columns,
+        shown_gains,
+        memory,
+        host.parts_are,
+        rows,
+        in_full,
+        warnings,
+        notes,
+    )
 
 
 #: rules that need a sweep
@@ -244,13 +249,17 @@ def _families(runs: list[Run], splits_by_flags: bool) -> list[Family]:
     for run in runs:
         flags = _key({name: run.flags.get(name) for name in differing})
         groups[_rank(run.algorithm), run.algorithm, len(run.settings), _key(run.settings), flags].append(run)
-    families = []
-    for key in sorted(groups):
-        members, (*_, flags) = groups[key], key
-        first = members[0]
-        settings = first.settings | {name: first.flags[name] for name in differing if name in first.flags}
-        families.append(Family(first.algorithm, settings, _is_control(first), flags, members))
-    return families
+    keys = sorted(groups)
+    rows = [_settings(groups[key][0], differing) for key in keys]
+    return [
+        Family(row.algorithm, dict(row.values), name, in_full(row), bool(row.off), key[-1], groups[key])
+        for key, row, name in zip(keys, rows, names(rows))
+    ]
+
+
+def _settings(run: Run, differing: Iterable[str]) -> Settings:
+    values = run.settings | {name: run.flags[name] for name in differing if name in run.flags}
+    return Settings(run.algorithm, values, tuple(run.settings), _off(run))
 
 
 def _key(values: dict[str, Any]) -> str:
@@ -279,20 +288,18 @@ def _rank(algorithm: str) -> int:
     return ORDER.index(algorithm) if algorithm in ORDER else len(ORDER)
 
 
-def _is_control(run: Run) -> bool:
-    """Whether the weight of one of the algorithm's own loss terms is 0: everything else stays, its effect goes.
+def _off(run: Run) -> tuple[str, ...]:
+    """The weights of the algorithm's own loss terms that are 0, by which a run is a control: everything else stays,
+    its effect goes.
 
     Not so with λ = 0 where the mask is trained all the same, by composites or the sparsity of m.
     """
     owner = catalog.owner(run.algorithm)
-    off = [
-        part
-        for part in (catalog.TRAINABLE[owner][0] if owner else ())
-        if run.settings.get(next(iter(catalog.PARTS[part]))) == 0
-    ]
+    parts = catalog.TRAINABLE[owner][0] if owner else ()
     if run.settings.get("cim_composites") or run.settings.get("cim_sparsity"):
-        off = [part for part in off if part != "morphing"]
-    return bool(off)
+        parts = [part for part in parts if part != "morphing"]
+    weights = (next(iter(catalog.PARTS[part])) for part in parts)
+    return tuple(weight for weight in weights if run.settings.get(weight) == 0)
 
 
 def _row(rule: str, family: Family, host: Host, columns: list[str]) -> Row:
@@ -374,10 +381,28 @@ def _across(row: Row, baseline: Row, host: Host) -> dict[str, list[str]]:
     }
 
 
+def _shared_flags(families: list[Family], rows: list[Row]) -> list[str]:
+    """Which rows are compared with which ERM, where there is more than one to choose from."""
+    bases = {flags: row.family for flags, row in baselines(rows).items()}
+    of_flags: dict[str, list[str]] = defaultdict(list)
+    for family in families:
+        if family is not bases.get(family.flags):
+            of_flags[family.flags].append(family.name)
+    if len(of_flags.keys() | bases.keys()) < 2:
+        return []
+    alone = [name for flags, names in of_flags.items() if flags not in bases for name in names]
+    said = [
+        f"{base.name} has the flags of, and is compared with: {'; '.join(of_flags[flags])}."
+        for flags, base in bases.items()
+        if flags in of_flags
+    ]
+    return [*said, *([f"Compared with no {BASELINE}, as none has their flags: {'; '.join(alone)}."] if alone else [])]
+
+
 def _uneven_draws(families: list[Family]) -> list[str]:
     """Fewer draws of hyperparameters are a handicap."""
     counts = {
-        family.label: len({run.measured.draw for run in family.runs if run.unfinished is None}) for family in families
+        family.name: len({run.measured.draw for run in family.runs if run.unfinished is None}) for family in families
     }
     if len(set(counts.values())) < 2:
         return []

@@ -106,6 +106,19 @@ def test_different_configurations_are_different_rows(compare, tmp_path):
         "VIB, lr=0.1, n_epochs=9",
         "VIB, lr=0.1000000001, n_epochs=9",
     ]
+    assert [row.family.name for row in table.rows] == [
+        "ERM, lr=0.001",
+        "ERM, lr=0.1",
+        "CIM",
+        "VIB, lr=0.1",
+        "VIB, lr=0.1000000001",
+    ]
+    assert table.in_full == [
+        f"{row.family.name}: {row.family.label}" for row in table.rows if row.family.name != row.family.label
+    ]
+    assert len(table.in_full) == 5
+    assert "ERM, lr=0.1 has the flags of, and is compared with: CIM." in table.notes
+    assert "Compared with no ERM, as none has their flags: VIB, lr=0.1; VIB, lr=0.1000000001." in table.notes
     assert table.rows[2].gains["worst group"].mean == pytest.approx(
         min(CIM[0]) - min(ERM[1])
     )  # not with the other learning rate
