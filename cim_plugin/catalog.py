@@ -236,7 +236,7 @@ class RetiredFlag(argparse.Action):
 
 
 #: argparse's keywords of the flags of :data:`RETIRED`, by name
-RETIRED_FLAGS = {
+RETIRED_FLAGS: dict[str, dict[str, Any]] = {
     name: {"action": RetiredFlag, "nargs": "?", "help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
     for name in RETIRED
     if name.isidentifier()

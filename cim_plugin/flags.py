@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import math
 import re
 import sys
@@ -27,6 +28,36 @@ class Parser(argparse.ArgumentParser):
 def shortened(text: str, most: int = 1000) -> str:
     """A text of which no more is shown than somebody reads."""
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+
+
+class KeyValues(argparse.Action):
+    """``key=value ...`` as a dictionary; values are Python literals, true, false, or strings."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        pairs = {}
+        for word in values:
+            key, separator, text = word.partition("=")
+            if not (key and separator):
+                parser.error(f"{option_string} takes key=value, {shortened(word, 80)!r} was given")
+            pairs[key] = _literal(text)
+            if not _usable(pairs[key]):
+                parser.error(f"{option_string} {shortened(word, 80)}: numbers are finite, and whole ones below 2**63")
+        setattr(namespace, self.dest, pairs)
+
+
+def _usable(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_usable, value))
+    return not isinstance(value, (int, float)) or abs(value) < (2**63 if isinstance(value, int) else math.inf)
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in ("true", "false", "none"):
+        text = text.capitalize()
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two where brackets nest deep
+        return text
 
 
 def whole(low: int, high: int = COUNT) -> Callable[[str], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from interpreters import HERE, SMALL_HOST
 
 from cim_plugin.autoload import domainbed_cache
+from cim_plugin.runs.configuration import Configuration
 
 SHARED = HERE.parent.parent / "shared"
 
@@ -140,3 +142,21 @@ def shared_data() -> Path:
     if not (SHARED / "data" / "prepare").exists():
         pytest.skip(f"no {SHARED / 'data'}: real MNIST and PACS are not here")
     return SHARED / "data"
+
+
+@pytest.fixture
+def configure():
+    """A function (flag words) -> the configuration that 'cim-plugin train' makes of them; dataset, algorithm and root
+    are set unless given.
+    """
+
+    from cim_plugin.wilds_runner.config import add_arguments, make_config
+
+    def configuration(*words: str) -> Configuration:
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        return make_config(
+            parser.parse_args(["--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", "data", *words])
+        )
+
+    return configuration

@@ -15,10 +15,11 @@ import runpy
 import socket
 import sys
 import warnings
+from dataclasses import replace
 from typing import Any, Callable, Iterator
 
 from ..errors import InputError
-from ..wilds_runner.config import is_pretrained
+from ..runs.configuration import Configuration
 from .findings import ERROR, NOTE, WARNING, Finding
 from .reporting import DOMAINBED, OUTPUT, TRAIN, Report
 
@@ -97,15 +98,14 @@ def train(words: list[str], report: Report, output: str) -> None:
     parser = _Parser(prog="cim-plugin train")
     add_arguments(parser)
     config = make_config(parser.parse_args(words))
-    fresh = not (config["resume"] or config["eval_only"])
+    fresh = not (config.resume or config.eval_only)
     try:
-        fresh = state_to_go_on_from(config) is None and not config["eval_only"]
+        fresh = state_to_go_on_from(config) is None and not config.eval_only
     except InputError as error:
         report.add(Finding(ERROR, str(error)))
-    report.add(*_writable(config["log_dir"]), *(finding for applies, finding in TRAIN_TRAPS if applies(config)))
+    report.add(*_writable(config.log_dir), *(finding for applies, finding in TRAIN_TRAPS if applies(config)))
     make_fabric(config)
-    config["download"] = False
-    _open_and_build(config, fresh, report)
+    _open_and_build(replace(config, download=False), fresh, report)
     raise _Started
 
 
@@ -117,11 +117,9 @@ def _writable(folder: str) -> list[Finding]:
 
 
 #: (whether it applies to a configuration, what to say)
-TRAIN_TRAPS: list[tuple[Callable[[dict[str, Any]], bool], Finding]] = [
+TRAIN_TRAPS: list[tuple[Callable[[Configuration], bool], Finding]] = [
     (
-        lambda c: (
-            c["dataset"] == "waterbirds" and c["lr"] <= 1e-5 and c["weight_decay"] >= 1.0 and not is_pretrained(c)
-        ),
+        lambda c: c.dataset == "waterbirds" and c.lr <= 1e-5 and c.weight_decay >= 1.0 and not c.is_pretrained,
         Finding(
             WARNING,
             "WILDS' defaults for Waterbirds (lr 1e-5, weight decay 1.0) are for a pretrained network: without one, "
@@ -130,7 +128,7 @@ TRAIN_TRAPS: list[tuple[Callable[[dict[str, Any]], bool], Finding]] = [
         ),
     ),
     (
-        lambda c: c["download"],
+        lambda c: c.download,
         Finding(
             NOTE,
             "--download: a dataset that is missing comes from a mirror, as by 'cim-plugin data get'; WILDS' own "
@@ -139,7 +137,7 @@ TRAIN_TRAPS: list[tuple[Callable[[dict[str, Any]], bool], Finding]] = [
         ),
     ),
     (
-        lambda c: (c["loader_kwargs"].get("num_workers") or 0) > (os.cpu_count() or 1),
+        lambda c: (c.loader_kwargs.get("num_workers") or 0) > (os.cpu_count() or 1),
         Finding(
             NOTE,
             f"more loader workers than the {os.cpu_count()} cores of this machine",
@@ -149,7 +147,7 @@ TRAIN_TRAPS: list[tuple[Callable[[dict[str, Any]], bool], Finding]] = [
 ]
 
 
-def _open_and_build(config: dict[str, Any], fresh: bool, report: Report) -> None:
+def _open_and_build(config: Configuration, fresh: bool, report: Report) -> None:
     """As the run does, with one process."""
     from ..data.releases import how_to_get
     from ..models.transforms import make_transform
@@ -158,22 +156,18 @@ def _open_and_build(config: dict[str, Any], fresh: bool, report: Report) -> None
     from ..wilds_runner.loading import read_image, seed_of, seeded
     from ..wilds_runner.trainer import Trainer
 
-    if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder
-        raise InputError(
-            f"--root_dir {config['root_dir']} does not exist; {how_to_get(config['dataset'], config['root_dir'])}"
-        )
-    with seeded(seed_of(config["seed"], "splits")):
+    if not os.path.isdir(config.root_dir):  # the wilds package would make the folder
+        raise InputError(f"--root_dir {config.root_dir} does not exist; {how_to_get(config.dataset, config.root_dir)}")
+    with seeded(seed_of(config.seed, "splits")):
         data = open_dataset(config)
     if data.synthetic:
         report.add(
-            Finding(
-                NOTE, f"{config['dataset']} in {config['root_dir']} is SYNTHETIC, made by 'cim-plugin data demo'", None
-            )
+            Finding(NOTE, f"{config.dataset} in {config.root_dir} is SYNTHETIC, made by 'cim-plugin data demo'", None)
         )
     transform = make_transform(config, data.wilds.original_resolution)
     read_image(data.wilds, int(data.splits["train"].indices[0]), transform)
-    fabric = make_fabric({**config, "device": None, "devices": 1, "num_nodes": 1})
-    if not _with_weights(lambda: Trainer(config, data, transform, fabric, None, fresh), config["model"], report):
+    fabric = make_fabric(replace(config, device=None, devices=1, num_nodes=1))
+    if not _with_weights(lambda: Trainer(config, data, transform, fabric, None, fresh), config.model, report):
         Trainer(config, data, transform, fabric, None, fresh=False)
 
 

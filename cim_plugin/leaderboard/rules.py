@@ -13,8 +13,8 @@ from typing import Any, Mapping, NamedTuple
 
 from ..data.releases import RELEASES
 from ..errors import InputError
+from ..runs.configuration import MAY_DIFFER
 from ..runs.defaults import DATASETS
-from ..runs.train_flags import MAY_DIFFER
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 from ..data.releases import RELEASES, how_to_get, is_synthetic
 from ..errors import InputError
 from ..runs import jobs
+from ..runs.configuration import FLAG_NAMES
 from ..runs.folder_lock import FolderLock
 from ..runs.jobs import Job
 from ..wilds_runner import config as flags
@@ -135,7 +136,7 @@ def train_words(args: argparse.Namespace) -> list[str]:
     for name, why in OURS.items():
         if name in given:
             raise InputError(f"--{name} is not accepted: {why}")
-    names = [name for group in flags.FLAGS.values() for name in group] + list(flags.catalog.all_hyperparameters())
+    names = [*FLAG_NAMES, *flags.catalog.all_hyperparameters()]
     words = ["train"]
     for name in names:
         if name in given:
@@ -156,7 +157,7 @@ def _checked_config(words: list[str], args: argparse.Namespace) -> dict[str, Any
     """The configuration that every seed will have, as results.json will have it."""
     parser = argparse.ArgumentParser()
     flags.add_arguments(parser)
-    config = flags.make_config(parser.parse_args(words[1:]))
+    config = flags.make_config(parser.parse_args(words[1:])).as_record()
     wrong = broken(config)
     if wrong:
         raise InputError(f"not accepted, it breaks the leaderboard's rules: {'; '.join(wrong)}")

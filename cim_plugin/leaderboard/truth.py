@@ -8,7 +8,7 @@ from array import array
 from typing import Any, Mapping, NamedTuple
 
 from ..data.releases import RELEASES
-from ..runs.defaults import DATASETS
+from ..runs.configuration import filled
 from .rules import BOARDS, published_lengths
 
 
@@ -43,17 +43,7 @@ def on_disk(dataset: str, root_dir: str) -> Truth:
     """
     from ..wilds_runner.datasets import open_dataset
 
-    defaults = DATASETS[dataset]
-    options = {
-        "version": None,
-        "split_scheme": "official",
-        "dataset_kwargs": defaults.get("dataset_kwargs", {}),
-        "download": False,
-        "frac": 1.0,
-    }
-    data = open_dataset(
-        {"dataset": dataset, "root_dir": root_dir, "groupby_fields": defaults["groupby_fields"], **options}
-    )
+    data = open_dataset(filled(dataset, "ERM", root_dir=root_dir))
     lengths = {split: len(data.splits[split].labels) for split in BOARDS[dataset].splits}
     differences = RELEASES[dataset].differences(lengths)
     return Truth(dataset, data.n_classes, lengths, data, _note(dataset, differences, data.synthetic))

@@ -7,12 +7,13 @@ name files, addresses or configurations of weights are not: timm's ``checkpoint_
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, Callable
 
 from .. import catalog
 from ..errors import InputError
 from ..runs import defaults
-from ..runs.train_flags import FLAGS, TRANSFORMS
+from ..runs.configuration import AUGMENTATIONS, TRANSFORMS, Configuration, filled
 
 LARGEST = 10_000  #: of numbers that layers are made by
 LONGEST = 2048  #: side of an image
@@ -59,7 +60,7 @@ MODEL_KWARGS: dict[str, Check] = {
 #: arguments of data sets of the wilds package
 DATASET_KWARGS: dict[str, Check] = {"seed": _numbers, "use_ood_val": _number, "oracle_training_set": _number}
 
-#: what a model and its images are made by; the rest of a configuration is not used
+#: what a model and its images are made by; the rest of a record is not used
 VALUES: dict[str, tuple[Check, str]] = {
     "dataset": (lambda value: value in list(defaults.DATASETS), f"one of {', '.join(defaults.DATASETS)}"),
     "algorithm": (lambda value: value in list(catalog.TRAINABLE), f"one of {', '.join(catalog.TRAINABLE)}"),
@@ -73,7 +74,7 @@ VALUES: dict[str, tuple[Check, str]] = {
     "target_resolution": (_size, f"height and width, at most {LONGEST}"),
     "resize_scale": (lambda value: value is None or (_number(value) and 0 < value <= 10), "a number up to 10"),
     "additional_train_transform": (
-        lambda value: value in (None, *FLAGS["data"]["additional_train_transform"]["choices"]),
+        lambda value: value in (None, *AUGMENTATIONS),
         "an augmentation",
     ),
     "randaugment_n": (lambda value: value is None or _number(value), "a number"),
@@ -85,23 +86,26 @@ VALUES: dict[str, tuple[Check, str]] = {
 }
 
 
-def taken_from(before: dict[str, Any], file: str) -> dict[str, Any]:
-    """Of the configuration in ``file`` what a model and its images are made by, with today's defaults for
-    hyperparameters that a run is older than; paths of weights, of logs and of everything else are left out.
+def taken_from(before: dict[str, Any], file: str) -> Configuration:
+    """Of the configuration in ``file`` what a model and its images are made by; all else, hyperparameters that the run
+    is older than among it, is as today's defaults are. Paths of weights, of logs and of everything else are left out.
 
     Raises:
         InputError: a value is none that may be taken out of a file.
     """
-    config = {name: before.get(name) for name in VALUES}
+    taken = {name: before.get(name) for name in VALUES}
     for name, (fits, wanted) in VALUES.items():
         if name not in before and not fits(None):
             raise InputError(f"{file}: its configuration has no {name!r}")
-        if not fits(config[name]):
-            raise InputError(f"{file}: {name} {_short(config[name])} is not taken out of a file; it can be {wanted}")
+        if not fits(taken[name]):
+            raise InputError(f"{file}: {name} {_short(taken[name])} is not taken out of a file; it can be {wanted}")
     for name, known in (("model_kwargs", MODEL_KWARGS), ("dataset_kwargs", DATASET_KWARGS)):
-        config[name] = _arguments(before.get(name, {}), known, name, file)
-    config["hyperparameters"] = _hyperparameters(config["algorithm"], before.get("hyperparameters"), file)
-    return {**config, "download": False, "pretrained_model_path": None}
+        taken[name] = _arguments(before.get(name, {}), known, name, file)
+    taken["hyperparameters"] = _hyperparameters(taken["algorithm"], before.get("hyperparameters"), file)
+    try:
+        return replace(filled(taken["dataset"], taken["algorithm"]), **taken)
+    except TypeError as error:
+        raise InputError(f"{file}: {_short(str(error))}") from error
 
 
 def _hyperparameters(algorithm: str, given: Any, file: str) -> dict[str, Any]:

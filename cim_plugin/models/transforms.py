@@ -6,7 +6,7 @@ resize (deterministic), augment (random, training only), standardise (on the dev
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import torch
 import torchvision.transforms as T
@@ -15,6 +15,7 @@ from torchvision.transforms.functional import rotate
 
 from ..algorithms.morphing import PixelSpace
 from ..errors import InputError
+from ..runs.configuration import Configuration
 
 
 class Transform(NamedTuple):
@@ -85,7 +86,7 @@ class RandomRightAngle(nn.Module):
         return rotate(image, angle) if angle else image
 
 
-def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] | None) -> Transform:
+def make_transform(config: Configuration, original_resolution: tuple[int, int] | None) -> Transform:
     """The transform that WILDS' ``run_expt.py`` gives for this configuration.
 
     Args:
@@ -95,7 +96,7 @@ def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] 
     Raises:
         InputError: the size of the images stays open.
     """
-    name, target = config["transform"], config["target_resolution"]
+    name, target = config.transform, config.target_resolution
     steps: list[Callable] = []
     size = target
     if name == "rxrx1":
@@ -107,12 +108,10 @@ def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] 
         if target is not None:
             steps.append(T.Resize(target))
     elif original_resolution is None:
-        raise InputError(
-            f"--transform {name} needs images of one size, {config['dataset']} has several; use image_base"
-        )
+        raise InputError(f"--transform {name} needs images of one size, {config.dataset} has several; use image_base")
     else:
-        steps.append(T.Resize([int(side * config["resize_scale"]) for side in original_resolution]))
-        size = [int(side * config["resize_scale"]) for side in original_resolution]
+        steps.append(T.Resize([int(side * config.resize_scale) for side in original_resolution]))
+        size = [int(side * config.resize_scale) for side in original_resolution]
         if name == "image_resize_and_center_crop":
             resized, size = size, target or original_resolution
             if any(side > whole for side, whole in zip(size, resized)):
@@ -124,27 +123,27 @@ def make_transform(config: dict[str, Any], original_resolution: tuple[int, int] 
     size = size or original_resolution
     if size is None:
         raise InputError(
-            f"--transform {name} leaves the images of {config['dataset']} as they are, of unknown size; give "
+            f"--transform {name} leaves the images of {config.dataset} as they are, of unknown size; give "
             f"--target_resolution"
         )
     crop = target or (size if name == "image_base" else original_resolution)  # image_base has cut a square already
-    if config["additional_train_transform"] is not None and any(side > whole for side, whole in zip(crop, size)):
+    if config.additional_train_transform is not None and any(side > whole for side, whole in zip(crop, size)):
         raise InputError(
-            f"--additional_train_transform {config['additional_train_transform']} cuts {crop[0]}x{crop[1]} out of "
+            f"--additional_train_transform {config.additional_train_transform} cuts {crop[0]}x{crop[1]} out of "
             f"images of {size[0]}x{size[1]}; give a smaller --target_resolution"
         )
-    training_size = size if config["additional_train_transform"] is None else crop
+    training_size = size if config.additional_train_transform is None else crop
     standardise = StandardisePerImage() if name == "rxrx1" else StandardiseImageNet()
     return Transform(T.Compose(steps), _augment(config, crop), standardise, tuple(size), tuple(training_size))
 
 
-def _augment(config: dict[str, Any], size) -> Callable | None:
+def _augment(config: Configuration, size) -> Callable | None:
     steps: list[nn.Module] = []
-    if config["transform"] == "rxrx1":
+    if config.transform == "rxrx1":
         steps += [RandomRightAngle(), T.RandomHorizontalFlip()]
-    if config["additional_train_transform"] is not None:
-        crop = T.RandomResizedCrop if config["additional_train_transform"] == "resized_crop" else T.RandomCrop
+    if config.additional_train_transform is not None:
+        crop = T.RandomResizedCrop if config.additional_train_transform == "resized_crop" else T.RandomCrop
         steps += [T.RandomHorizontalFlip(), crop(size)]
-    if config["additional_train_transform"] == "randaugment":
-        steps.append(T.RandAugment(config["randaugment_n"]))
+    if config.additional_train_transform == "randaugment":
+        steps.append(T.RandAugment(config.randaugment_n))
     return T.Compose(steps) if steps else None

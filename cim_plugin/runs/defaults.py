@@ -154,6 +154,9 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
 }
 
 
+TILES = 4  #: per side, of --cross_fit; docs/study.md has what they are worth
+
+
 def of(dataset: str) -> dict[str, Any]:
     """What a dataset's unset flags mean."""
     return DATASETS.get(dataset, OWN)
@@ -171,6 +174,8 @@ def fill(config: dict[str, Any], dataset: str, algorithm: str) -> None:
     _fill(config, MODELS.get(config["model"], MODELS[None]))
     if config["scheduler"] is not None:
         _fill(config, SCHEDULERS[config["scheduler"]])
+    if config.get("cross_fit") is not None:
+        _fill(config, {"cross_fit_tiles": TILES})
     config["no_group_logging"] = bool(config["no_group_logging"])
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from ..files import Unreadable, csv_lines, read_json, read_text
 from . import defaults, rules
+from .configuration import MAY_DIFFER, completed
 from .layout import RESULTS, STATE
 from .record import Curve, Run, Selected, check, fraction, get, own_settings
-from .train_flags import MAY_DIFFER, completed
 
 RULES = {name: str(rule) for name, rule in rules.RULES.items()}
 DEFAULT_RULES = ("worst_group", "average")

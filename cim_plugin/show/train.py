@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import Unreadable, read_json
+from ..runs.configuration import Configuration
 from ..runs.layout import RESULTS, model_file, place
 from .figures import release_figures
 from .opened_run import OpenedRun, check_algorithm
@@ -27,10 +29,10 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Ope
     results = _read_results(path)
     for algorithm in (results["algorithm"], results["config"].get("algorithm")):
         check_algorithm(algorithm, path)
-    config = {**taken_from(results["config"], os.path.join(path, RESULTS)), "log_dir": path}
+    config = replace(taken_from(results["config"], os.path.join(path, RESULTS)), log_dir=path)
     file, choice = _model_file(path, results, config, rule)
     if data_folder is not None:
-        config["root_dir"] = data_folder
+        config = replace(config, root_dir=data_folder)
     try:
         data, transform, model = _build(config)
     except InputError:
@@ -52,12 +54,12 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Ope
     _load(model, file, config)
     if split not in data.splits or not len(data.splits[split].labels):
         filled = [key for key, of_key in data.splits.items() if len(of_key.labels)]
-        raise InputError(f"--split {split!r} has no images in {config['dataset']}; it has {', '.join(filled)}")
+        raise InputError(f"--split {split!r} has no images in {config.dataset}; it has {', '.join(filled)}")
     part = data.splits[split]
     return OpenedRun(
         run=path,
-        algorithm=config["algorithm"],
-        dataset=config["dataset"],
+        algorithm=config.algorithm,
+        dataset=config.dataset,
         split=split,
         chosen=f"rule {rule}, epoch {choice['epoch']}"
         + ("" if results.get("status") == "finished" else ", run not finished"),
@@ -71,7 +73,7 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Ope
         class_names=_class_names(data),
         read=lambda rows: _read(data, part, transform, rows),
         figure=release_figures(data, part, transform),
-        data=None if data_folder is not None else f"{config['root_dir']}, as {RESULTS} says",
+        data=None if data_folder is not None else f"{config.root_dir}, as {RESULTS} says",
     )
 
 
@@ -87,7 +89,7 @@ def _read_results(path: str) -> dict[str, Any]:
     return results
 
 
-def _model_file(path: str, results: dict[str, Any], config: dict[str, Any], rule: str) -> tuple[str, dict[str, Any]]:
+def _model_file(path: str, results: dict[str, Any], config: Configuration, rule: str) -> tuple[str, dict[str, Any]]:
     from ..wilds_runner.selection import RULES
 
     chosen = results["selection"]
@@ -97,8 +99,8 @@ def _model_file(path: str, results: dict[str, Any], config: dict[str, Any], rule
             + (f"it has {', '.join(chosen)}" if chosen else "no epoch has ended yet")
         )
     try:
-        folder, word = place(config["log_dir"], rule)
-        file = os.path.join(folder, model_file(config["dataset"], config["seed"], word))
+        folder, word = place(config.log_dir, rule)
+        file = os.path.join(folder, model_file(config.dataset, config.seed, word))
     except KeyError as error:
         raise InputError(
             f"{os.path.join(path, RESULTS)} is not a file of 'cim-plugin train': its configuration has no {error}"
@@ -111,22 +113,22 @@ def _model_file(path: str, results: dict[str, Any], config: dict[str, Any], rule
     return file, chosen[rule]
 
 
-def _build(config: dict[str, Any]):
+def _build(config: Configuration):
     """Data, transform and a model whose weights are still random: those of the file replace pretrained ones."""
     from ..models.transforms import make_transform
     from ..wilds_runner.datasets import open_dataset
     from ..wilds_runner.loading import seed_of, seeded
     from ..wilds_runner.model import build_model, without_weights
 
-    if not os.path.isdir(config["root_dir"]):  # the wilds package would make the folder
-        raise InputError(f"{config['root_dir']} with the data of the run does not exist; name the folder by --root_dir")
-    with seeded(seed_of(config["seed"], "splits")):  # as the run did: --frac draws
+    if not os.path.isdir(config.root_dir):  # the wilds package would make the folder
+        raise InputError(f"{config.root_dir} with the data of the run does not exist; name the folder by --root_dir")
+    with seeded(seed_of(config.seed, "splits")):  # as the run did: --frac draws
         data = open_dataset(config)
     transform = make_transform(config, data.wilds.original_resolution)
     return data, transform, build_model(without_weights(config), data, transform)
 
 
-def _load(model: torch.nn.Module, file: str, config: dict[str, Any]) -> None:
+def _load(model: torch.nn.Module, file: str, config: Configuration) -> None:
     from ..models.encoders import read_checkpoint
 
     saved = read_checkpoint(file, "show")
@@ -134,12 +136,11 @@ def _load(model: torch.nn.Module, file: str, config: dict[str, Any]) -> None:
         model.load_state_dict(saved["algorithm"])
     except (KeyError, RuntimeError, TypeError) as error:
         raise InputError(
-            f"{file} is not a model of {config['algorithm']} with --model {config['model']}, as {RESULTS} beside it "
-            f"says"
+            f"{file} is not a model of {config.algorithm} with --model {config.model}, as {RESULTS} beside it says"
         ) from error
 
 
-def _environments(config: dict[str, Any], data, split: str) -> Tensor:
+def _environments(config: Configuration, data, split: str) -> Tensor:
     """(N,) int64, as the trainer has them for the training split: pseudo-environments, or the combination of the group
     fields other than the label.
     """
@@ -147,11 +148,11 @@ def _environments(config: dict[str, Any], data, split: str) -> Tensor:
     from ..wilds_runner.model import group_environments
 
     if (
-        config.get("cross_fit")
+        config.cross_fit
         and split in cross_fit.SPLITS
-        and config["hyperparameters"].get("cim_pairs") == "cross_environment"
+        and config.hyperparameters.get("cim_pairs") == "cross_environment"
     ):
-        return cross_fit.read(config["log_dir"], data)[split]
+        return cross_fit.read(config.log_dir, data)[split]
     return group_environments(config, data, split)
 
 

@@ -14,8 +14,8 @@ from .. import catalog, files
 from ..errors import InputError
 from ..models import seal
 from ..models.encoders import read_checkpoint
+from ..runs.configuration import Configuration, completed
 from ..runs.layout import STATE
-from ..runs.train_flags import completed
 
 FIX = "what was saved before is whole. Make room or choose another --log_dir, and --resume"  #: where the disk refuses
 
@@ -61,7 +61,7 @@ def save_predictions(path: str, labels: torch.Tensor) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> dict[str, Any] | None:
+def load_state(log_dir: str, config: Configuration, may_differ: set[str]) -> dict[str, Any] | None:
     """The state that a run of the same configuration left in ``log_dir``, or None.
 
     Raises:
@@ -72,7 +72,7 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
         return None
     state = read_checkpoint(path, "--resume")
     try:
-        differs = difference(state["config"], config, [name for name in config if name not in may_differ])
+        differs = difference(state["config"], config, [name for name in config.as_record() if name not in may_differ])
     except InputError:
         raise
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
@@ -82,14 +82,14 @@ def load_state(log_dir: str, config: dict[str, Any], may_differ: set[str]) -> di
     return state
 
 
-def difference(before: dict[str, Any], config: dict[str, Any], names: Sequence[str]) -> str | None:
+def difference(before: dict[str, Any], config: Configuration, names: Sequence[str]) -> str | None:
     """The first of these values that a run had otherwise, in words; compared as JSON keeps them. What is younger than
     the run had its default.
 
     Raises:
         InputError: the run had a hyperparameter that is no more.
     """
-    before, now = json.loads(json.dumps(completed(before))), json.loads(json.dumps(config))
+    before, now = json.loads(json.dumps(completed(before))), json.loads(json.dumps(config.as_record()))
     if "hyperparameters" in names and isinstance(
         before.get("hyperparameters"), dict
     ):  # one by one, of which a reader sees what differs

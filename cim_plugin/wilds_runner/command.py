@@ -16,9 +16,9 @@ from ..data.releases import folder_of
 from ..errors import InputError, NotFinite
 from ..files import kind, read_json, reason, undone_where_refused
 from ..progress import progress
+from ..runs.configuration import MAY_DIFFER, Configuration
 from ..runs.folder_lock import FolderLock
 from ..runs.layout import MODELS, RESULTS, SELECTION, STATE, model_file, prediction_file
-from ..runs.train_flags import MAY_DIFFER
 from .config import add_arguments, make_config
 from .system import check_system
 
@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     fabric.launch()
     from .processes import on_rank_zero
 
-    lock = FolderLock(config["log_dir"])
-    with undone_where_refused(config["log_dir"], folder_of(config["dataset"], config["root_dir"])):
+    lock = FolderLock(config.log_dir)
+    with undone_where_refused(config.log_dir, folder_of(config.dataset, config.root_dir)):
         on_rank_zero(fabric, lock.acquire)  # before a look is taken at what the folder holds
         try:
             return _train_or_evaluate(config, fabric)
@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
             lock.release()
 
 
-def _train_or_evaluate(config: dict[str, Any], fabric) -> int:
+def _train_or_evaluate(config: Configuration, fabric) -> int:
     trainer = prepare(config, fabric)
-    if config["eval_only"]:
+    if config.eval_only:
         evaluate_only(trainer)
         return 0
     return _train(trainer)
@@ -69,7 +69,7 @@ def _check_installed() -> None:
         ) from error
 
 
-def make_fabric(config: dict[str, Any]):
+def make_fabric(config: Configuration):
     """Lightning's Fabric for the configured device, precision and processes.
 
     Raises:
@@ -82,37 +82,37 @@ def make_fabric(config: dict[str, Any]):
     from .precision import MixedOfPixels
 
     on_gpu = torch.cuda.is_available()
-    if config["precision"] == "16-mixed" and not on_gpu:
+    if config.precision == "16-mixed" and not on_gpu:
         raise InputError("--precision 16-mixed needs a GPU; use 32 or bf16-mixed on a CPU")
-    devices = config["devices"] if config["device"] is None else config["device"]
+    devices = config.devices if config.device is None else config.device
     if "LOCAL_WORLD_SIZE" not in os.environ:
-        if config["device"] is not None and not on_gpu:
+        if config.device is not None and not on_gpu:
             raise InputError(
-                f"--device {shlex.join(map(str, config['device']))}: torch sees no GPU here; leave it out, or install "
+                f"--device {shlex.join(map(str, config.device))}: torch sees no GPU here; leave it out, or install "
                 f"torch for CUDA"
             )
-        if config["num_nodes"] > 1 and "SLURM_NTASKS" not in os.environ:
+        if config.num_nodes > 1 and "SLURM_NTASKS" not in os.environ:
             raise InputError(
-                f"--num_nodes {config['num_nodes']} needs torchrun on each machine, which tells them of each other; "
+                f"--num_nodes {config.num_nodes} needs torchrun on each machine, which tells them of each other; "
                 f"start it so, or leave --num_nodes out"
             )
     else:  # torchrun has started the processes
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         started = int(os.environ["WORLD_SIZE"])
-        if started != devices * config["num_nodes"]:
+        if started != devices * config.num_nodes:
             raise InputError(
-                f"--num_nodes {config['num_nodes']} does not go with torchrun's {started} processes, {devices} on this "
+                f"--num_nodes {config.num_nodes} does not go with torchrun's {started} processes, {devices} on this "
                 f"machine; give --num_nodes {started // devices}"
             )
-        if config["device"] is not None:
+        if config.device is not None:
             raise InputError(
-                f"--device {shlex.join(map(str, config['device']))} has no effect under torchrun; say by "
+                f"--device {shlex.join(map(str, config.device))} has no effect under torchrun; say by "
                 f"CUDA_VISIBLE_DEVICES which GPUs it sees"
             )
-    n_processes = (len(devices) if isinstance(devices, list) else devices) * config["num_nodes"]
-    if config["batch_size"] % n_processes:
+    n_processes = (len(devices) if isinstance(devices, list) else devices) * config.num_nodes
+    if config.batch_size % n_processes:
         raise InputError(
-            f"--batch_size {config['batch_size']} cannot be shared equally by {n_processes} processes; give a multiple "
+            f"--batch_size {config.batch_size} cannot be shared equally by {n_processes} processes; give a multiple "
             f"of {n_processes}"
         )
     accelerator = "cuda" if on_gpu else "cpu"
@@ -120,8 +120,8 @@ def make_fabric(config: dict[str, Any]):
         return Fabric(
             accelerator=accelerator,
             devices=devices,
-            num_nodes=config["num_nodes"],
-            plugins=None if config["precision"] == "32" else MixedOfPixels(config["precision"], accelerator),
+            num_nodes=config.num_nodes,
+            plugins=None if config.precision == "32" else MixedOfPixels(config.precision, accelerator),
             strategy=DDPStrategy(timeout=WAIT) if n_processes > 1 else "auto",
         )
     except Exception as error:
@@ -129,7 +129,7 @@ def make_fabric(config: dict[str, Any]):
 
 
 def prepare(
-    config: dict[str, Any], fabric, open_data: Callable[..., Any] | None = None, cache: Callable[..., Any] | None = None
+    config: Configuration, fabric, open_data: Callable[..., Any] | None = None, cache: Callable[..., Any] | None = None
 ):
     """A trainer at the beginning, or where the run of ``log_dir`` stood with ``resume``.
 
@@ -152,32 +152,32 @@ def prepare(
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     first = fabric.global_rank == 0
-    folder = config["log_dir"]
+    folder = config.log_dir
     state = state_to_go_on_from(config)
     on_rank_zero(fabric, lambda: _check_writable(folder))
     open_data = open_data or open_dataset
-    if config["download"] and fabric.world_size > 1:
+    if config.download and fabric.world_size > 1:
         on_rank_zero(fabric, lambda: bool(open_data(config)))  # the others look for it when it is there
-    with seeded(seed_of(config["seed"], "splits")):
+    with seeded(seed_of(config.seed, "splits")):
         data = open_data(config)
     transform = make_transform(config, data.wilds.original_resolution)
-    show = config["progress_bar"] if config["progress_bar"] is not None else sys.stderr.isatty()
-    fresh = state is None and not config["eval_only"]
+    show = config.progress_bar if config.progress_bar is not None else sys.stderr.isatty()
+    fresh = state is None and not config.eval_only
     trainer = Trainer(
         config, data, transform, fabric, (cache or open_cache)(config, data, transform, fabric, show and first), fresh
     )
     if state is not None:
         check_state(trainer, state, os.path.join(folder, STATE))  # before anything is changed
     keep = state["log_sizes"] if state is not None else {}
-    if config["eval_only"]:
+    if config.eval_only:
         keep = {
             name: os.path.getsize(os.path.join(folder, name))
             for name in os.listdir(folder)
             if is_log_file(name, data.splits)
         }
-    echo = (lambda text: tqdm.write(text, end="")) if first and not config["eval_only"] else None
-    steps = config["n_epochs"] * len(trainer.order)
-    bar = progress(total=steps, unit="step", show=show and first and not config["eval_only"])
+    echo = (lambda text: tqdm.write(text, end="")) if first and not config.eval_only else None
+    steps = config.n_epochs * len(trainer.order)
+    bar = progress(total=steps, unit="step", show=show and first and not config.eval_only)
     trainer.start(LogFiles(folder if first else None, keep, echo, make_events(config) if first else None), bar)
     if fresh:
         describe(trainer)
@@ -187,7 +187,7 @@ def prepare(
     return trainer
 
 
-def state_to_go_on_from(config: dict[str, Any]) -> dict[str, Any] | None:
+def state_to_go_on_from(config: Configuration) -> dict[str, Any] | None:
     """The state that the run of log_dir has left, with --resume.
 
     Raises:
@@ -195,14 +195,14 @@ def state_to_go_on_from(config: dict[str, Any]) -> dict[str, Any] | None:
     """
     from . import checkpoint
 
-    folder = config["log_dir"]
-    state = checkpoint.load_state(folder, config, MAY_DIFFER) if config["resume"] else None
+    folder = config.log_dir
+    state = checkpoint.load_state(folder, config, MAY_DIFFER) if config.resume else None
     names = os.listdir(folder) if os.path.isdir(folder) else []
     holds_run = any(name in (STATE, RESULTS) or name.endswith(MODELS) for name in names)  # run_expt's, too
-    if state is None and not config["eval_only"] and holds_run:
+    if state is None and not config.eval_only and holds_run:
         way = (
             "without state.pth, so that nothing can go on from it; choose"
-            if config["resume"]
+            if config.resume
             else "already; go on with --resume, or choose"
         )
         raise InputError(f"--log_dir {folder} holds a run {way} another folder")
@@ -228,20 +228,20 @@ def _check_writable(folder: str) -> None:
             raise InputError(f"--log_dir {folder}: {place} is a link; choose another folder")
 
 
-def make_events(config: dict[str, Any]):
+def make_events(config: Configuration):
     """A TensorBoard writer where it is asked for, else None."""
-    if not config["tensorboard"]:
+    if not config.tensorboard:
         return None
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError("--tensorboard needs the package 'tensorboard'; 'pip install tensorboard'") from error
-    return SummaryWriter(config["log_dir"])
+    return SummaryWriter(config.log_dir)
 
 
 def describe(trainer) -> None:
     """The configuration, the groups of every split and the scales of MS-SSIM, as the head of log.txt."""
-    for name, value in trainer.config.items():
+    for name, value in trainer.config.as_record().items():
         trainer.logs.write(f"{name.replace('_', ' ').capitalize()}: {value}\n")
     if trainer.data.synthetic:
         trainer.logs.write("\nThis is SYNTHETIC data made by 'cim-plugin data demo', not the real dataset.\n")
@@ -254,7 +254,7 @@ def describe(trainer) -> None:
     for split in trainer.data.splits.values():
         trainer.logs.write(f"{split.name} data...\n")
         counts = split.groups.bincount(minlength=trainer.data.grouper.n_groups).tolist() if len(split.groups) else []
-        if trainer.config["no_group_logging"]:
+        if trainer.config.no_group_logging:
             trainer.logs.write(f"    n = {len(split.labels)}\n")
             continue
         for group, count in enumerate(counts):
@@ -340,7 +340,7 @@ def print_summary(trainer) -> None:
             f"{rule:{width}} {choice.epoch:5} {cells[0]:>8} {cells[1]:>9} {cells[2]:>8} {cells[3]:>10}"
             + ("   selected on TEST data" if rule == "oracle" else "")
         )
-    print(f"everything is in {trainer.config['log_dir']}")
+    print(f"everything is in {trainer.config.log_dir}")
 
 
 def evaluate_only(trainer) -> None:
@@ -352,26 +352,26 @@ def evaluate_only(trainer) -> None:
     from ..models.encoders import read_checkpoint
     from . import checkpoint
 
-    config, folder = trainer.config, trainer.config["log_dir"]
-    word = "best" if config["eval_epoch"] is None else str(config["eval_epoch"])
-    path = os.path.join(folder, model_file(config["dataset"], config["seed"], word))
+    config, folder = trainer.config, trainer.config.log_dir
+    word = "best" if config.eval_epoch is None else str(config.eval_epoch)
+    path = os.path.join(folder, model_file(config.dataset, config.seed, word))
     saved = read_checkpoint(path, "--eval_only")
     _check_same_run(config, trainer.fingerprint, os.path.join(folder, RESULTS))
     try:
         trainer.classifier.load_state_dict(saved["algorithm"])
     except (KeyError, RuntimeError) as error:
         raise InputError(
-            f"--eval_only: {path} is not a model of {config['algorithm']} with --model {config['model']}"
+            f"--eval_only: {path} is not a model of {config.algorithm} with --model {config.model}"
         ) from error
     trainer.epoch = saved["epoch"]
     for key in trainer.splits:
         predicted, _, outcome = trainer.evaluate_split(key)
         trainer.logs.row(f"{key}_eval.csv", {"epoch": trainer.epoch, **outcome.metrics}, trainer.epoch)
         print(f"Eval split {key} at epoch {trainer.epoch}:\n{outcome.text}")
-        if config["save_pred"] and trainer.fabric.global_rank == 0:
+        if config.save_pred and trainer.fabric.global_rank == 0:
             for name in {str(trainer.epoch), word}:
                 checkpoint.save_predictions(
-                    os.path.join(folder, prediction_file(config["dataset"], config["seed"], key, name)), predicted
+                    os.path.join(folder, prediction_file(config.dataset, config.seed, key, name)), predicted
                 )
 
 
@@ -390,7 +390,7 @@ NETWORK_AND_SPLITS = (
 )
 
 
-def _check_same_run(config: dict[str, Any], data: dict[str, str], path: str) -> None:
+def _check_same_run(config: Configuration, data: dict[str, str], path: str) -> None:
     """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else;
     predictions of other splits would replace the run's, and figures by other labels would stand beside them.
     """
@@ -411,6 +411,6 @@ def _check_same_run(config: dict[str, Any], data: dict[str, str], path: str) -> 
         raise InputError(f"--eval_only: {path} has {differs}; repeat its flags")
     if differs := difference_of_data(data_before, data):
         raise InputError(
-            f"--eval_only: {differs} of {config['dataset']} in {config['root_dir']} are not those that the run was "
+            f"--eval_only: {differs} of {config.dataset} in {config.root_dir} are not those that the run was "
             f"trained with, as {path} has them; restore them, or evaluate a copy of the model in a folder of its own"
         )

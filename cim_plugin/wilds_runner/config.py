@@ -13,7 +13,7 @@ from ..data.releases import is_own
 from ..errors import InputError
 from ..flags import is_finite, is_whole, shortened
 from ..runs import defaults
-from ..runs.train_flags import FLAGS, TILES
+from ..runs.configuration import FLAG_NAMES, FLAGS, Configuration
 
 #: flags that do nothing but with another one: that one and its values, None: any
 _ONLY_WITH: dict[str, tuple[str, tuple | None]] = {
@@ -53,38 +53,29 @@ def _described(keywords: dict[str, Any]) -> dict[str, Any]:
     return {**keywords, "help": f"{keywords['help']} (default: {text})" + SAID}
 
 
-def make_config(args: argparse.Namespace) -> dict[str, Any]:
-    """The whole configuration of a run, as JSON-able values: flags, defaults, and the algorithm's hyperparameters.
+def make_config(args: argparse.Namespace) -> Configuration:
+    """The configuration of a run: flags, defaults, and the algorithm's hyperparameters.
 
     Raises:
         InputError: a value is unknown or does not go with another one.
     """
-    values = vars(args)
-    config = {name: values[name] for flags in FLAGS.values() for name in flags}
-    _check_names(config)
-    given = {name: value for name, value in config.items() if value not in (None, {})}
-    defaults.fill(config, config["dataset"], config["algorithm"])
-    _check_used(given, config)
-    config["target_resolution"] = _square(config["target_resolution"])
-    if config["cross_fit"] is not None and config["cross_fit_tiles"] is None:
-        config["cross_fit_tiles"] = TILES
-    config["hyperparameters"] = _hyperparameters(config["algorithm"], values)
+    words = vars(args)
+    values = {name: words[name] for name in FLAG_NAMES}
+    _check_names(values)
+    given = {name: value for name, value in values.items() if value not in (None, {})}
+    defaults.fill(values, values["dataset"], values["algorithm"])
+    _check_used(given, values)
+    values["target_resolution"] = _square(values["target_resolution"])
+    config = Configuration(**values, hyperparameters=_hyperparameters(values["algorithm"], words))
     _check_together(config)
     return config
 
 
-def is_pretrained(config: dict[str, Any]) -> bool:
-    """Whether the encoder starts from weights of an earlier training."""
-    return config["pretrained_model_path"] is not None or (
-        config["model"] != "small_cnn" and bool(config["model_kwargs"].get("pretrained"))
-    )
-
-
-def _check_names(config: dict[str, Any]) -> None:
-    dataset, algorithm = config["dataset"], config["algorithm"]
+def _check_names(values: dict[str, Any]) -> None:
+    dataset, algorithm = values["dataset"], values["algorithm"]
     if algorithm not in catalog.TRAINABLE:
         raise InputError(f"algorithm {algorithm!r} is unknown; choose from {', '.join(catalog.TRAINABLE)}")
-    if _is_own(config):
+    if _is_own(values):
         return
     if dataset in defaults.OTHER_DATASETS:
         raise InputError(
@@ -96,46 +87,46 @@ def _check_names(config: dict[str, Any]) -> None:
             f"dataset {dataset!r} is unknown; choose from {', '.join(defaults.DATASETS)}, or make a folder of your own "
             f"images one with 'cim-plugin data folder' and name the folder that it makes"
         )
-    if config["root_dir"] is None:
+    if values["root_dir"] is None:
         raise InputError(f"the following argument is required: --root_dir, the folder that holds {dataset}")
 
 
-def _is_own(config: dict[str, Any]) -> bool:
+def _is_own(values: dict[str, Any]) -> bool:
     """Whether the dataset is a folder of own data, by its path or its name in root_dir; from then on it goes by its
     name and its groups by its columns.
     """
-    if config["dataset"] in defaults.DATASETS:
+    if values["dataset"] in defaults.DATASETS:
         return False
-    folder = os.path.abspath(os.path.join(config["root_dir"] or "", config["dataset"]))
+    folder = os.path.abspath(os.path.join(values["root_dir"] or "", values["dataset"]))
     if not is_own(folder):
         return False
-    useless = [name for name in ("version", "split_scheme", "dataset_kwargs", "download") if config[name]]
+    useless = [name for name in ("version", "split_scheme", "dataset_kwargs", "download") if values[name]]
     if useless:
         raise InputError(f"--{useless[0]} does nothing with own data, {folder}; leave it out")
     from ..data.folder import group_fields
 
-    config["root_dir"], config["dataset"] = os.path.split(folder)
-    config["groupby_fields"] = config["groupby_fields"] or group_fields(folder)
+    values["root_dir"], values["dataset"] = os.path.split(folder)
+    values["groupby_fields"] = values["groupby_fields"] or group_fields(folder)
     return True
 
 
-def _check_used(given: dict[str, Any], config: dict[str, Any]) -> None:
+def _check_used(given: dict[str, Any], values: dict[str, Any]) -> None:
     """Nothing that the user gave is to be without effect."""
-    for name, (partner, values) in _ONLY_WITH.items():
-        if name in given and (config[partner] is None if values is None else config[partner] not in values):
+    for name, (partner, partners) in _ONLY_WITH.items():
+        if name in given and (values[partner] is None if partners is None else values[partner] not in partners):
             value = given[name]
             text = " ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else value
-            wanted = "" if values in (None, (True,)) else f" {' or '.join(values)}"
+            wanted = "" if partners in (None, (True,)) else f" {' or '.join(partners)}"
             raise InputError(f"--{name} {text} does nothing without --{partner}{wanted}; leave it out or give both")
     resolution = _square(given.get("target_resolution"))
-    own_size = config["transform"] in ("rxrx1", "image_resize") and config["additional_train_transform"] is None
-    if own_size and resolution not in (None, defaults.of(config["dataset"]).get("target_resolution")):
+    own_size = values["transform"] in ("rxrx1", "image_resize") and values["additional_train_transform"] is None
+    if own_size and resolution not in (None, defaults.of(values["dataset"]).get("target_resolution")):
         side = " ".join(map(str, given["target_resolution"]))
         raise InputError(
-            f"--target_resolution {side} does nothing with --transform {config['transform']}, which has its own size; "
+            f"--target_resolution {side} does nothing with --transform {values['transform']}, which has its own size; "
             f"leave it out or take another transform, e.g. image_base"
         )
-    if config["model"] == "small_cnn" and given.get("model_kwargs", {}).get("pretrained"):
+    if values["model"] == "small_cnn" and given.get("model_kwargs", {}).get("pretrained"):
         raise InputError(
             "--model_kwargs pretrained=true does nothing with --model small_cnn, of which there are no pretrained "
             "weights; leave it out or name another model, e.g. resnet18"
@@ -156,20 +147,20 @@ def _hyperparameters(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
     return hyperparameters
 
 
-def _check_together(config: dict[str, Any]) -> None:
-    if config["cross_fit"] is not None:
+def _check_together(config: Configuration) -> None:
+    if config.cross_fit is not None:
         _check_cross_fit(config)
-    if catalog.needs_uniform_groups(config["algorithm"]) and not config["uniform_over_groups"]:
+    if catalog.needs_uniform_groups(config.algorithm) and not config.uniform_over_groups:
         raise InputError(
-            f"{config['algorithm']} needs --uniform_over_groups true: its weights assume that the groups are sampled "
+            f"{config.algorithm} needs --uniform_over_groups true: its weights assume that the groups are sampled "
             f"equally often"
         )
-    if config["scheduler"] == "ReduceLROnPlateau" and not config["scheduler_metric_name"]:
-        raise InputError(f"--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. {config['val_metric']}")
-    if config["transform"] in ("image_resize", "image_resize_and_center_crop") and config["resize_scale"] is None:
-        raise InputError(f"--transform {config['transform']} needs --resize_scale")
-    _check_loader(config["loader_kwargs"])
-    if config["resume"] and config["eval_only"]:
+    if config.scheduler == "ReduceLROnPlateau" and not config.scheduler_metric_name:
+        raise InputError(f"--scheduler ReduceLROnPlateau needs --scheduler_metric_name, e.g. {config.val_metric}")
+    if config.transform in ("image_resize", "image_resize_and_center_crop") and config.resize_scale is None:
+        raise InputError(f"--transform {config.transform} needs --resize_scale")
+    _check_loader(config.loader_kwargs)
+    if config.resume and config.eval_only:
         raise InputError("--resume and --eval_only exclude each other")
 
 
@@ -197,11 +188,11 @@ def _check_loader(arguments: dict[str, Any]) -> None:
         raise InputError(f"--loader_kwargs {of_workers[0]} does nothing without num_workers of at least 1")
 
 
-def _check_cross_fit(config: dict[str, Any]) -> None:
+def _check_cross_fit(config: Configuration) -> None:
     """Two cannot both decide which images a batch holds."""
-    ours = f"--cross_fit {config['cross_fit']} balances batches by pseudo-environments"
-    if catalog.needs_uniform_groups(config["algorithm"]):
-        raise InputError(f"{ours}, {config['algorithm']} needs them balanced by groups; leave one out")
+    ours = f"--cross_fit {config.cross_fit} balances batches by pseudo-environments"
+    if catalog.needs_uniform_groups(config.algorithm):
+        raise InputError(f"{ours}, {config.algorithm} needs them balanced by groups; leave one out")
     for name, unwanted in (("uniform_over_groups", True), ("train_loader", "group")):
-        if config[name] == unwanted:
+        if getattr(config, name) == unwanted:
             raise InputError(f"{ours}, --{name} {str(unwanted).lower()} by groups; leave one out")

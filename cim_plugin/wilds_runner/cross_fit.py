@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import re
+from dataclasses import replace
 from typing import Any, Callable, Iterator, Mapping
 
 import torch
@@ -18,8 +19,8 @@ from ..algorithms.pseudo_environments import fit, mean_probabilities, out_of_fol
 from ..errors import InputError, NotFinite
 from ..files import Unreadable, read_text
 from ..progress import progress
+from ..runs.configuration import Configuration
 from .checkpoint import write_whole
-from .config import is_pretrained
 from .datasets import Dataset, Split, digest_of
 from .loading import Loader, seed_of, to_pixels
 from .optimization import make_optimizer
@@ -45,7 +46,7 @@ def shares_that_agree(splits: Mapping[str, Split], pseudo: Mapping[str, Tensor])
 
 
 def predict_out_of_fold(
-    config: dict[str, Any],
+    config: Configuration,
     splits: Mapping[str, Split],
     loaders: Mapping[str, Loader],
     make_model: Callable[[int], nn.Module],
@@ -60,8 +61,8 @@ def predict_out_of_fold(
     validation data no labels at all.
 
     Args:
-        config: the run's; the models are trained for "cross_fit" steps of its batch size, by AdamW at
-            :data:`LEARNING_RATES`, and see "cross_fit_tiles" tiles.
+        config: the run's; the models are trained for cross_fit steps of its batch size, by AdamW at
+            :data:`LEARNING_RATES`, and see cross_fit_tiles tiles.
         splits: "train" and "val".
         loaders: theirs, without augmentation.
         make_model: number of the model, from 0 to FOLDS·MODELS - 1 -> a fresh one, pixels (N, 3, H, W) in [0, 1] ->
@@ -77,11 +78,11 @@ def predict_out_of_fold(
         NotFinite: the logits of a model are NaN or infinite.
         InputError: an image cannot be read.
     """
-    labels, size = splits["train"].labels, config["batch_size"]
+    labels, size = splits["train"].labels, config.batch_size
     fold = torch.randperm(len(labels), generator=_generator(config, "folds")) % FOLDS
     of_val = torch.arange(len(splits["val"].labels))
     batches = sum(
-        MODELS * config["cross_fit"] + math.ceil(rows / size) + math.ceil(len(of_val) / size)
+        MODELS * config.cross_fit + math.ceil(rows / size) + math.ceil(len(of_val) / size)
         for rows in torch.bincount(fold, minlength=FOLDS).tolist()
     )
     with progress(total=batches, unit="batch", desc="reference models", show=show, leave=False) as bar:
@@ -103,33 +104,27 @@ def predict_out_of_fold(
         return dict(zip(SPLITS, out_of_fold(labels, fold, probabilities)))
 
 
-def _generator(config: dict[str, Any], *words: Any) -> torch.Generator:
-    return torch.Generator().manual_seed(seed_of(config["seed"], "cross_fit", *words))
+def _generator(config: Configuration, *words: Any) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(config.seed, "cross_fit", *words))
 
 
 def _fit(
-    model: nn.Module, loader: Loader, rows: Tensor, labels: Tensor, number: int, config: dict[str, Any], fabric, done
+    model: nn.Module, loader: Loader, rows: Tensor, labels: Tensor, number: int, config: Configuration, fabric, done
 ) -> None:
     """Train on batches that are drawn from the rows with replacement."""
-    own = {
-        "optimizer": "AdamW",
-        "optimizer_kwargs": {},
-        "lr": LEARNING_RATES[is_pretrained(config)],
-        "weight_decay": WEIGHT_DECAY,
-    }
-    optimizer = make_optimizer({**config, **own}, model.parameters(), fabric.device.type)
+    rate = LEARNING_RATES[config.is_pretrained]
+    own = replace(config, optimizer="AdamW", optimizer_kwargs={}, lr=rate, weight_decay=WEIGHT_DECAY)
+    optimizer = make_optimizer(own, model.parameters(), fabric.device.type)
     precision = copy.deepcopy(
         fabric.strategy.precision
     )  # a loss scale of its own: the run's starts as without references
     draws = rows[
-        torch.randint(
-            len(rows), (config["cross_fit"], config["batch_size"]), generator=_generator(config, "batches", number)
-        )
+        torch.randint(len(rows), (config.cross_fit, config.batch_size), generator=_generator(config, "batches", number))
     ].tolist()
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for step, batch in enumerate(loader([[(row, 0) for row in of_batch] for of_batch in draws])):
-            torch.manual_seed(seed_of(config["seed"], "cross_fit", "step", number, step))  # of tiles and dropout
+            torch.manual_seed(seed_of(config.seed, "cross_fit", "step", number, step))  # of tiles and dropout
             yield to_pixels(batch.images, fabric.device), labels[batch.rows].to(fabric.device)
 
     def take_step(loss: Tensor) -> None:
@@ -138,23 +133,23 @@ def _fit(
         optimizer.zero_grad()
         done()
 
-    fit(model, batches(), take_step, config["cross_fit_tiles"], precision.forward_context)
+    fit(model, batches(), take_step, config.cross_fit_tiles, precision.forward_context)
 
 
 def _probabilities(
-    models: list[nn.Module], loader: Loader, rows: Tensor, config: dict[str, Any], fabric, done
+    models: list[nn.Module], loader: Loader, rows: Tensor, config: Configuration, fabric, done
 ) -> Tensor:
     """The mean over the models of every row's probabilities, (N, K) float32 on the CPU. Every image is read once."""
 
     def batches() -> Iterator[Tensor]:
-        parts = rows.split(config["batch_size"])
+        parts = rows.split(config.batch_size)
         for number, batch in enumerate(loader([[(row, 0) for row in part.tolist()] for part in parts])):
-            torch.manual_seed(seed_of(config["seed"], "cross_fit", "tiles", number))
+            torch.manual_seed(seed_of(config.seed, "cross_fit", "tiles", number))
             yield to_pixels(batch.images, fabric.device)
             done()
 
     try:
-        return mean_probabilities(models, batches(), config["cross_fit_tiles"], fabric.autocast)
+        return mean_probabilities(models, batches(), config.cross_fit_tiles, fabric.autocast)
     except FloatingPointError as error:
         raise NotFinite(
             "the logits of a reference model of --cross_fit are not finite; try another --precision, or other "

@@ -19,6 +19,7 @@ from ..algorithms.inputs import class_numbers
 from ..data.releases import RELEASES, folder_of, how_to_get, is_own, is_subset, is_synthetic
 from ..errors import InputError
 from ..files import kind
+from ..runs.configuration import Configuration
 from . import groupwise
 
 MOST_GROUPS = 1_000_000
@@ -50,7 +51,7 @@ class Dataset(NamedTuple):
         return [self.grouper.group_field_str(group) for group in range(self.grouper.n_groups)]
 
 
-def open_dataset(config: dict[str, Any]) -> Dataset:
+def open_dataset(config: Configuration) -> Dataset:
     """Open and check the dataset that the configuration names.
 
     Raises:
@@ -59,29 +60,29 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     from wilds.common.grouper import CombinatorialGrouper
 
     groupwise.install()
-    name = config["dataset"]
-    if config["download"] and name in RELEASES:
-        _download(name, config["root_dir"])
-    if not os.path.isdir(config["root_dir"]):  # wilds would make it
-        raise InputError(f"{name} is not in --root_dir {config['root_dir']}; {_how_to_get(config)}")
-    _check_files(folder_of(name, config["root_dir"]))
+    name = config.dataset
+    if config.download and name in RELEASES:
+        _download(name, config.root_dir)
+    if not os.path.isdir(config.root_dir):  # wilds would make it
+        raise InputError(f"{name} is not in --root_dir {config.root_dir}; {_how_to_get(config)}")
+    _check_files(folder_of(name, config.root_dir))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             dataset = _open(config)
     except FileNotFoundError as error:
-        missing = error.filename or f"{name} is not in --root_dir {config['root_dir']}"
+        missing = error.filename or f"{name} is not in --root_dir {config.root_dir}"
         raise InputError(
             f"{missing if not error.filename else error.filename + ' does not exist'}; {_how_to_get(config)}"
         ) from error
     except KeyError as error:
         raise InputError(
-            f"the tables of {name} in {config['root_dir']} have no column {error}; 'cim-plugin data check' says what "
+            f"the tables of {name} in {config.root_dir} have no column {error}; 'cim-plugin data check' says what "
             f"they need"
         ) from error
     except (ValueError, TypeError, RuntimeError, OSError, AssertionError) as error:
-        raise InputError(f"{name} in {config['root_dir']} cannot be read: {_reason(error)}") from error
-    fields = config["groupby_fields"]
+        raise InputError(f"{name} in {config.root_dir} cannot be read: {_reason(error)}") from error
+    fields = config.groupby_fields
     unknown = [field for field in fields if field not in dataset.metadata_fields]
     if unknown:
         raise InputError(
@@ -99,30 +100,30 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
             f"--groupby_fields {' '.join(fields)} makes {grouper.n_groups:,} groups of {name}; name fields with fewer "
             f"values"
         )
-    splits = {key: _split(dataset, key, grouper, config["frac"]) for key in dataset.split_dict}
+    splits = {key: _split(dataset, key, grouper, config.frac) for key in dataset.split_dict}
     _check_splits(splits, config)
     marks = (is_synthetic(dataset.data_dir), is_subset(dataset.data_dir))
     return Dataset(dataset, grouper, splits, dataset.n_classes, *marks)
 
 
-def _open(config: dict[str, Any]):
-    folder = folder_of(config["dataset"], config["root_dir"])
+def _open(config: Configuration):
+    folder = folder_of(config.dataset, config.root_dir)
     if is_own(folder):
         from ..data.own import OwnDataset
 
         return OwnDataset(folder)
     import wilds
 
-    if config["dataset"] not in wilds.supported_datasets:
+    if config.dataset not in wilds.supported_datasets:
         raise FileNotFoundError(errno.ENOENT, "no own data", str(folder))
-    options = {key: config[key] for key in ("version", "split_scheme") if config[key] is not None}
-    kwargs = {**options, **config["dataset_kwargs"]}
-    return wilds.get_dataset(dataset=config["dataset"], root_dir=config["root_dir"], download=False, **kwargs)
+    options = {key: value for key in ("version", "split_scheme") if (value := getattr(config, key)) is not None}
+    kwargs = {**options, **config.dataset_kwargs}
+    return wilds.get_dataset(dataset=config.dataset, root_dir=config.root_dir, download=False, **kwargs)
 
 
-def _how_to_get(config: dict[str, Any]) -> str:
-    if config["dataset"] in RELEASES:
-        return how_to_get(config["dataset"], config["root_dir"])
+def _how_to_get(config: Configuration) -> str:
+    if config.dataset in RELEASES:
+        return how_to_get(config.dataset, config.root_dir)
     return "own data is made by 'cim-plugin data folder'"
 
 
@@ -214,18 +215,17 @@ def _check_names(dataset, name: str) -> None:
             )
 
 
-def _check_splits(splits: dict[str, Split], config: dict[str, Any]) -> None:
+def _check_splits(splits: dict[str, Split], config: Configuration) -> None:
     for key in ("train", "val"):
         if key not in splits or not len(splits[key].labels):
             purpose = "train on" if key == "train" else "select by"
             raise InputError(
-                f"split {key!r} of {config['dataset']} is empty (--frac {config['frac']}); there is nothing to "
-                f"{purpose}"
+                f"split {key!r} of {config.dataset} is empty (--frac {config.frac}); there is nothing to {purpose}"
             )
     classes = splits["train"].labels.unique().tolist()
     if len(classes) == 1:
         raise InputError(
-            f"the training split of {config['dataset']} holds only class {classes[0]}; at least two are needed"
+            f"the training split of {config.dataset} holds only class {classes[0]}; at least two are needed"
         )
 
 

@@ -21,6 +21,7 @@ from ..autoload import user_cache
 from ..errors import InputError
 from ..models.transforms import Transform
 from ..progress import progress
+from ..runs.configuration import Configuration
 from .datasets import Dataset
 from .loading import Images, Loader, evaluation_order
 from .processes import on_rank_zero
@@ -30,29 +31,29 @@ CHECKSUM = 4  #: bytes at the end of the file, after the images: the CRC-32 of a
 SPARE = 1 * GB  #: disk that a cache which nobody asked for leaves free
 
 
-def open_cache(config: dict[str, Any], data: Dataset, transform: Transform, fabric, show: bool) -> np.ndarray | None:
+def open_cache(config: Configuration, data: Dataset, transform: Transform, fabric, show: bool) -> np.ndarray | None:
     """The resized images of the whole dataset, (n_images, H, W, 3) uint8, read-only; None where --cache is off.
 
     Args:
-        config: "cache" is True, False, or "auto": on where the file fits --cache_limit and the disk, and all of the
+        config: its cache is True, False, or "auto": on where the file fits --cache_limit and the disk, and all of the
             data is used.
         show: show a progress bar while building.
 
     Raises:
         InputError: an image cannot be read, or the file cannot be written.
     """
-    if config["cache"] is False:
+    if config.cache is False:
         return None
     height, width = transform.size
-    name = f"{config['dataset']}-{height}x{width}-{fingerprint(data.wilds.data_dir, transform)}.npy"
+    name = f"{config.dataset}-{height}x{width}-{fingerprint(data.wilds.data_dir, transform)}.npy"
     path = os.path.join(user_cache(), "images", name)
     if not fabric.broadcast(
         os.path.exists(path) or _wanted(config, n_bytes(data, transform))
     ):  # processes may see different disks
         return None
-    on_rank_zero(fabric, lambda: _build_once(path, data, transform, config["loader_kwargs"], show))
+    on_rank_zero(fabric, lambda: _build_once(path, data, transform, config.loader_kwargs, show))
     if fabric.local_rank == 0 and fabric.global_rank != 0:  # of another machine
-        _build_once(path, data, transform, config["loader_kwargs"], show)
+        _build_once(path, data, transform, config.loader_kwargs, show)
     fabric.barrier()
     return np.load(path, mmap_mode="r")  # which does not look at what comes after the images
 
@@ -62,14 +63,14 @@ def n_bytes(data: Dataset, transform: Transform) -> int:
     return len(data.wilds.y_array) * transform.size[0] * transform.size[1] * 3
 
 
-def _wanted(config: dict[str, Any], size: int) -> bool:
-    if config["cache"] is True:
+def _wanted(config: Configuration, size: int) -> bool:
+    if config.cache is True:
         return True
     existing = user_cache()
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
-    fits = size <= config["cache_limit"] * GB and size + SPARE <= shutil.disk_usage(existing).free
-    return fits and config["frac"] == 1 and not config["eval_only"]
+    fits = size <= config.cache_limit * GB and size + SPARE <= shutil.disk_usage(existing).free
+    return fits and config.frac == 1 and not config.eval_only
 
 
 def fingerprint(data_dir: str, transform: Transform) -> str:

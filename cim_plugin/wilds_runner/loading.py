@@ -24,6 +24,7 @@ from ..data.images import strict_decoding
 from ..data.rgb import rgb
 from ..errors import InputError
 from ..models.transforms import Transform
+from ..runs.configuration import Configuration
 from .datasets import Dataset, Split, image_path
 
 
@@ -200,28 +201,28 @@ class TrainingOrder:
         grouper: wilds' grouper.
     """
 
-    def __init__(self, config: dict[str, Any], split: Split, grouper):
+    def __init__(self, config: Configuration, split: Split, grouper):
         from wilds.common.data_loaders import get_train_loader
 
-        self.seed = config["seed"]
-        n_groups, n_present = config["n_groups_per_batch"], len(split.groups.unique())
-        if config["train_loader"] == "group" and config["distinct_groups"] and n_groups > n_present:
+        self.seed = config.seed
+        n_groups, n_present = config.n_groups_per_batch, len(split.groups.unique())
+        if config.train_loader == "group" and config.distinct_groups and n_groups > n_present:
             raise InputError(
                 f"--n_groups_per_batch {n_groups} is more than the {n_present} groups that the training split holds; "
                 f"give fewer, or --distinct_groups false"
             )
         try:
             self.sampler = get_train_loader(
-                config["train_loader"],
+                config.train_loader,
                 split.subset,
-                config["batch_size"],
-                uniform_over_groups=config["uniform_over_groups"],
+                config.batch_size,
+                uniform_over_groups=config.uniform_over_groups,
                 grouper=grouper,
-                distinct_groups=config["distinct_groups"],
-                n_groups_per_batch=config["n_groups_per_batch"],
+                distinct_groups=config.distinct_groups,
+                n_groups_per_batch=config.n_groups_per_batch,
             ).batch_sampler
         except ValueError as error:
-            raise InputError(f"--train_loader {config['train_loader']}: {error}") from error
+            raise InputError(f"--train_loader {config.train_loader}: {error}") from error
 
     def balance(self, labels: Tensor, cells: Tensor) -> None:
         """From now on draw every class equally often, and of a class every cell that it has, with replacement, in as
@@ -267,7 +268,7 @@ def evaluation_order(n: int, batch_size: int, rank: int = 0, n_processes: int = 
 
 
 def make_loader(
-    config: dict[str, Any],
+    config: Configuration,
     data: Dataset,
     key: str,
     transform: Transform,
@@ -276,4 +277,4 @@ def make_loader(
 ) -> Loader:
     """The loader of a split; only training images are augmented."""
     images = Images(data.wilds, data.splits[key].indices, transform, augment=augment and key == "train", cache=cache)
-    return Loader(images, config["loader_kwargs"])
+    return Loader(images, config.loader_kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any, Iterable, Iterator
+from typing import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch.optim import lr_scheduler
 
 from ..errors import InputError
 from ..flags import is_finite, is_whole, shortened
+from ..runs.configuration import Configuration
 
 MOST_REHEARSED = 1000  #: epochs
 
@@ -20,7 +21,7 @@ MOST_REHEARSED = 1000  #: epochs
 FUSED = {"cuda": ("SGD", "Adam", "AdamW"), "cpu": ("Adam", "AdamW")}
 
 
-def make_optimizer(config: dict[str, Any], parameters: Iterable, device: str = "cpu") -> torch.optim.Optimizer:
+def make_optimizer(config: Configuration, parameters: Iterable, device: str = "cpu") -> torch.optim.Optimizer:
     """The optimizer that the configuration names, for weights that will be on a device of type ``device``.
 
     Raises:
@@ -30,19 +31,19 @@ def make_optimizer(config: dict[str, Any], parameters: Iterable, device: str = "
     return _optimizer(config, parameters, device)
 
 
-def _optimizer(config: dict[str, Any], parameters: Iterable, device: str) -> torch.optim.Optimizer:
-    kind = getattr(torch.optim, config["optimizer"])
+def _optimizer(config: Configuration, parameters: Iterable, device: str) -> torch.optim.Optimizer:
+    kind = getattr(torch.optim, config.optimizer)
     with _said("optimizer", config):
         return kind(
             parameters,
-            lr=config["lr"],
-            weight_decay=config["weight_decay"],
+            lr=config.lr,
+            weight_decay=config.weight_decay,
             **_fused(config, device),
-            **config["optimizer_kwargs"],
+            **config.optimizer_kwargs,
         )
 
 
-def _try(optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> None:
+def _try(optimizer: torch.optim.Optimizer, config: Configuration) -> None:
     """What no constructor looks at fails here, before the data are read."""
     (weight,) = optimizer.param_groups[0]["params"]
     with _said("optimizer", config):
@@ -51,28 +52,28 @@ def _try(optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> None:
             optimizer.step()
 
 
-def _fused(config: dict[str, Any], device: str) -> dict[str, bool]:
+def _fused(config: Configuration, device: str) -> dict[str, bool]:
     """One kernel for all weights, unless an argument asks for another way; with 16-mixed it would hide the gradients
     that are to be clipped.
     """
-    if config["precision"] == "16-mixed" or {"fused", "foreach", "differentiable"} & set(config["optimizer_kwargs"]):
+    if config.precision == "16-mixed" or {"fused", "foreach", "differentiable"} & set(config.optimizer_kwargs):
         return {}
-    return {"fused": True} if config["optimizer"] in FUSED.get(device, ()) else {}
+    return {"fused": True} if config.optimizer in FUSED.get(device, ()) else {}
 
 
-def make_scheduler(config: dict[str, Any], optimizer: torch.optim.Optimizer, n_steps: int):
+def make_scheduler(config: Configuration, optimizer: torch.optim.Optimizer, n_steps: int):
     """The schedule that the configuration names, or None.
 
     Args:
         n_steps: optimizer steps of the whole run.
     """
-    name = config["scheduler"]
+    name = config.scheduler
     if name is None:
         return None
     if name not in WARMUPS:
         _rehearse(config)
         return _by_epoch(config, optimizer)
-    options = dict(config["scheduler_kwargs"])
+    options = dict(config.scheduler_kwargs)
     warmup = options.pop("num_warmup_steps")
     if options:
         raise InputError(f"--scheduler_kwargs {options} is unknown to {name}; it takes num_warmup_steps")
@@ -83,38 +84,38 @@ def make_scheduler(config: dict[str, Any], optimizer: torch.optim.Optimizer, n_s
     return lr_scheduler.LambdaLR(optimizer, lambda step: _warm(step, warmup, n_steps, WARMUPS[name]))
 
 
-def _by_epoch(config: dict[str, Any], optimizer: torch.optim.Optimizer):
+def _by_epoch(config: Configuration, optimizer: torch.optim.Optimizer):
     with _said("scheduler", config):
-        scheduler = getattr(lr_scheduler, config["scheduler"])(optimizer, **config["scheduler_kwargs"])
+        scheduler = getattr(lr_scheduler, config.scheduler)(optimizer, **config.scheduler_kwargs)
     for name, low, epochs in (
         ("step_size", 1, [getattr(scheduler, "step_size", 1)]),
         ("milestones", 0, list(getattr(scheduler, "milestones", ()))),
     ):
         if not all(is_whole(epoch, low) for epoch in epochs):
             raise InputError(
-                f"--scheduler_kwargs {name}={shortened(str(config['scheduler_kwargs'][name]), 40)}: epochs are whole "
+                f"--scheduler_kwargs {name}={shortened(str(config.scheduler_kwargs[name]), 40)}: epochs are whole "
                 f"numbers of at least {low}"
             )
     return scheduler
 
 
-def _rehearse(config: dict[str, Any]) -> None:
+def _rehearse(config: Configuration) -> None:
     """The rates of the run's epochs on a model of one weight: what goes wrong after some of them goes wrong here.
 
     Raises:
         InputError: a step fails, or a rate is negative or not finite.
     """
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config["lr"])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.lr)
     scheduler = _by_epoch(config, optimizer)
-    words = [0.5] if config["scheduler"] == "ReduceLROnPlateau" else []  # a metric that never gets better
-    for epoch in range(min(config["n_epochs"], MOST_REHEARSED)):
+    words = [0.5] if config.scheduler == "ReduceLROnPlateau" else []  # a metric that never gets better
+    for epoch in range(min(config.n_epochs, MOST_REHEARSED)):
         optimizer.step()
         with _said("scheduler", config):
             scheduler.step(*words)
         rate = optimizer.param_groups[0]["lr"]
         if not (is_finite(rate) and rate >= 0):
             raise InputError(
-                f"--scheduler {config['scheduler']} with --scheduler_kwargs {config['scheduler_kwargs']} makes the "
+                f"--scheduler {config.scheduler} with --scheduler_kwargs {config.scheduler_kwargs} makes the "
                 f"learning rate {rate} after epoch {epoch}"
             )
 
@@ -134,11 +135,11 @@ def _warm(step: int, warmup: int, n_steps: int, rate) -> float:
 
 
 @contextlib.contextmanager
-def _said(flag: str, config: dict[str, Any]) -> Iterator[None]:
+def _said(flag: str, config: Configuration) -> Iterator[None]:
     """Whatever torch raises for arguments that it cannot use, in one line."""
     try:
         yield
     except Exception as error:
-        options = shortened(str(config[f"{flag}_kwargs"]), 200)
+        name, options = getattr(config, flag), shortened(str(getattr(config, f"{flag}_kwargs")), 200)
         what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"--{flag} {config[flag]} cannot be made with --{flag}_kwargs {options}: {what}") from error
+        raise InputError(f"--{flag} {name} cannot be made with --{flag}_kwargs {options}: {what}") from error

@@ -62,46 +62,46 @@ def publish(trainer: Trainer, predicted: dict[str, Tensor], spent: dict[str, Any
         spent: from :func:`cost`, at the end of that epoch.
     """
     config, epoch = trainer.config, trainer.epoch - 1
-    wanted = {"last": config["save_last"]}
+    wanted = {"last": config.save_last}
     places = [
-        place(config["log_dir"], rule)
+        place(config.log_dir, rule)
         for rule, choice in trainer.chosen.items()
-        if choice.epoch == epoch and wanted.get(rule, config["save_best"])
+        if choice.epoch == epoch and wanted.get(rule, config.save_best)
     ]
-    if config["save_step"] is not None and (epoch + 1) % config["save_step"] == 0:
-        places.append((config["log_dir"], str(epoch)))
+    if config.save_step is not None and (epoch + 1) % config.save_step == 0:
+        places.append((config.log_dir, str(epoch)))
     model = {"algorithm": trainer.classifier.state_dict(), "epoch": epoch, "best_val_metric": _val_metric(trainer)}
     first = None
     for folder, word in places:
-        path = os.path.join(folder, model_file(config["dataset"], config["seed"], word))
+        path = os.path.join(folder, model_file(config.dataset, config.seed, word))
         if first is None:
             checkpoint.save(path, model)
             first = path
         else:
             checkpoint.link(first, path)
-        if config["save_pred"]:
+        if config.save_pred:
             for split, labels in predicted.items():
                 checkpoint.save_predictions(
-                    os.path.join(folder, prediction_file(config["dataset"], config["seed"], split, word)), labels
+                    os.path.join(folder, prediction_file(config.dataset, config.seed, split, word)), labels
                 )
-    checkpoint.save_json(os.path.join(config["log_dir"], RESULTS), {**summary(trainer), **spent})
+    checkpoint.save_json(os.path.join(config.log_dir, RESULTS), {**summary(trainer), **spent})
 
 
 def _val_metric(trainer: Trainer) -> float | None:
     if "best" not in trainer.outcomes:  # NaN so far
         return None
-    return trainer.outcomes["best"]["val"].metrics[trainer.config["val_metric"]]
+    return trainer.outcomes["best"]["val"].metrics[trainer.config.val_metric]
 
 
 def summary(trainer: Trainer) -> dict[str, Any]:
     """results.json but for :func:`cost`: the configuration, what each rule chose and how that does on every split."""
     config = trainer.config
     return {
-        "status": "finished" if trainer.epoch == config["n_epochs"] else "running",
+        "status": "finished" if trainer.epoch == config.n_epochs else "running",
         "epochs": trainer.epoch,
-        "dataset": config["dataset"],
-        "algorithm": config["algorithm"],
-        "seed": config["seed"],
+        "dataset": config.dataset,
+        "algorithm": config.algorithm,
+        "seed": config.seed,
         "synthetic": trainer.data.synthetic,
         "selection": {
             name: {
@@ -113,7 +113,7 @@ def summary(trainer: Trainer) -> dict[str, Any]:
             }
             for name, choice in trainer.chosen.items()
         },
-        "config": config,
+        "config": config.as_record(),
         "data": trainer.fingerprint,
         "n_parameters": sum(p.numel() for p in trainer.classifier.parameters()),
         "agreeing_pseudo_environments": None

@@ -48,18 +48,18 @@ def check_state(trainer: Trainer, state: dict[str, Any], path: str) -> None:
         ) from wrong
     if state["batch"] and trainer.fabric.world_size > 1:
         raise InputError(
-            f"--resume: the run in {trainer.config['log_dir']} stopped within an epoch, which one process trains to "
+            f"--resume: the run in {trainer.config.log_dir} stopped within an epoch, which one process trains to "
             f"its end; go on with one"
         )
     if state.get("cross_fit"):
-        cross_fit.check_unchanged(trainer.config["log_dir"], trainer.data, state.get("data") or {})
+        cross_fit.check_unchanged(trainer.config.log_dir, trainer.data, state.get("data") or {})
 
 
 def _check_data(trainer: Trainer, state: dict[str, Any]) -> None:
     if differs := difference_of_data(state.get("data"), trainer.fingerprint):
         raise InputError(
-            f"--resume: {differs} of {trainer.config['dataset']} in {trainer.config['root_dir']} are not those that "
-            f"the run in {trainer.config['log_dir']} was trained with; restore them, or begin again with another "
+            f"--resume: {differs} of {trainer.config.dataset} in {trainer.config.root_dir} are not those that "
+            f"the run in {trainer.config.log_dir} was trained with; restore them, or begin again with another "
             f"--log_dir"
         )
 
@@ -218,13 +218,13 @@ def _run(trainer: Trainer) -> Check:
     return record(
         {
             "config": of_type(dict, "a dictionary"),
-            "epoch": whole(0, config["n_epochs"]),
+            "epoch": whole(0, config.n_epochs),
             "batch": whole(0, len(trainer.order)),
             "model": _model(trainer),
             "optimizer": _optimizer(trainer.optimizer),
             "scheduler": _scheduler(trainer.scheduler),
             "precision": like(trainer.fabric.strategy.precision.state_dict()),
-            "chosen": table(rule, pair(whole(0, config["n_epochs"] - 1), real())),
+            "chosen": table(rule, pair(whole(0, config.n_epochs - 1), real())),
             "outcomes": table(rule, record(dict.fromkeys(("train", *splits), _outcome(trainer)))),
             "seen": series(pair(rows, numbers(None, data.n_classes))),
             "averages": _averages(trainer.averages),
@@ -343,7 +343,7 @@ def _outcome(trainer: Trainer) -> Check:
 
     def check(given: Any, where: str) -> None:
         fields(given, where)
-        metric = trainer.config["val_metric"]
+        metric = trainer.config.val_metric
         if metric not in given["metrics"]:
             raise Wrong(f"{where}['metrics'] has no {metric!r}")
         if all(value is None for value in given["class_accuracy"]):
@@ -390,14 +390,14 @@ def _check_together(trainer: Trainer, state: dict[str, Any]) -> None:
     """What two of its parts say of each other."""
     config, epoch, batch = trainer.config, state["epoch"], state["batch"]
     n_batches = len(trainer.order)
-    if batch and (epoch == config["n_epochs"] or not trainer._ends_step(batch, n_batches)):
+    if batch and (epoch == config.n_epochs or not trainer._ends_step(batch, n_batches)):
         raise Wrong(f"'batch' is {batch}, at which epoch {epoch} cannot have stopped")
     if len(state["seen"]) != batch:
         raise Wrong(f"'seen' has {len(state['seen'])} batches where {batch} belong")
     for number, (rows, predictions) in enumerate(state["seen"]):
         if len(rows) != len(predictions):
             raise Wrong(f"'seen'[{number}] has {len(rows)} rows and {len(predictions)} predictions")
-    if batch and not config["cross_fit"] and trainer.fabric.world_size == 1:
+    if batch and not config.cross_fit and trainer.fabric.world_size == 1:
         drawn = [[row for row, _ in of_batch] for of_batch in trainer.order.epoch(epoch)[:batch]]
         if drawn != [rows.tolist() for rows, _ in state["seen"]]:
             raise Wrong(f"'seen' has other rows than epoch {epoch} draws")
@@ -405,7 +405,7 @@ def _check_together(trainer: Trainer, state: dict[str, Any]) -> None:
         raise Wrong("'chosen' and 'outcomes' have different selection rules")
     if late := [rule for rule, (chosen, _) in state["chosen"].items() if chosen >= epoch]:
         raise Wrong(f"'chosen' has an epoch of {late[0]!r} that has not ended")
-    if state.get("cross_fit") and not config["cross_fit"]:
+    if state.get("cross_fit") and not config.cross_fit:
         raise Wrong("'cross_fit' is True in a run without --cross_fit")
-    if config["cross_fit"] and epoch and not state.get("cross_fit"):
+    if config.cross_fit and epoch and not state.get("cross_fit"):
         raise Wrong("'cross_fit' is not True after an epoch with --cross_fit")

@@ -6,6 +6,7 @@ import copy
 import math
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ..algorithms.pseudo_environments import pseudo_groups
 from ..announcer import Announcer
 from ..errors import InputError, NotFinite
 from ..models.transforms import Transform
+from ..runs.configuration import Configuration
 from ..runs.layout import STATE
 from . import checkpoint, cross_fit, results, selection
 from .datasets import Dataset, fingerprint
@@ -52,12 +54,12 @@ class Trainer:
     """
 
     def __init__(
-        self, config: dict[str, Any], data: Dataset, transform: Transform, fabric, cache=None, fresh: bool = True
+        self, config: Configuration, data: Dataset, transform: Transform, fabric, cache=None, fresh: bool = True
     ):
         self.config = config
         self.data = data
         self.fabric = fabric
-        self.rules = selection.rules(config["val_metric"], config["val_metric_decreasing"])
+        self.rules = selection.rules(config.val_metric, config.val_metric_decreasing)
         self.splits = _evaluated_splits(config, data)
         self._check_metrics()
         self.order = TrainingOrder(config, data.splits["train"], data.grouper)
@@ -73,12 +75,12 @@ class Trainer:
         self.classifier = build_model(config if fresh else without_weights(config), data, transform)
         _check_size(self.classifier, config, transform)
         _check_batch_of_one(self.classifier, config, len(self.environments), fabric.world_size, transform)
-        if config["compile"]:
+        if config.compile:
             compile_modules(self.classifier)
         optimizer = make_optimizer(config, self.classifier.parameters(), fabric.device.type)
-        n_steps = math.ceil(len(self.order) / config["gradient_accumulation_steps"]) * config["n_epochs"]
+        n_steps = math.ceil(len(self.order) / config.gradient_accumulation_steps) * config.n_epochs
         self.scheduler = make_scheduler(config, optimizer, n_steps)
-        optimizer = catalog.optimizer(optimizer, self.classifier, config["hyperparameters"])
+        optimizer = catalog.optimizer(optimizer, self.classifier, config.hyperparameters)
         self.model, self.optimizer = fabric.setup(self.classifier, optimizer)
         self.model.mark_forward_method("loss_terms")
         self.classifier.shard = Shard(fabric.global_rank, fabric.world_size, self._gather)
@@ -88,7 +90,7 @@ class Trainer:
         self.chosen: dict[str, selection.Chosen] = {}
         self.outcomes: dict[str, dict[str, Outcome]] = {}  #: rule -> split -> outcome
         self.seen: list[tuple[Tensor, Tensor]] = []  #: rows and predictions of this epoch's training batches
-        self.averages = Averages(0 if config["no_group_logging"] else data.grouper.n_groups, fabric.device)
+        self.averages = Averages(0 if config.no_group_logging else data.grouper.n_groups, fabric.device)
         self.not_finite = torch.tensor(-1, device=fabric.device)  #: the first step whose loss is not finite
         self.clock = results.Clock()
         self.cost_before: dict[str, Any] = {}  #: :func:`results.cost` of the sessions before this one
@@ -105,8 +107,8 @@ class Trainer:
         val = self.data.splits["val"]
         perfect = evaluate(self.data, val, val.labels)
         self.rules["best"].applies({"val": perfect})
-        metric = self.config["scheduler_metric_name"]
-        if self.config["scheduler"] == "ReduceLROnPlateau" and metric not in perfect.metrics:
+        metric = self.config.scheduler_metric_name
+        if self.config.scheduler == "ReduceLROnPlateau" and metric not in perfect.metrics:
             raise InputError(
                 f"--scheduler_metric_name {metric!r} is not among the metrics: {', '.join(perfect.metrics)}"
             )
@@ -121,9 +123,9 @@ class Trainer:
             NotFinite: the loss is NaN or infinite; the last good state is kept.
             InputError: an image cannot be read or a file cannot be written.
         """
-        if self.config["cross_fit"] is not None and self.pseudo is None:
+        if self.config.cross_fit is not None and self.pseudo is None:
             self._cross_fit()
-        while self.epoch < self.config["n_epochs"]:
+        while self.epoch < self.config.n_epochs:
             self._train_epoch()
             self._finish_epoch()
 
@@ -131,7 +133,7 @@ class Trainer:
         """Find the pseudo-environments. The state comes after the file: one that counts on the file finds it."""
         with self.clock.measure("cross_fit"):
             pseudo = on_rank_zero(self.fabric, self._pseudo_environments)
-        on_rank_zero(self.fabric, lambda: cross_fit.write(self.config["log_dir"], self.data, pseudo))
+        on_rank_zero(self.fabric, lambda: cross_fit.write(self.config.log_dir, self.data, pseudo))
         self._go_by(pseudo)
         shares = cross_fit.shares_that_agree(self.data.splits, pseudo)
         self.logs.write(
@@ -161,12 +163,12 @@ class Trainer:
         )
 
     def _reference_model(self, number: int) -> RobustClassifier:
-        config = {
-            **self.config,
-            "algorithm": "ERM",
-            "hyperparameters": {},
-            "seed": seed_of(self.config["seed"], "cross_fit", "model", number),
-        }
+        config = replace(
+            self.config,
+            algorithm="ERM",
+            hyperparameters={},
+            seed=seed_of(self.config.seed, "cross_fit", "model", number),
+        )
         return build_model(config, self.data, self.transform)
 
     def _go_by(self, pseudo: dict[str, Tensor]) -> None:
@@ -209,7 +211,7 @@ class Trainer:
             values[batch.rows].to(device, non_blocking=True)
             for values in (split.labels, split.groups, self.environments)
         )
-        torch.manual_seed(seed_of(self.config["seed"], "step", self.epoch, self.batch))
+        torch.manual_seed(seed_of(self.config.seed, "step", self.epoch, self.batch))
         steps_now = self._ends_step(self.batch + 1, n_batches)
         with self.fabric.no_backward_sync(self.model, enabled=not steps_now):
             with (
@@ -228,21 +230,21 @@ class Trainer:
         self._add_to_log(terms, objective, predictions == labels, groups)
         self.batch += 1
         self.bar.update()
-        if self.batch % (self.config["log_every"] * self.config["gradient_accumulation_steps"]) == 0:
+        if self.batch % (self.config.log_every * self.config.gradient_accumulation_steps) == 0:
             self._log_line()
 
     def _ends_step(self, n_done: int, n_batches: int) -> bool:
         """Whether the weights change after so many batches of an epoch."""
-        return n_done % self.config["gradient_accumulation_steps"] == 0 or n_done == n_batches
+        return n_done % self.config.gradient_accumulation_steps == 0 or n_done == n_batches
 
     def _update_weights(self) -> None:
-        if self.config["max_grad_norm"] is not None:
+        if self.config.max_grad_norm is not None:
             self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=self.config["max_grad_norm"], error_if_nonfinite=False
+                self.model, self.optimizer, max_norm=self.config.max_grad_norm, error_if_nonfinite=False
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.scheduler is not None and self.config["scheduler"] in WARMUPS:
+        if self.scheduler is not None and self.config.scheduler in WARMUPS:
             self.scheduler.step()
 
     def _add_to_log(self, terms: LossTerms, objective: Tensor, correct: Tensor, groups: Tensor) -> None:
@@ -271,7 +273,7 @@ class Trainer:
             }
             for words in self.announcer.changes(found):
                 self.logs.write(f"warning: {words} (epoch {self.epoch}, batch {self.batch - 1})\n")
-        steps = math.ceil(self.batch / self.config["gradient_accumulation_steps"])
+        steps = math.ceil(self.batch / self.config.gradient_accumulation_steps)
         self.logs.row(
             "train_algo.csv", {"epoch": self.epoch, "batch": steps, **line}, self.epoch * len(self.order) + self.batch
         )
@@ -315,8 +317,8 @@ class Trainer:
         chosen = selection.choose(self.rules, self.chosen, outcomes, self.epoch)
         self.outcomes.update({name: outcomes for name, choice in chosen.items() if choice.epoch == self.epoch})
         self.chosen = chosen
-        best = outcomes["val"].metrics[self.config["val_metric"]]
-        self.logs.write(f"Validation {self.config['val_metric']}: {best:.3f}\n")
+        best = outcomes["val"].metrics[self.config.val_metric]
+        self.logs.write(f"Validation {self.config.val_metric}: {best:.3f}\n")
         if "best" in chosen and chosen["best"].epoch == self.epoch:
             self.logs.write(f"Epoch {self.epoch} has the best validation performance so far.\n")
         self.epoch, self.batch, self.seen = self.epoch + 1, 0, []
@@ -331,7 +333,7 @@ class Trainer:
         self.model.eval()
         split, device = self.data.splits[key], self.fabric.device
         batches = evaluation_order(
-            len(split.labels), self.config["batch_size"], self.fabric.global_rank, self.fabric.world_size
+            len(split.labels), self.config.batch_size, self.fabric.global_rank, self.fabric.world_size
         )
         rows, found, losses = [], [], []
         with torch.no_grad():
@@ -347,15 +349,13 @@ class Trainer:
         return predictions, losses, evaluate(self.data, split, predictions, pseudo_groups=self._pseudo_groups(key))
 
     def _step_epoch_scheduler(self, outcomes: dict[str, Outcome]) -> None:
-        name = self.config["scheduler"]
+        name = self.config.scheduler
         if name is None or name in WARMUPS:
             return
         if name != "ReduceLROnPlateau":
             self.scheduler.step()
             return
-        self.scheduler.step(
-            outcomes[self.config["scheduler_metric_split"]].metrics[self.config["scheduler_metric_name"]]
-        )
+        self.scheduler.step(outcomes[self.config.scheduler_metric_split].metrics[self.config.scheduler_metric_name])
 
     def _log_outcome(self, key: str, outcome: Outcome) -> None:
         self.logs.row(f"{key}_eval.csv", {"epoch": self.epoch, **outcome.metrics}, self.epoch)
@@ -376,7 +376,7 @@ class Trainer:
             acc=predictions == split.labels,
             objective=objective.expand(len(losses)),
         )
-        n_batches = math.ceil(len(losses) / self.config["batch_size"])
+        n_batches = math.ceil(len(losses) / self.config.batch_size)
         self.logs.row(f"{key}_algo.csv", {"epoch": self.epoch, "batch": n_batches, **averages.line()}, self.epoch)
 
     def _group_weights(self) -> Tensor | None:
@@ -392,7 +392,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything from which the run goes on: tensors and plain values."""
         return {
-            "config": self.config,
+            "config": self.config.as_record(),
             "epoch": self.epoch,
             "batch": self.batch,
             "cross_fit": self.pseudo is not None,  # cross_fit.csv is there
@@ -425,7 +425,7 @@ class Trainer:
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.epoch, self.batch = state["epoch"], state["batch"]
         if state.get("cross_fit"):
-            self._go_by(cross_fit.read(self.config["log_dir"], self.data))
+            self._go_by(cross_fit.read(self.config.log_dir, self.data))
         self.chosen = {name: selection.Chosen(*choice) for name, choice in state["chosen"].items()}
         self.outcomes = {
             name: {key: Outcome(**outcome) for key, outcome in of_rule.items()}
@@ -441,7 +441,7 @@ class Trainer:
             self._publish(state["predicted"], self.cost_before or results.cost(self))
 
     def _save(self, state: dict[str, Any]) -> None:
-        on_rank_zero(self.fabric, lambda: checkpoint.save(os.path.join(self.config["log_dir"], STATE), state))
+        on_rank_zero(self.fabric, lambda: checkpoint.save(os.path.join(self.config.log_dir, STATE), state))
 
     def _publish(self, predicted: dict[str, Tensor], cost: dict[str, Any]) -> None:
         on_rank_zero(self.fabric, lambda: results.publish(self, predicted, cost))
@@ -463,23 +463,21 @@ class Trainer:
         return [torch.cat([part[i] for part in everyone]) for i in range(len(lists))]
 
 
-def _evaluated_splits(config: dict[str, Any], data: Dataset) -> list[str]:
+def _evaluated_splits(config: Configuration, data: Dataset) -> list[str]:
     others = [key for key in data.splits if key not in ("train", "val")]
-    unknown = [key for key in config["eval_splits"] if key not in data.splits]
+    unknown = [key for key in config.eval_splits if key not in data.splits]
     if unknown:
-        raise InputError(
-            f"--eval_splits {unknown[0]!r} is not a split of {config['dataset']}: {', '.join(data.splits)}"
-        )
-    wanted = others if config["evaluate_all_splits"] else [key for key in others if key in config["eval_splits"]]
+        raise InputError(f"--eval_splits {unknown[0]!r} is not a split of {config.dataset}: {', '.join(data.splits)}")
+    wanted = others if config.evaluate_all_splits else [key for key in others if key in config.eval_splits]
     return ["val", *(key for key in wanted if len(data.splits[key].labels))]
 
 
 @torch.no_grad()
-def _check_size(classifier: RobustClassifier, config: dict[str, Any], transform: Transform) -> None:
+def _check_size(classifier: RobustClassifier, config: Configuration, transform: Transform) -> None:
     """Raise InputError where the model, or --cross_fit_tiles, cannot take images of this size."""
-    if (config["cross_fit_tiles"] or 1) > min(transform.size):
+    if (config.cross_fit_tiles or 1) > min(transform.size):
         raise InputError(
-            f"--cross_fit_tiles {config['cross_fit_tiles']} is more than a side of {min(transform.size)} pixels can be "
+            f"--cross_fit_tiles {config.cross_fit_tiles} is more than a side of {min(transform.size)} pixels can be "
             f"cut into; give a smaller number"
         )
     try:
@@ -487,7 +485,7 @@ def _check_size(classifier: RobustClassifier, config: dict[str, Any], transform:
     except (AssertionError, RuntimeError, ValueError) as error:
         height, width = transform.size
         raise InputError(
-            f"--model {config['model']} cannot take images of {height}x{width} ({str(error) or type(error).__name__}); "
+            f"--model {config.model} cannot take images of {height}x{width} ({str(error) or type(error).__name__}); "
             f"give another --target_resolution"
         ) from error
     finally:
@@ -496,17 +494,17 @@ def _check_size(classifier: RobustClassifier, config: dict[str, Any], transform:
 
 @torch.no_grad()
 def _check_batch_of_one(
-    classifier: RobustClassifier, config: dict[str, Any], n_images: int, n_processes: int, transform: Transform
+    classifier: RobustClassifier, config: Configuration, n_images: int, n_processes: int, transform: Transform
 ) -> None:
     """Raise InputError where an epoch ends in one image and the model cannot train on it, before the first epoch is
     lost.
     """
-    left = n_images % config["batch_size"] if config["train_loader"] == "standard" else 0
-    if (left or config["batch_size"]) // n_processes == 1:
+    left = n_images % config.batch_size if config.train_loader == "standard" else 0
+    if (left or config.batch_size) // n_processes == 1:
         try:
             copy.deepcopy(classifier).train()(torch.zeros(1, 3, *transform.training_size))
         except ValueError as error:
             raise InputError(
-                f"--batch_size {config['batch_size']} leaves one image to the last batch of {n_images}, and the batch "
-                f"normalisation of --model {config['model']} needs two; give another one"
+                f"--batch_size {config.batch_size} leaves one image to the last batch of {n_images}, and the batch "
+                f"normalisation of --model {config.model} needs two; give another one"
             ) from error

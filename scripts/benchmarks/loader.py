@@ -97,6 +97,7 @@ def make_loaders(root: str, batch_size: int, show: bool) -> dict:
     from wilds.common.data_loaders import get_eval_loader
 
     from cim_plugin.models.transforms import StandardiseImageNet, Transform
+    from cim_plugin.runs.configuration import filled
     from cim_plugin.wilds_runner.image_cache import open_cache
     from cim_plugin.wilds_runner.loading import Images, Loader, evaluation_order, to_pixels
 
@@ -106,7 +107,7 @@ def make_loaders(root: str, batch_size: int, show: bool) -> dict:
     pipeline = T.Compose([resize, T.ToTensor(), T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
     subset = dataset.get_subset("val", transform=pipeline)
     default = get_eval_loader("standard", subset, batch_size)
-    config = {"dataset": "waterbirds", "cache": True, "loader_kwargs": {}}
+    config = filled("waterbirds", "ERM", cache=True, loader_kwargs={"num_workers": 0, "pin_memory": False})
     cache = open_cache(
         config,
         SimpleNamespace(wilds=dataset),

@@ -12,9 +12,10 @@ import hashlib
 import os
 import sys
 from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -23,6 +24,7 @@ from cim_plugin.data.images import SUFFIXES
 from cim_plugin.data.releases import RELEASES, Release
 from cim_plugin.errors import InputError
 from cim_plugin.runs import defaults
+from cim_plugin.runs.configuration import Configuration
 from cim_plugin.wilds_runner import command
 from cim_plugin.wilds_runner.image_cache import open_cache
 
@@ -69,6 +71,11 @@ QUICK = (
 QUICK_IMAGES = 8  #: of every class, in training and in every variant
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listed(Configuration):
+    images: str  #: of :meth:`Listing.digest`: a run goes on with its own only
+
+
 class Listing(NamedTuple):
     """The images that a run reads, in the order of their paths."""
 
@@ -111,8 +118,7 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     configs = configurations(
         name, args.data.absolute(), folder, args.algorithms, [0] if args.quick else args.seeds, given
     )
-    for config in configs:
-        config["images"] = listing.digest()  # a run goes on with its own only
+    configs = [Listed(**vars(config), images=listing.digest()) for config in configs]
     options.announce(args.quick)
     status = train(configs, partial(prepare, listing=listing))
     show(folder, RULES, "Background Challenge", columns, ("OR", "MR", "BG-gap"), failed=bool(status))
@@ -197,16 +203,16 @@ def _add(listing: Listing, folder: Path, most: int | None) -> list[Path]:
     return found
 
 
-def prepare(config: dict[str, Any], fabric, listing: Listing):
+def prepare(config: Configuration, fabric, listing: Listing):
     """A trainer of the listed images."""
-    name = config["dataset"]
+    name = config.dataset
     RELEASES[name] = Release(
         name, "", (), {}, "", image_names="paths"
     )  # where the trainer looks up the file of an image that it cannot read
     labels, variants, splits = (torch.tensor(values) for values in (listing.labels, listing.variants, listing.splits))
     wilds = Variants(
         name,
-        Path(config["root_dir"]),
+        Path(config.root_dir),
         partial(_read, listing.paths),
         labels,
         variants,
@@ -220,7 +226,7 @@ def prepare(config: dict[str, Any], fabric, listing: Listing):
         """Its file goes by the files of --data; here also by which of them are read, as another training set reads
         others.
         """
-        return open_cache({**config, "dataset": f"{name}-{listing.digest()}"}, *words)
+        return open_cache(replace(config, dataset=f"{name}-{listing.digest()}"), *words)
 
     return command.prepare(config, fabric, lambda config: as_dataset(wilds, config, synthetic=False), cache)
 

@@ -9,7 +9,6 @@ import colorsys
 import struct
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from cim_plugin.data.digits_on_photos import SIDE, load_digits
 from cim_plugin.errors import InputError
 from cim_plugin.runs import defaults
+from cim_plugin.runs.configuration import Configuration
 from cim_plugin.wilds_runner import command
 
 from ..experiments.tasks import SATURATION, VALUE, mnist, mnist_folder
@@ -137,12 +137,12 @@ def read_digits(folder: Path, most: int | None) -> Digits:
     return {split: (ink[:most], classes[:most]) for split, (ink, classes) in found.items()}
 
 
-def prepare(config: dict[str, Any], fabric, source: Path, most: int | None):
+def prepare(config: Configuration, fabric, source: Path, most: int | None):
     """A trainer of the coloured digits of a seed, all of them in memory."""
-    images, labels, backgrounds, splits = colour(read_digits(source, most), np.random.default_rng(config["seed"]))
+    images, labels, backgrounds, splits = colour(read_digits(source, most), np.random.default_rng(config.seed))
     names = [str(digit) for digit in range(N_CLASSES)]
     wilds = Variants(
-        config["dataset"],
+        config.dataset,
         Path(__file__).parent,
         partial(_image, images),
         labels,

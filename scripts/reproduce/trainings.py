@@ -14,10 +14,10 @@ from cim_plugin.errors import InputError, NotFinite
 from cim_plugin.files import read_json
 from cim_plugin.flags import Parser
 from cim_plugin.runs import jobs
+from cim_plugin.runs.configuration import MAY_DIFFER, Configuration
 from cim_plugin.runs.folder_lock import FolderLock, Locked
 from cim_plugin.runs.jobs import LEFT, Job
 from cim_plugin.runs.layout import RESULTS
-from cim_plugin.runs.train_flags import MAY_DIFFER
 from cim_plugin.wilds_runner.checkpoint import difference
 from cim_plugin.wilds_runner.config import add_arguments, make_config
 
@@ -44,15 +44,14 @@ IMPORTED_ONCE = [
     "wilds.common.metrics.all_metrics",
 ]
 
-Config = dict[str, Any]
 Prepare = Callable[
-    [Config, Any], Any
+    [Configuration, Any], Any
 ]  #: (configuration, Fabric) -> Trainer, at the beginning or where the run stood; a function of a module
 
 
 def configurations(
     name: str, root: Path, folder: Path, algorithms: Iterable[str], seeds: Iterable[int], words: list[str]
-) -> list[Config]:
+) -> list[Configuration]:
     """One per algorithm and seed, seed by seed.
 
     Args:
@@ -73,7 +72,7 @@ def configurations(
     algorithms = list(algorithms)
     known = {hyperparameter for algorithm in algorithms for hyperparameter in catalog.hyperparameters(algorithm)}
 
-    def configuration(algorithm: str, seed: int) -> Config:
+    def configuration(algorithm: str, seed: int) -> Configuration:
         own = ["--dataset", name, "--root_dir", str(root), "--algorithm", algorithm, "--seed", str(seed)]
         args = parser.parse_args([*words, *own, "--log_dir", str(folder / f"{algorithm}-{seed}"), "--resume"])
         for hyperparameter in known - catalog.hyperparameters(algorithm).keys():
@@ -83,22 +82,22 @@ def configurations(
     return [configuration(algorithm, seed) for seed in seeds for algorithm in algorithms]
 
 
-def is_finished(config: Config) -> bool:
+def is_finished(config: Configuration) -> bool:
     """Whether the run is there and done.
 
     Raises:
         InputError: a run of another configuration is in its place.
     """
-    path = Path(config["log_dir"], RESULTS)
+    path = Path(config.log_dir, RESULTS)
     if not path.exists():
         return False
     record = read_json(path)
-    if differs := difference(record["config"], config, [name for name in config if name not in MAY_DIFFER]):
+    if differs := difference(record["config"], config, [name for name in config.as_record() if name not in MAY_DIFFER]):
         raise InputError(f"{path.parent} holds a run with {differs}; repeat its flags or choose another --output_dir")
     return record["status"] == "finished"
 
 
-def train(configs: list[Config], prepare: Prepare) -> int:
+def train(configs: list[Configuration], prepare: Prepare) -> int:
     """Train what is not finished, one run after the other. Exit status 1 where some failed, having said why, else 0.
 
     A process of its own per run, so that the peak memory in results.json is that of the run. A run that another command
@@ -126,20 +125,20 @@ def train(configs: list[Config], prepare: Prepare) -> int:
     return int(bool(jobs.failed(jobs.run(trainings, started=say, ended=say_how))))
 
 
-def _name(config: Config) -> str:
-    return f"{config['algorithm']}, seed {config['seed']}"
+def _name(config: Configuration) -> str:
+    return f"{config.algorithm}, seed {config.seed}"
 
 
-def _train_one(prepare: Prepare, config: Config) -> None:
+def _train_one(prepare: Prepare, config: Configuration) -> None:
     try:
-        with FolderLock(config["log_dir"], "--output_dir"):
+        with FolderLock(config.log_dir, "--output_dir"):
             if not is_finished(config):  # by another command, meanwhile
                 _train_locked(prepare, config)
     except Locked:
         sys.exit(LEFT)
 
 
-def _train_locked(prepare: Prepare, config: Config) -> None:
+def _train_locked(prepare: Prepare, config: Configuration) -> None:
     import torch
 
     from cim_plugin.wilds_runner.command import in_words, make_fabric

@@ -17,6 +17,7 @@ from wilds.common.grouper import CombinatorialGrouper
 from wilds.common.metrics.all_metrics import Accuracy
 from wilds.datasets.wilds_dataset import WILDSDataset
 
+from cim_plugin.runs.configuration import Configuration
 from cim_plugin.wilds_runner import groupwise
 from cim_plugin.wilds_runner.datasets import Dataset, Split
 
@@ -77,13 +78,13 @@ class Variants(WILDSDataset):
         return results, text
 
 
-def as_dataset(wilds: Variants, config: dict[str, Any], synthetic: bool) -> Dataset:
+def as_dataset(wilds: Variants, config: Configuration, synthetic: bool) -> Dataset:
     """What the trainer takes, with variants as groups."""
     groupwise.install()
-    grouper = CombinatorialGrouper(wilds, config["groupby_fields"])
+    grouper = CombinatorialGrouper(wilds, config.groupby_fields)
     splits = {}
     for key, words in wilds.split_names.items():
-        subset = wilds.get_subset(key, frac=config["frac"])
+        subset = wilds.get_subset(key, frac=config.frac)
         metadata = subset.metadata_array
         splits[key] = Split(
             words, subset, np.asarray(subset.indices), subset.y_array, metadata, grouper.metadata_to_group(metadata)

@@ -31,7 +31,7 @@ def test_rows_are_of_trainings_with_and_without_the_speed_ups(bench, monkeypatch
                 fused.fused_triplet,
                 weights.is_contiguous(memory_format=torch.channels_last),
                 bool(trainer.optimizer.defaults["fused"]),
-                trainer.config["seed"],
+                trainer.config.seed,
             )
         )
         weights_at_start.append(torch.cat([weight.detach().flatten() for weight in trainer.classifier.parameters()]))

@@ -21,8 +21,8 @@ parser = argparse.ArgumentParser()
 flags.add_arguments(parser)
 assert sys.argv[1] == "train"
 config = flags.make_config(parser.parse_args(sys.argv[2:]))
-assert config["resume"] is True
-seed, folder = str(config["seed"]), Path(config["log_dir"])
+assert config.resume is True
+seed, folder = str(config.seed), Path(config.log_dir)
 folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -44,11 +44,11 @@ if seed in os.environ.get("KILL", "").split():
     os.kill(os.getpid(), signal.SIGKILL)
 results = {
     "status": "finished",
-    "dataset": config["dataset"],
-    "algorithm": config["algorithm"],
-    "seed": config["seed"],
+    "dataset": config.dataset,
+    "algorithm": config.algorithm,
+    "seed": config.seed,
     "selection": {},
-    "config": config,
+    "config": config.as_record(),
 }
 (folder / "results.json").write_text(json.dumps(results))
 with open(folder.parent / "trained", "a") as file:

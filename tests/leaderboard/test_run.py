@@ -17,6 +17,7 @@ import pytest
 
 from cim_plugin import cli
 from cim_plugin.leaderboard import run as run_module
+from cim_plugin.runs.configuration import Configuration
 from cim_plugin.wilds_runner import config as flags
 
 STAND_IN = Path(__file__).with_name("stand_in_trainer.py")
@@ -116,7 +117,7 @@ def test_the_commands_mean_what_was_given(leaderboard, tmp_path, words):
         )
 
 
-def configuration(words: list[str]) -> dict:
+def configuration(words: list[str]) -> Configuration:
     parser = argparse.ArgumentParser()
     flags.add_arguments(parser)
     return flags.make_config(parser.parse_args(words))

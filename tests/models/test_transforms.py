@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,12 +63,13 @@ def transform(configure):
     """A function (name, target, scale, original, augmentation) -> the transform of that configuration."""
 
     def made(name, target=None, scale=None, original=None, augmentation=None) -> Transform:
-        config = configure() | {
-            "transform": name,
-            "target_resolution": target,
-            "resize_scale": scale,
-            "additional_train_transform": augmentation,
-        }
+        config = replace(
+            configure(),
+            transform=name,
+            target_resolution=target,
+            resize_scale=scale,
+            additional_train_transform=augmentation,
+        )
         return make_transform(config, original)
 
     return made
@@ -189,14 +192,8 @@ def test_a_size_that_stays_open_is_refused(transform):
     )
 
 
-def test_a_crop_that_is_larger_than_the_resized_image_is_refused():
+def test_a_crop_that_is_larger_than_the_resized_image_is_refused(configure):
     """Its rim would be black, in silence."""
-    config = {
-        "dataset": "waterbirds",
-        "transform": "image_resize_and_center_crop",
-        "target_resolution": [224, 224],
-        "resize_scale": 0.5,
-        "additional_train_transform": None,
-    }
+    config = configure("--transform", "image_resize_and_center_crop", "--resize_scale", "0.5")
     with pytest.raises(InputError, match="cuts 224x224 out of images of 112x112.*larger --resize_scale"):
         make_transform(config, (224, 224))

@@ -45,12 +45,12 @@ def test_defaults_are_those_of_the_data_set_and_five_seeds_unless_flags_are_pass
     from scripts.reproduce.trainings import configurations
 
     configs = configurations("celebA", tmp_path, tmp_path, ALGORITHMS, SEEDS, ["--n_epochs", "7"])
-    assert [(config["algorithm"], config["seed"]) for config in configs] == [
+    assert [(config.algorithm, config.seed) for config in configs] == [
         (algorithm, seed) for seed in range(5) for algorithm in ALGORITHMS
     ]
-    assert {
-        (config["model"], config["lr"], config["batch_size"], config["n_epochs"], config["frac"]) for config in configs
-    } == {("resnet50", 1e-3, 64, 7, 1.0)}
+    assert {(config.model, config.lr, config.batch_size, config.n_epochs, config.frac) for config in configs} == {
+        ("resnet50", 1e-3, 64, 7, 1.0)
+    }
 
 
 def test_published_setup_is_that_of_the_cited_rows_and_flags_come_after_it(tmp_path):
@@ -70,7 +70,7 @@ def test_hyperparameter_goes_to_the_algorithms_that_have_it(tmp_path):
     found = configurations(
         "waterbirds", tmp_path, tmp_path, ["ERM", "VIB", "CIM_VIB"], [0], ["--vib_beta", "0.5", "--cim_lambda", "0"]
     )
-    assert [{name: config["hyperparameters"].get(name) for name in ("vib_beta", "cim_lambda")} for config in found] == [
+    assert [{name: config.hyperparameters.get(name) for name in ("vib_beta", "cim_lambda")} for config in found] == [
         {"vib_beta": None, "cim_lambda": None},
         {"vib_beta": 0.5, "cim_lambda": None},
         {"vib_beta": 0.5, "cim_lambda": 0.0},

@@ -1,10 +1,7 @@
-"""A real WILDS checkout, a release of noise that the real WaterbirdsDataset reads, and configurations as the command
-makes them.
-"""
+"""A release of noise and one of digits that the real WaterbirdsDataset reads, and finished runs."""
 
 from __future__ import annotations
 
-import argparse
 import functools
 from pathlib import Path
 
@@ -13,25 +10,7 @@ import pytest
 from PIL import Image
 from small_runs import train, write_release
 
-from cim_plugin.wilds_runner.config import add_arguments, make_config
 from cim_plugin.wilds_runner.datasets import open_dataset
-
-
-@pytest.fixture
-def configure():
-    """A function (flag words) -> the configuration that 'cim-plugin train' makes of them; dataset, algorithm and root
-    are set unless given.
-    """
-
-    def configuration(*words: str) -> dict:
-        parser = argparse.ArgumentParser()
-        add_arguments(parser)
-        return make_config(
-            parser.parse_args(["--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", "data", *words])
-        )
-
-    return configuration
-
 
 GROUP_SIZES = {
     "train": (12, 5, 3, 10),

@@ -15,7 +15,7 @@ import torch
 from retired import GONE, HARMLESS, said
 
 from cim_plugin.errors import InputError
-from cim_plugin.runs.train_flags import MAY_DIFFER
+from cim_plugin.runs.configuration import MAY_DIFFER
 from cim_plugin.wilds_runner import checkpoint
 
 
@@ -195,8 +195,8 @@ def left(tmp_path, configure):
 
 
 def test_a_run_of_the_same_configuration_is_taken_up(left, configure):
-    state = checkpoint.load_state(left({"config": configure(), "epoch": 3}), configure(), MAY_DIFFER)
-    assert state == {"config": configure(), "epoch": 3}
+    state = checkpoint.load_state(left({"config": configure().as_record(), "epoch": 3}), configure(), MAY_DIFFER)
+    assert state == {"config": configure().as_record(), "epoch": 3}
 
 
 def test_a_folder_without_a_run_has_no_state(tmp_path, configure):
@@ -214,7 +214,7 @@ def test_a_folder_without_a_run_has_no_state(tmp_path, configure):
     ],
 )
 def test_another_configuration_is_refused_and_its_difference_named(left, configure, words, name, before, now):
-    folder = left({"config": configure()})
+    folder = left({"config": configure().as_record()})
     with pytest.raises(InputError) as error:
         checkpoint.load_state(folder, configure(*words.split()), MAY_DIFFER)
     assert (
@@ -228,11 +228,14 @@ def test_another_configuration_is_refused_and_its_difference_named(left, configu
     "words", ["--log_dir elsewhere", "--progress_bar", "--resume", "--cache false", "--root_dir other", "--tensorboard"]
 )
 def test_where_and_how_a_run_runs_may_differ(left, configure, words):
-    assert checkpoint.load_state(left({"config": configure()}), configure(*words.split()), MAY_DIFFER) is not None
+    assert (
+        checkpoint.load_state(left({"config": configure().as_record()}), configure(*words.split()), MAY_DIFFER)
+        is not None
+    )
 
 
 def test_what_is_younger_than_a_run_had_its_default_then(left, configure):
-    older = configure("--algorithm", "CIM")
+    older = configure("--algorithm", "CIM").as_record()
     del older["precision"], older["hyperparameters"]["cim_similarity"]
     assert checkpoint.load_state(left({"config": older}), configure("--algorithm", "CIM"), MAY_DIFFER) is not None
     for words in (("--precision", "bf16-mixed"), ("--cim_similarity", "colours")):
@@ -244,7 +247,7 @@ def test_what_is_younger_than_a_run_had_its_default_then(left, configure):
 
 def test_a_run_of_then_goes_on_where_what_is_no_more_did_nothing(left, configure):
     now = configure("--algorithm", "CIM")
-    older = {**now, "hyperparameters": {**now["hyperparameters"], **HARMLESS}}
+    older = {**now.as_record(), "hyperparameters": {**now.hyperparameters, **HARMLESS}}
     assert checkpoint.load_state(left({"config": older}), now, MAY_DIFFER) is not None
     for name, (value, _) in GONE.items():
         hyperparameters = {**older["hyperparameters"], name: value}
@@ -275,7 +278,7 @@ def test_a_damaged_state_is_refused(tmp_path, configure, content):
 
 
 def test_nothing_in_a_state_is_executed(left, tmp_path, configure):
-    folder = left({"config": configure(), "bomb": Bomb(tmp_path / "executed")})
+    folder = left({"config": configure().as_record(), "bomb": Bomb(tmp_path / "executed")})
     with pytest.raises(InputError, match="nothing else is loaded"):
         checkpoint.load_state(folder, configure(), MAY_DIFFER)
     assert not (tmp_path / "executed").exists()

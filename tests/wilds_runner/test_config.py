@@ -15,12 +15,12 @@ import pytest
 from cim_plugin import catalog
 from cim_plugin.catalog import parse_bool
 from cim_plugin.errors import InputError
+from cim_plugin.runs.configuration import FLAG_NAMES as NAMES
+from cim_plugin.runs.configuration import OPTIMIZERS, TRANSFORMS
 from cim_plugin.runs.defaults import SCHEDULERS
-from cim_plugin.runs.train_flags import FLAGS, MAY_DIFFER, OPTIMIZERS, TRANSFORMS
 from cim_plugin.wilds_runner.config import add_arguments, make_config
 
 REQUIRED = ["--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", "data"]
-NAMES = [name for group in FLAGS.values() for name in group]
 
 
 def our_parser() -> argparse.ArgumentParser:
@@ -145,9 +145,9 @@ def test_key_values_of_one_parse_do_not_leak_into_the_next():
 def test_filling_one_configuration_leaves_the_next_one_alone():
     parser = our_parser()
     first = make_config(parser.parse_args(["--dataset", "fmow", *REQUIRED[2:]]))
-    assert first["dataset_kwargs"] and first["scheduler_kwargs"]
+    assert first.dataset_kwargs and first.scheduler_kwargs
     second = make_config(parser.parse_args(["--dataset", "celebA", *REQUIRED[2:]]))
-    assert second["dataset_kwargs"] == second["scheduler_kwargs"] == {}
+    assert second.dataset_kwargs == second.scheduler_kwargs == {}
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ KNOWN_SETS = "waterbirds, celebA, iwildcam, camelyon17, rxrx1, fmow"
 
 
 def test_the_size_that_a_transform_has_anyway_may_be_named(configure):
-    assert configure("--dataset", "rxrx1", "--target_resolution", "256")["target_resolution"] == [256, 256]
+    assert configure("--dataset", "rxrx1", "--target_resolution", "256").target_resolution == [256, 256]
 
 
 @pytest.mark.parametrize(
@@ -322,28 +322,22 @@ def test_what_does_not_go_together_is_refused_in_one_line(words, message, config
     "words, expected", [("", None), ("--target_resolution 96", [96, 96]), ("--target_resolution 96 64", [96, 64])]
 )
 def test_one_number_is_a_square(words, expected, configure):
-    assert configure(*words.split())["target_resolution"] == (expected or [224, 224])
+    assert configure(*words.split()).target_resolution == (expected or [224, 224])
 
 
 @pytest.mark.parametrize("algorithm", list(catalog.TRAINABLE))
 def test_the_configuration_is_json_and_holds_the_algorithms_own_hyperparameters_only(algorithm, configure):
     config = configure("--algorithm", algorithm)
-    assert json.loads(json.dumps(config, allow_nan=False)) == config
-    assert config["hyperparameters"] == {
-        name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()
-    }
+    assert json.loads(json.dumps(config.as_record(), allow_nan=False)) == config.as_record()
+    assert config.hyperparameters == {name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()}
 
 
 def test_given_hyperparameters_replace_their_defaults(configure):
-    chosen = configure(*"--algorithm CIM_VIB --cim_lambda 0 --vib_dimension 32 --cim_targets morphed".split())[
-        "hyperparameters"
-    ]
+    chosen = configure(
+        *"--algorithm CIM_VIB --cim_lambda 0 --vib_dimension 32 --cim_targets morphed".split()
+    ).hyperparameters
     assert (chosen["cim_lambda"], chosen["vib_dimension"], chosen["cim_targets"]) == (0.0, 32, "morphed")
     assert math.isclose(chosen["vib_beta"], 1e-3)
-
-
-def test_flags_that_may_differ_on_resume_exist():
-    assert MAY_DIFFER <= set(NAMES)
 
 
 def test_every_flag_is_explained_in_the_help():

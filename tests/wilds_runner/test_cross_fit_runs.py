@@ -280,7 +280,7 @@ def test_no_steps_are_refused_and_the_default_is_off(configure, capsys):
         configure("--uniform_over_groups", "false", "--cross_fit", "3"),
         configure("--cross_fit", "3", "--cross_fit_tiles", "1"),
     )
-    assert [(config["cross_fit"], config["cross_fit_tiles"]) for config in (off, on, whole)] == [
+    assert [(config.cross_fit, config.cross_fit_tiles) for config in (off, on, whole)] == [
         (None, None),
         (3, 4),
         (3, 1),

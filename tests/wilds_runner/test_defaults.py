@@ -11,10 +11,9 @@ import pytest
 
 from cim_plugin import catalog
 from cim_plugin.runs import defaults
-from cim_plugin.wilds_runner import config as flags
+from cim_plugin.runs.configuration import FLAG_NAMES, open_values
 
 DATASETS = ["waterbirds", "celebA", "iwildcam", "camelyon17", "rxrx1", "fmow"]
-NAMES = [name for group in flags.FLAGS.values() for name in group]
 
 
 def _table(checkout: Path, name: str, table: str) -> dict:
@@ -62,31 +61,25 @@ def test_a_run_expt_command_means_the_same_here(dataset, algorithm, wilds_checko
         schedulers.get(of_dataset["scheduler"], {}),
     ]
     actual = configure("--dataset", dataset, "--algorithm", algorithm)
-    open_fields = {
-        name: copy.deepcopy(keywords.get("default"))
-        for group in flags.FLAGS.values()
-        for name, keywords in group.items()
-    }
-    expected = _reference_fill(open_fields, tables)
+    expected = _reference_fill(open_values(), tables)
     given = {"dataset": dataset, "algorithm": algorithm, "root_dir": "data"}
     if algorithm == "groupDRO":
         expected["randaugment_n"] = 2  # WILDS leaves it open there, and cannot augment
     expected |= {**given, "no_group_logging": bool(expected["no_group_logging"])}
-    assert {name: _plain(actual[name]) for name in NAMES} == expected
-    assert set(actual) == {*NAMES, "hyperparameters"}
+    assert {name: _plain(getattr(actual, name)) for name in FLAG_NAMES} == expected
 
 
 def test_the_step_size_of_group_dro_is_that_of_wilds(wilds_checkout, configure):
     expected = _table(wilds_checkout, "algorithm", "algorithm_defaults")["groupDRO"]["group_dro_step_size"]
-    assert configure("--algorithm", "groupDRO")["hyperparameters"]["group_dro_step_size"] == expected
+    assert configure("--algorithm", "groupDRO").hyperparameters["group_dro_step_size"] == expected
 
 
 @pytest.mark.parametrize("model", ["densenet121", "wideresnet50", "resnet18", "resnet34", "resnet50", "resnet101"])
 def test_models_have_the_defaults_of_wilds(model, wilds_checkout, configure):
     expected = _table(wilds_checkout, "model", "model_defaults")[model]
     actual = configure("--dataset", "celebA", "--model", model)
-    assert actual["model_kwargs"] == expected["model_kwargs"]
-    assert actual["target_resolution"] == list(expected["target_resolution"])
+    assert actual.model_kwargs == expected["model_kwargs"]
+    assert actual.target_resolution == list(expected["target_resolution"])
 
 
 @pytest.mark.parametrize("scheduler", list(defaults.SCHEDULERS))
@@ -99,7 +92,7 @@ def test_schedulers_have_the_defaults_of_wilds(scheduler, wilds_checkout, config
         scheduler,
         *(["--scheduler_metric_name", "acc_avg"] if scheduler == "ReduceLROnPlateau" else []),
     )
-    assert actual["scheduler_kwargs"] == (
+    assert actual.scheduler_kwargs == (
         expected or {"mode": "max"}
     )  # of ReduceLROnPlateau alone: our metrics are accuracies
 
@@ -113,7 +106,7 @@ def test_every_dataset_of_the_package_is_known_or_refused_with_a_reason():
 @pytest.mark.parametrize("algorithm", [name for name in catalog.TRAINABLE if "groupDRO" not in name])
 def test_only_group_dro_samples_groups_uniformly(algorithm, configure):
     config = configure("--algorithm", algorithm)
-    assert (config["train_loader"], config["uniform_over_groups"], config["distinct_groups"]) == (
+    assert (config.train_loader, config.uniform_over_groups, config.distinct_groups) == (
         "standard",
         False,
         None,

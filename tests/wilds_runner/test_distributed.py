@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -103,7 +104,7 @@ def _note_when_data_is_opened(file: str) -> None:
         with open(file, "a") as notes:
             notes.write(f"{os.environ['RANK']} opens\n")
         time.sleep(0.5)
-        data = opened({**config, "download": False})
+        data = opened(replace(config, download=False))
         with open(file, "a") as notes:
             notes.write(f"{os.environ['RANK']} has it\n")
         return data

@@ -17,28 +17,26 @@ from cim_plugin.runs.defaults import DATASETS
 @pytest.fixture
 def written(configure):
     """A function (changes) -> a configuration as a file has it."""
-    config = configure("--algorithm", "CIM")
+    config = configure("--algorithm", "CIM").as_record()
     return lambda **changes: {**json.loads(json.dumps(config)), **changes}
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_what_the_command_line_makes_is_taken(configure, dataset):
-    config = json.loads(json.dumps(configure("--dataset", dataset, "--algorithm", "CIM_VIB")))
-    taken = taken_from(config, "results.json")
-    left_out = {"download": False, "pretrained_model_path": None}
-    assert taken == {name: config[name] for name in taken} | left_out
+    config = configure("--dataset", dataset, "--algorithm", "CIM_VIB", "--root_dir", "data")
+    assert taken_from(json.loads(json.dumps(config.as_record())), "results.json") == config
 
 
 def test_paths_of_weights_and_logs_are_left_out(written):
     taken = taken_from(written(pretrained_model_path="/w.pth", log_dir="/elsewhere", download=True), "results.json")
-    assert (taken["pretrained_model_path"], taken["download"], "log_dir" in taken) == (None, False, False)
+    assert (taken.pretrained_model_path, taken.download, taken.log_dir) == (None, False, "./logs")
 
 
 @pytest.mark.parametrize(
     "value", [{"drop_rate": 0.1}, {"pretrained": True, "img_size": [64, 32], "global_pool": "avg"}]
 )
 def test_arguments_that_shape_a_network_are_taken(written, value):
-    assert taken_from(written(model_kwargs=value), "results.json")["model_kwargs"] == value
+    assert taken_from(written(model_kwargs=value), "results.json").model_kwargs == value
     assert value.keys() <= MODEL_KWARGS.keys()
 
 
@@ -69,6 +67,7 @@ HOSTILE = {
     "pictures of no size": {"target_resolution": [0, -1]},
     "pictures a thousand times larger": {"resize_scale": 1000.0},
     "a seed that is a path": {"seed": "/x"},
+    "a seed that is none": {"seed": True},
     "fields that are none": {"groupby_fields": "y"},
     "a hyperparameter of a billion": {"hyperparameters": {"cim_lambda": 10**9}},
     "hyperparameters that are a list": {"hyperparameters": []},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def opened(noise_config):
     """A function (flag words) -> (cache, configuration, dataset, transform) as a run opens them."""
 
     def run(words: str = "--cache", rank: int = 0, agreed: list | None = None, **changes):
-        config = noise_config(*words.split()) | changes
+        config = replace(noise_config(*words.split()), **changes)
         data = open_dataset(config)
         transform = make_transform(config, data.wilds.original_resolution)
         return (
