@@ -499,3 +499,26 @@ def test_modules_of_the_same_names_in_another_project_are_left_alone(tmp_path):
         (tmp_path / name).write_text(text)
     told, stderr = ask(look_at_namesakes, path=tmp_path, cwd=tmp_path)
     assert told == [["mine"], {"ERM": {"lr": 1}}, "mine", {"algorithm": "CIM"}, True, False, 0] and not stderr
+
+
+# --- Weights & Biases ---------------------------------------------------------------------------------------------------
+
+
+def test_use_wandb_tracks_our_terms_offline(checkout, shims, release, tmp_path):
+    """By the real client, without a network; its file holds the names as they are."""
+    pytest.importorskip("wandb", reason="the host's --use_wandb needs wandb")
+    words = ["--n_epochs", "1", "--use_wandb", "true", "--wandb_kwargs", "project=cim", f"dir={tmp_path}"]
+    quiet = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    done = run_expt(checkout, shims, release, tmp_path / "logs", "CIM_VIB", *words, **quiet)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    tracked = run.read_bytes()
+    names = [f"train_algo/{name}" for name in (*TERMS["CIM_VIB"], "no_triplet", "mask_mean", "L_con_group:0")]
+    assert [name for name in names if name.encode() not in tracked] == []
+
+
+def test_use_wandb_without_the_package_is_one_line(checkout, shims, release, tmp_path):
+    words = ["CIM", "--use_wandb", "true"]
+    done = run_expt(checkout, shims, release, tmp_path / "logs", *words, then="sys.modules['wandb'] = None")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: --use_wandb needs the package 'wandb'")

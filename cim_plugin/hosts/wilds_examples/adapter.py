@@ -121,6 +121,7 @@ def _add_flags_when_parsing() -> None:
         config = inner(self, args, namespace)
         with _in_one_line():
             _check_hyperparameters(config)
+            _check_tracking(config)
         return config
 
     argparse.ArgumentParser.parse_args = parse_args
@@ -135,6 +136,15 @@ def _check_hyperparameters(config: argparse.Namespace) -> None:
             if name in catalog.all_hyperparameters() and value is not None
         }
         catalog.check(config.algorithm, catalog.complete(config.algorithm, given))
+
+
+def _check_tracking(config: argparse.Namespace) -> None:
+    """The host goes on without the package, until it logs the first line."""
+    if config.algorithm in NAMES and getattr(config, "use_wandb", False):
+        try:
+            import wandb  # noqa: F401
+        except ImportError as error:
+            raise InputError("--use_wandb needs the package 'wandb'; pip install wandb, or leave it out") from error
 
 
 @contextlib.contextmanager
