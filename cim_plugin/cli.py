@@ -17,6 +17,10 @@ COMMANDS = {
         "cim_plugin.wilds_runner.command",
         "train or evaluate on an image data set of the wilds package, with run_expt's flags",
     ),
+    "retrain": (
+        "cim_plugin.retrain.command",
+        "fit the last layer of a finished 'cim-plugin train' again on its frozen features, in a run of its own",
+    ),
     "data": ("cim_plugin.data.command", "make offline stand-ins, convert public archives, check what is there"),
     "compare": (
         "cim_plugin.compare.command",
