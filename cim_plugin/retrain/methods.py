@@ -55,9 +55,7 @@ def _balanced(material: Material, groups: np.ndarray) -> Choice:
 
 
 def _afr(material: Material) -> Choice:
-    return heads.reweighted(
-        material.features, material.data.splits["val"].labels.numpy(), material.head, material.seed
-    )
+    return heads.reweighted(material.features, material.data.splits["val"].labels.numpy(), material.head, material.seed)
 
 
 METHODS = {

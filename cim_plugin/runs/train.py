@@ -84,11 +84,19 @@ def run_of(record: dict[str, Any], folder: str, is_packed: bool = False) -> Run:
             if rule in RULES
         },
         unfinished=None if status == "finished" else f"epoch {epochs} of {wanted}",
-        remarks=(f"--frac {config['frac']}: a part of every split only",) if config.get("frac", 1) != 1 else (),
+        remarks=_remarks(record, config),
         step_seconds=get(record, "seconds.train", float, path) / steps if steps and "train" in seconds else None,
         memory=_memory(get(record, "peak_memory_bytes", dict, path), path),
         is_packed=is_packed,
     )
+
+
+def _remarks(record: dict[str, Any], config: dict[str, Any]) -> tuple[str, ...]:
+    parts = (f"--frac {config['frac']}: a part of every split only",) if config.get("frac", 1) != 1 else ()
+    retrained = record.get("retrain")
+    if not isinstance(retrained, dict):
+        return parts
+    return (*parts, f"the head was fitted to validation data, and needs {retrained.get('needs')}")
 
 
 def _flags(algorithm: str, config: dict[str, Any]) -> dict[str, Any]:

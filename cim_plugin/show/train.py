@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,24 @@ from ..runs.layout import RESULTS, model_file, place
 from .figures import release_figures
 from .opened_run import OpenedRun, check_algorithm
 
+if TYPE_CHECKING:
+    from ..algorithms.classifier import RobustClassifier
+    from ..models.transforms import Transform
+    from ..wilds_runner.datasets import Dataset
+
+
+class OpenedModel(NamedTuple):
+    """One of a run's models, with the data that it was trained on."""
+
+    folder: str  #: the run's
+    results: dict[str, Any]  #: its results.json
+    config: Configuration
+    file: str  #: the model's
+    choice: dict[str, Any]  #: what the selection rule has recorded of it
+    data: Dataset
+    transform: Transform
+    model: RobustClassifier  #: in evaluation mode, on the CPU
+
 
 def open_train(path: str, split: str, rule: str, data_folder: str | None) -> OpenedRun:
     """The model of a selection rule and the images of a split. Nothing of the folder is executed, and nothing fetched.
@@ -24,11 +42,49 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Ope
         InputError: results.json or the model's file is damaged or of another configuration, or the data are not to be
             had.
     """
-    from ..models.foreign import taken_from
-
     results = _read_results(path)
     for algorithm in (results["algorithm"], results["config"].get("algorithm")):
         check_algorithm(algorithm, path)
+    _, _, config, _, choice, data, transform, model = open_model(path, rule, data_folder, "show")
+    if split not in data.splits or not len(data.splits[split].labels):
+        filled = [key for key, of_key in data.splits.items() if len(of_key.labels)]
+        raise InputError(f"--split {split!r} has no images in {config.dataset}; it has {', '.join(filled)}")
+    part = data.splits[split]
+    return OpenedRun(
+        run=path,
+        algorithm=config.algorithm,
+        dataset=config.dataset,
+        split=split,
+        chosen=f"rule {rule}, epoch {choice['epoch']}"
+        + ("" if results.get("status") == "finished" else ", run not finished"),
+        synthetic=data.synthetic,
+        model=model,
+        labels=part.labels,
+        groups=part.groups,
+        environments=_environments(config, data, split),
+        unit="group",
+        group_names=[" ".join(data.grouper.group_str(group).split()) for group in range(data.grouper.n_groups)],
+        class_names=_class_names(data),
+        read=lambda rows: _read(data, part, transform, rows),
+        figure=release_figures(data, part, transform),
+        data=None if data_folder is not None else f"{config.root_dir}, as {RESULTS} says",
+    )
+
+
+def open_model(path: str, rule: str, data_folder: str | None, command: str) -> OpenedModel:
+    """The model of a selection rule. Nothing of the folder is executed, and nothing fetched.
+
+    Args:
+        path: the run's folder.
+        data_folder: of the data sets, where it is not the one that the run was trained with.
+        command: that asks, for messages.
+
+    Raises:
+        InputError: see :func:`open_train`.
+    """
+    from ..models.foreign import taken_from
+
+    results = _read_results(path)
     config = replace(taken_from(results["config"], os.path.join(path, RESULTS)), log_dir=path)
     file, choice = _model_file(path, results, config, rule)
     if data_folder is not None:
@@ -51,30 +107,8 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Ope
             f"the configuration in {os.path.join(path, RESULTS)} is not one of this version ({type(error).__name__}: "
             f"{error})"
         ) from error
-    _load(model, file, config)
-    if split not in data.splits or not len(data.splits[split].labels):
-        filled = [key for key, of_key in data.splits.items() if len(of_key.labels)]
-        raise InputError(f"--split {split!r} has no images in {config.dataset}; it has {', '.join(filled)}")
-    part = data.splits[split]
-    return OpenedRun(
-        run=path,
-        algorithm=config.algorithm,
-        dataset=config.dataset,
-        split=split,
-        chosen=f"rule {rule}, epoch {choice['epoch']}"
-        + ("" if results.get("status") == "finished" else ", run not finished"),
-        synthetic=data.synthetic,
-        model=model.eval(),
-        labels=part.labels,
-        groups=part.groups,
-        environments=_environments(config, data, split),
-        unit="group",
-        group_names=[" ".join(data.grouper.group_str(group).split()) for group in range(data.grouper.n_groups)],
-        class_names=_class_names(data),
-        read=lambda rows: _read(data, part, transform, rows),
-        figure=release_figures(data, part, transform),
-        data=None if data_folder is not None else f"{config.root_dir}, as {RESULTS} says",
-    )
+    _load(model, file, config, command)
+    return OpenedModel(path, results, config, file, choice, data, transform, model.eval())
 
 
 def _read_results(path: str) -> dict[str, Any]:
@@ -128,10 +162,10 @@ def _build(config: Configuration):
     return data, transform, build_model(without_weights(config), data, transform)
 
 
-def _load(model: torch.nn.Module, file: str, config: Configuration) -> None:
+def _load(model: torch.nn.Module, file: str, config: Configuration, command: str) -> None:
     from ..models.encoders import read_checkpoint
 
-    saved = read_checkpoint(file, "show")
+    saved = read_checkpoint(file, command)
     try:
         model.load_state_dict(saved["algorithm"])
     except (KeyError, RuntimeError, TypeError) as error:

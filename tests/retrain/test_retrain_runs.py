@@ -77,8 +77,13 @@ def test_predictions_and_figures_are_those_of_its_weights(run, release, split):
     assert retrain(run, "dfr") == 0
     folder = other(run, "dfr")
     written = prediction_path(folder, "best", split).read_text()
-    labels = np.array([int(row["y"]) for row in read_metadata(release / "waterbirds_v1.0") if row["split"] == str(
-        list(SIZES).index(split))])
+    labels = np.array(
+        [
+            int(row["y"])
+            for row in read_metadata(release / "waterbirds_v1.0")
+            if row["split"] == str(list(SIZES).index(split))
+        ]
+    )
     accuracy = (np.array(written.split(), dtype=int) == labels).mean()
     assert results(folder)["selection"]["average"]["splits"][split]["accuracy"] == pytest.approx(accuracy)
     prediction_path(folder, "best", split).unlink()
