@@ -64,7 +64,7 @@ def _cut_network() -> None:
 
 def _with_weights(make: Callable[[], Any], name: str, report: Report) -> bool:
     """Make a model; False, and a warning, where its pretrained weights are not here and would be fetched."""
-    from ..hosts.domainbed.faults import is_failed_download
+    from ..hosts.train_script import is_failed_download
 
     try:
         make()
@@ -180,7 +180,7 @@ def domainbed(words: list[str], report: Report, output: str) -> None:
     from ..hosts.domainbed import faults
 
     autoload.install()
-    faults._arguments = lambda: getattr(faults._script, "args", None)  # who asks here wants to know of any algorithm
+    faults.SCRIPT.arguments = faults.SCRIPT.any_arguments  # who asks here wants to know of any algorithm
     from domainbed import algorithms
     from domainbed.lib import fast_data_loader
     from torchvision import datasets
@@ -204,7 +204,7 @@ def domainbed(words: list[str], report: Report, output: str) -> None:
     algorithms.get_algorithm_class = get_algorithm_class
     sys.argv = ["train", *words, "--output_dir", output]
     with _without_new_folder(words):
-        runpy.run_module(faults.SCRIPT, run_name="__main__", alter_sys=True)
+        runpy.run_module(faults.SCRIPT.name, run_name="__main__", alter_sys=True)
 
 
 @contextlib.contextmanager
@@ -267,11 +267,12 @@ def _look_at_images(name: str, shape, n_classes: int, environments: list) -> Non
     from torch.utils.data import default_collate
 
     from .. import catalog
-    from ..hosts.domainbed.images import check_values, checked, concatenate, pixels
+    from ..hosts.batches import check_values
+    from ..hosts.domainbed.images import checked_all, concatenate, pixels
 
     parts, _ = catalog.TRAINABLE[catalog.owner(name)]
     first = [default_collate([images[row] for row in range(min(FIRST, len(images)))]) for images in environments]
-    batch = concatenate(checked(name, first, shape))
+    batch = concatenate(checked_all(name, first, shape))
     check_values(name, batch, n_classes, pixels(name, shape)[1] if "morphing" in parts else None, first=True)
 
 

@@ -70,7 +70,7 @@ def _fetch_weights(hparams: dict) -> None:
     """
     import torch
 
-    from cim_plugin.hosts.domainbed.faults import last_line
+    from cim_plugin.hosts.train_script import last_line
     from cim_plugin.models.encoders import make_encoder
 
     names = [

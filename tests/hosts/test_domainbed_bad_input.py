@@ -20,6 +20,7 @@ from hosts.forked_host import SMALL_HOST
 from PIL import Image
 from retired import GONE, said
 
+from cim_plugin.hosts import train_script
 from cim_plugin.hosts.domainbed.adapter import faults
 
 TRAIN = ("-m", "domainbed.scripts.train")
@@ -490,16 +491,16 @@ def test_a_broken_connection_is_a_failed_download_only_in_a_library_that_fetches
     try:
         raise error
     except OSError as caught:
-        assert said_of(caught, "data") == error.strerror and not faults.is_failed_download(caught)
+        assert said_of(caught, "data") == error.strerror and not train_script.is_failed_download(caught)
     try:
         http.client.HTTPConnection("127.0.0.1", 9).connect()
     except OSError as caught:
-        assert faults.is_failed_download(
+        assert train_script.is_failed_download(
             caught
         ) and "PACS is not in --data_dir data and cannot be downloaded" in said_of(caught, "data")
         wrapped = RuntimeError("while fetching")
         wrapped.__cause__ = caught
-        assert faults.is_failed_download(wrapped)
+        assert train_script.is_failed_download(wrapped)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 from cim_plugin.announcer import Announcer
-from cim_plugin.hosts.domainbed.images import warn_of_a_step
+from cim_plugin.hosts.batches import warn_of_a_step
 
 
 def test_a_state_is_warned_of_when_it_begins_and_when_it_ends():

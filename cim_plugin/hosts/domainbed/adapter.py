@@ -16,93 +16,50 @@ import numpy as np
 import torch
 
 from ... import catalog
-from ...algorithms.classifier import LOG_NAMES
-from ...announcer import Announcer
-from ...errors import InputError
-from . import compositions, faults, hyperparameters, launcher, lock
-from .images import (
-    check_finite,
-    check_predictions,
-    checked,
-    concatenate,
-    featurizer,
-    pixels,
-    say_similarity,
-    warn_of_a_step,
-)
+from .. import hyperparameters
+from ..robust_algorithm import RobustAlgorithm
+from . import compositions, faults, launcher
+from .images import REGISTRY, SMALL, checked_all, concatenate, featurizer, pixels
 
 #: our data sets: agreement of photograph and label per environment, and how the tables call it
 DIGITS_ON_PHOTOS = {"+90%": 0.9, "+80%": 0.8, "-90%": 0.1}
 LARGEST_BATCH = 256  #: for random hyperparameters on our data set: an environment trains on 479 images
 
 
-class _RobustAlgorithm:
-    """The host's Algorithm interface on top of a ``RobustClassifier``; combined with the host's base class below."""
+class _RobustAlgorithm(RobustAlgorithm):
+    """Ours behind the host's Algorithm interface; combined with the host's base class below."""
 
     host: Any  #: domainbed.algorithms
-    name: str  #: a key of catalog.ALGORITHMS
 
     def __init__(self, input_shape, num_classes, num_domains, hparams):
         super().__init__(input_shape, num_classes, num_domains, hparams)
         faults.check_test_environments(num_domains)
         image_size, pixel_space = pixels(self.name, input_shape)
-        hparams = hyperparameters.checked(self.name, self.name, hparams, hyperparameters.kinds(self.name))
-        self._shape, self._step = tuple(input_shape), -1
-        encoder = _featurizer(self.host.networks, self.name, input_shape, hparams)
-        self.model = catalog.build(
-            self.name,
+        kinds = hyperparameters.kinds(REGISTRY, self.name, SMALL)
+        hparams = hyperparameters.checked(self.name, self.name, hparams, kinds)
+        networks, self._shape = self.host.networks, tuple(input_shape)
+        self._make_model(
             hparams,
-            encoder=encoder,
-            n_features=encoder.n_outputs,
-            make_head=lambda n_inputs: self.host.networks.Classifier(
-                n_inputs, num_classes, hparams["nonlinear_classifier"]
-            ),
-            image_size=image_size,
-            pixel_space=pixel_space,
-            n_environments=num_domains,
+            _featurizer(networks, self.name, input_shape, hparams),
+            lambda n_inputs: networks.Classifier(n_inputs, num_classes, hparams["nonlinear_classifier"]),
+            image_size,
+            pixel_space,
+            num_domains,
+            lambda weights: torch.optim.Adam(weights, lr=hparams["lr"], weight_decay=hparams["weight_decay"]),
         )
-        adam = torch.optim.Adam(self.model.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
-        self.optimizer = catalog.optimizer(adam, self.model, hparams)
-        self.announcer = Announcer()
-        if self.model.contrast is not None:
-            say_similarity(self.name, self.model.contrast, image_size, pixel_space)
 
     def update(self, minibatches, unlabeled=None):
         """One step on the concatenated minibatches, [(images, labels)] per environment; ``unlabeled`` is not used.
 
         Returns:
-            The same keys at every step, Python floats: the loss, its terms, and with CIM the number of anchors
-            without a triplet and the mean of m.
+            As :meth:`~.RobustAlgorithm._train_on`.
 
         Raises:
             InputError: images or labels are not what the data set declares, or, with CIM, the first batch's pixels.
             NotFinite: the loss is NaN or infinite.
         """
-        self._step += 1
-        minibatches = checked(self.name, minibatches, self._shape)
-        images, labels, environments = concatenate(minibatches)
-        try:
-            losses, _, without_triplet, mask_mean = self.model.loss_terms(images, labels, environments)
-        except ValueError as error:
-            raise InputError(f"{self.name}: {error}") from error
-        loss = self.model.total(losses)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-
-        logged = {"loss": loss, **{LOG_NAMES[name]: values.mean() for name, values in losses.items()}}
-        if without_triplet is not None:
-            logged |= {"no_triplet": without_triplet.to(loss.dtype), "mask_mean": mask_mean.mean()}
-        values = torch.stack([value.detach() for value in logged.values()]).tolist()  # the step's one synchronisation
-        logged = dict(zip(logged, values))
-        check_finite(self.name, logged, self._step, minibatches)
-        warn_of_a_step(self.announcer, self.name, logged, len(labels))
-        return logged
-
-    def predict(self, x):
-        """Images (N, C, H, W) -> logits (N, K); deterministic. NotFinite where those of an evaluation are not."""
-        logits = self.model(x)
-        return logits if self.training else check_predictions(self.name, logits, self._step)
+        minibatches = checked_all(self.name, minibatches, self._shape)
+        return self._train_on(concatenate(minibatches), [len(images) for images, _ in minibatches])
 
 
 def _featurizer(networks, name: str, input_shape, hparams):
@@ -125,7 +82,7 @@ def on_algorithms(module):
 
 def on_hparams_registry(module):
     """Wrap ``_hparams``: delegate, then add ours, each drawn from a stream seeded by its name, as the host's are."""
-    faults.watch()
+    faults.SCRIPT.watch()
     inner = module._hparams
     if hasattr(inner, "__wrapped__"):
         return
@@ -133,11 +90,11 @@ def on_hparams_registry(module):
     @functools.wraps(inner)
     def _hparams(algorithm, dataset, random_seed):
         faults.check_algorithm(algorithm)
-        lock.hold_output_dir()  # the first that is called of ours when the script knows its arguments
+        faults.hold_output_dir()  # the first that is called of ours when the script knows its arguments
         ours = dataset == "DebugDigitsOnPhotos"
         algorithm, base = compositions.split(algorithm)
         composed = algorithm != base
-        hparams = inner(base, "Debug28" if ours else dataset, random_seed)  # small images: their learning rate
+        hparams = inner(base, SMALL if ours else dataset, random_seed)  # small images: their learning rate
         if ours:
             default, drawn = hparams["batch_size"]
             hparams["batch_size"] = (default, min(drawn, LARGEST_BATCH))

@@ -20,19 +20,12 @@ from ... import catalog
 from ...announcer import Announcer
 from ...catalog import COMPOSITION
 from ...errors import InputError
-from . import faults, hyperparameters
+from .. import hyperparameters
+from ..batches import check_finite, check_predictions, check_values, say_similarity, warn_of_a_step
+from ..train_script import last_line, raised_in
+from . import faults
 from .featurizer_hook import AddedContrast, draw_weights, psi_in_front
-from .images import (
-    check_finite,
-    check_predictions,
-    check_values,
-    checked,
-    concatenate,
-    featurizer,
-    pixels,
-    say_similarity,
-    warn_of_a_step,
-)
+from .images import REGISTRY, SMALL, checked_all, concatenate, featurizer, pixels
 
 
 def split(name: str) -> tuple[str, str]:
@@ -112,7 +105,7 @@ class _Composition:
     def __init__(self, input_shape, num_classes, num_domains, hparams):
         faults.check_test_environments(num_domains)
         image_size, pixel_space = pixels(self.name, input_shape)
-        hparams = hyperparameters.checked("CIM", self.name, hparams, hyperparameters.kinds(self.name))
+        hparams = hyperparameters.checked("CIM", self.name, hparams, hyperparameters.kinds(REGISTRY, self.name, SMALL))
         if hparams["cim_learning_rate"]:
             raise InputError(
                 f"{self.name}: cim_learning_rate={hparams['cim_learning_rate']!r}, but the optimizer that moves psi is "
@@ -142,13 +135,13 @@ class _Composition:
             NotFinite: a loss is NaN or infinite.
         """
         self._step += 1
-        minibatches = checked(self.name, minibatches, self._shape)
+        minibatches = checked_all(self.name, minibatches, self._shape)
         batch = concatenate(minibatches)
         check_values(self.name, batch, self._n_classes, pixels(self.name, self._shape)[1], first=self._step == 0)
         added = AddedContrast(self, self._contrast, self.hparams["cim_lambda"], batch)
         with _psi_in_front_of(self, self._shape, self.hparams), added, self._in_words():
             logged = {**super().update(minibatches, unlabeled), **added.logged()}
-        check_finite(self.name, logged, self._step, minibatches)
+        check_finite(self.name, logged, self._step, [len(images) for images, _ in minibatches])
         warn_of_a_step(self.announcer, self.name, logged, len(batch.labels))
         return logged
 
@@ -163,10 +156,10 @@ class _Composition:
         try:
             yield
         except (AssertionError, RuntimeError) as error:
-            if faults.raised_in(error, "torch.cuda") and not torch.cuda.is_available():
+            if raised_in(error, "torch.cuda") and not torch.cuda.is_available():
                 raise InputError(f"{self.name}: {self.base} itself runs on a GPU only") from error
             if isinstance(error, AssertionError) and str(error):
-                raise InputError(f"{self.name}: {self.base} itself says: {faults.last_line(error)}") from error
+                raise InputError(f"{self.name}: {self.base} itself says: {last_line(error)}") from error
             raise
 
 

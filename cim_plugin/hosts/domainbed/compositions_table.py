@@ -19,7 +19,7 @@ from ... import catalog
 from ...algorithms.morphing import InputMorphing
 from ...catalog import COMPOSITION
 from ...errors import InputError
-from .faults import last_line
+from ..train_script import last_line
 
 SHAPE, CLASSES, ENVIRONMENTS, BATCH, UPDATES = (3, 28, 28), 2, 3, 4, 4
 

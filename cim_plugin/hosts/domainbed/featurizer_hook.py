@@ -10,7 +10,7 @@ gradient joins psi's for the length of each step of an optimiser that holds psi'
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from ...algorithms.contrastive import TripletContrast
 from ...algorithms.morphing import InputMorphing
-
-
-class Batch(NamedTuple):
-    """The minibatches of all environments in one."""
-
-    images: Tensor  #: (N, C, H, W), as the encoder takes them
-    labels: Tensor  #: (N,) int64
-    environments: Tensor  #: (N,) int64, the number of the minibatch
+from ..batches import Batch
 
 
 @contextlib.contextmanager

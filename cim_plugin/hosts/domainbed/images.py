@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 
 import torch
 
-from ...algorithms.classifier import collapse_in_words
-from ...algorithms.inputs import as_floats, check_labels, check_pixels, class_numbers
 from ...algorithms.morphing import PixelSpace
-from ...announcer import Announcer
-from ...errors import InputError, NotFinite
-from . import faults
-from .featurizer_hook import Batch
+from ...errors import InputError
+from ..batches import Batch, checked
+from ..train_script import is_failed_download, last_line
+
+REGISTRY = "domainbed.hparams_registry"
+SMALL = "Debug28"  #: the host's data set of its smallest images
 
 
 def concatenate(minibatches) -> Batch:
@@ -23,79 +22,13 @@ def concatenate(minibatches) -> Batch:
     return Batch(images, labels, torch.cat([torch.full_like(y, number) for number, (_, y) in enumerate(minibatches)]))
 
 
-def checked(name: str, minibatches, input_shape) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def checked_all(name: str, minibatches, input_shape) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The minibatches with their images as the networks' floats and their labels as int64.
 
     Raises:
         InputError: images are not of the declared shape, or images or labels are of a kind that cannot be used.
     """
-    taken = []
-    for images, labels in minibatches:
-        try:
-            images, labels = as_floats(images, torch.get_default_dtype()), class_numbers(labels)
-        except ValueError as error:
-            raise InputError(f"{name}: {error}") from error
-        if tuple(images.shape[1:]) != tuple(input_shape):
-            raise InputError(
-                f"{name}: the images have the shape {tuple(images.shape[1:])}, and the data set declares input_shape "
-                f"{tuple(input_shape)}; correct input_shape, or resize them in its transform"
-            )
-        taken.append((images, labels))
-    return taken
-
-
-def check_values(name: str, batch: Batch, n_classes: int, space: PixelSpace | None, first: bool) -> None:
-    """Raise InputError where labels of a batch, or in the first one pixels, are not what is assumed of them. On a GPU
-    only the first batch is looked at.
-
-    Args:
-        space: None where nothing is assumed of pixels.
-    """
-    try:
-        check_labels(batch.labels, n_classes, wait=first)
-        if first and space is not None:
-            check_pixels(batch.images, space.to(batch.images.device))
-    except ValueError as error:
-        raise InputError(f"{name}: {error}") from error
-
-
-def check_finite(name: str, logged: dict[str, float], step: int, minibatches) -> None:
-    """Raise NotFinite where a loss, or a part of one, that a step has logged is NaN or infinite; nothing is waited
-    for.
-    """
-    wrong = [key for key, value in logged.items() if isinstance(value, float) and not math.isfinite(value)]
-    if wrong:
-        single = any(len(images) == 1 for images, _ in minibatches)
-        more = ", or a larger batch_size: an environment gave one image, which has no variance" if single else ""
-        raise NotFinite(
-            f"{name}: the loss is not finite at step {step} ({wrong[0]} is {logged[wrong[0]]}); what was recorded "
-            f"before is kept. Try a smaller lr{more}, with another --output_dir"
-        )
-
-
-def check_predictions(name: str, logits: torch.Tensor, step: int) -> torch.Tensor:
-    """The logits; NotFinite where one is NaN or infinite. In evaluation: the host waits for each batch there."""
-    if not logits.isfinite().all():
-        raise NotFinite(
-            f"{name}: a prediction is not finite after step {step}; what was recorded before is kept. Try a smaller "
-            f"lr, with another --output_dir"
-        )
-    return logits
-
-
-def warn_of_a_step(announcer: Announcer, name: str, logged: dict[str, float], n_images: int) -> None:
-    """Say when it begins and when it ends that L_con is 0 for want of pairs, and that m lets nothing or everything
-    through.
-    """
-    if "mask_mean" not in logged:
-        return
-    no_triplet = f"none of the {n_images} images of a batch has a positive and a negative; L_con is 0"
-    found = {
-        "no_triplet": no_triplet if logged["no_triplet"] == n_images else None,
-        "mask_mean": collapse_in_words(logged["mask_mean"]),
-    }
-    for words in announcer.changes(found):
-        warnings.warn(f"{name}: {words}", RuntimeWarning, stacklevel=2)
+    return [checked(name, images, labels, input_shape) for images, labels in minibatches]
 
 
 def pixels(name: str, input_shape) -> tuple[tuple[int, int], PixelSpace]:
@@ -108,11 +41,6 @@ def pixels(name: str, input_shape) -> tuple[tuple[int, int], PixelSpace]:
     channels, height, width = input_shape
     normalised = (height, width) == (224, 224) and channels == 3  # the host normalises exactly these
     return (height, width), PixelSpace.imagenet() if normalised else PixelSpace.raw(channels)
-
-
-def say_similarity(name: str, contrast, image_size: tuple[int, int], pixel_space: PixelSpace) -> None:
-    height, width = image_size
-    print(f"{name}: {contrast.similarity.how} for {height}x{width}; inputs are {pixel_space.words}")
 
 
 def featurizer(make, name: str, input_shape, hparams):
@@ -137,9 +65,9 @@ def featurizer(make, name: str, input_shape, hparams):
             f"{name}: DomainBed has no network for images of {size}; it has them for 28x28, 32x32 and 224x224"
         ) from error
     except Exception as error:
-        if faults.is_failed_download(error):
+        if is_failed_download(error):
             raise InputError(
-                f"{name}: the pretrained weights could not be downloaded ({faults.last_line(error)}); put "
+                f"{name}: the pretrained weights could not be downloaded ({last_line(error)}); put "
                 f"the file into {torch.hub.get_dir()}/checkpoints, "
                 "or for timm models into the Hugging Face cache, on a machine with network"
             ) from error

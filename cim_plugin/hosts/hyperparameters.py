@@ -1,4 +1,4 @@
-"""DomainBed's own hyperparameters as people give them: of the kind and in the range that the host takes for granted."""
+"""A host's own hyperparameters as people give them: of the kind and in the range that the host takes for granted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import importlib
 import math
 from typing import Any, Mapping
 
-from ... import catalog
-from ...errors import InputError
+from .. import catalog
+from ..errors import InputError
 
-#: the host's hyperparameters whose range is known: (least, largest)
+#: the hosts' hyperparameters whose range is known: (least, largest)
 RANGES = {
     "lr": (0, math.inf),
     "weight_decay": (0, math.inf),
     "resnet_dropout": (0, 1),
     "vit_dropout": (0, 1),
+    "last_layer_dropout": (0, 1),
     "batch_size": (1, math.inf),
 }
 WHOLE = ("batch_size",)  #: whatever else is a whole number by default may be a fraction in its sweeps
@@ -46,10 +47,14 @@ def checked(algorithm: str, base: str, hparams: Mapping[str, Any], defaults: Map
     return values
 
 
-def kinds(algorithm: str) -> dict[str, Any]:
-    """The default of every hyperparameter that an algorithm has in this host, on whatever data set."""
-    registry = importlib.import_module("domainbed.hparams_registry")
-    return {name: pair[0] for name, pair in registry._hparams(algorithm, "Debug28", 0).items()}
+def kinds(registry: str, algorithm: str, dataset: str) -> dict[str, Any]:
+    """The default of every hyperparameter that an algorithm has in a host on a data set.
+
+    Args:
+        registry: the name of the host's module of hyperparameters.
+    """
+    pairs = importlib.import_module(registry)._hparams(algorithm, dataset, 0)
+    return {name: pair[0] for name, pair in pairs.items()}
 
 
 def _host_value(name: str, value: Any, default: Any) -> Any:
