@@ -17,6 +17,12 @@ HOOKS = {
     "domainbed.datasets": "cim_plugin.hosts.domainbed.adapter:on_datasets",
     "domainbed.hparams_registry": "cim_plugin.hosts.domainbed.adapter:on_hparams_registry",
     "domainbed.lib.fast_data_loader": "cim_plugin.hosts.domainbed.adapter:on_fast_data_loader",
+    "subpopbench.command_launchers": "cim_plugin.hosts.subpopbench.adapter:on_command_launchers",
+    "subpopbench.dataset.fast_dataloader": "cim_plugin.hosts.subpopbench.adapter:on_fast_dataloader",
+    "subpopbench.hparams_registry": "cim_plugin.hosts.subpopbench.adapter:on_hparams_registry",
+    "subpopbench.learning.algorithms": "cim_plugin.hosts.subpopbench.adapter:on_algorithms",
+    "subpopbench.learning.early_stopping": "cim_plugin.hosts.subpopbench.adapter:on_early_stopping",
+    "subpopbench.models.networks": "cim_plugin.hosts.subpopbench.adapter:on_networks",
 }
 
 
@@ -53,6 +59,19 @@ def domainbed_cache():
     return os.path.join(user_cache(), "DomainBed")
 
 
+def subpopbench_cache():
+    """Where SubpopBench is looked for beside SUBPOPBENCH_HOME and the path."""
+    return os.path.join(user_cache(), "SubpopBench")
+
+
+#: package of a host that need not be on the path -> variable that names its checkout, file by which one is known, the
+#: folder of the user's cache
+HOMES = {
+    "domainbed": ("DOMAINBED_HOME", "domainbed/__init__.py", domainbed_cache),
+    "subpopbench": ("SUBPOPBENCH_HOME", "subpopbench/train.py", subpopbench_cache),
+}
+
+
 def _register(module):
     if FINDER not in sys.meta_path:  # switched off, maybe by a fault in a module that this one imported
         return
@@ -84,7 +103,7 @@ class _Loader:
 
 
 class _Finder:
-    """Wraps the loaders that the other finders give for host modules, and finds a DomainBed that is not on the path."""
+    """Wraps the loaders that the other finders give for host modules, and finds hosts that are not on the path."""
 
     def __init__(self):
         self._busy = (
@@ -92,11 +111,11 @@ class _Finder:
         )  # names that the other finders are being asked for; importlib holds its lock around find_spec
 
     def find_spec(self, name, path=None, target=None):
-        if name in self._busy or (name != "domainbed" and name not in HOOKS):
+        if name in self._busy or (name not in HOMES and name not in HOOKS):
             return None  # not ours, or another finder that asks all the others in its turn
         self._busy.add(name)
         try:
-            return self._find_domainbed(path, target) if name == "domainbed" else self._find_hooked(name, path, target)
+            return self._find_host(name, path, target) if name in HOMES else self._find_hooked(name, path, target)
         finally:
             self._busy.discard(name)
 
@@ -114,18 +133,28 @@ class _Finder:
                 return spec
         return None
 
-    def _find_domainbed(self, path, target):
+    def _find_host(self, name, path, target):
         from importlib.machinery import PathFinder
 
-        home = os.environ.get("DOMAINBED_HOME")
+        variable, known_by, cache = HOMES[name]
+        home = os.environ.get(variable)
         if home:
-            if os.path.isfile(os.path.join(home, "domainbed", "__init__.py")):
-                return PathFinder.find_spec("domainbed", [os.path.abspath(home)], target)
-            warn(f"DOMAINBED_HOME={home} holds no domainbed/__init__.py and is ignored; name the checkout's folder")
-        spec = self._ask_others("domainbed", path, target)
-        if spec is None or spec.loader is None or spec.origin is None:  # nothing, or a folder that only has the name
-            spec = PathFinder.find_spec("domainbed", [domainbed_cache()], target) or spec
+            if os.path.isfile(os.path.join(home, *known_by.split("/"))):
+                return PathFinder.find_spec(name, [os.path.abspath(home)], target)
+            warn(f"{variable}={home} holds no {known_by} and is ignored; name the checkout's folder")
+        spec = self._ask_others(name, path, target)
+        if not _is_whole(spec, known_by):
+            spec = PathFinder.find_spec(name, [cache()], target) or spec
         return spec
+
+
+def _is_whole(spec, known_by):
+    """Whether it is a host, and not nothing or a folder that only has the name. SubpopBench is a folder without
+    __init__.py.
+    """
+    file = known_by.rpartition("/")[2]
+    folders = list(getattr(spec, "submodule_search_locations", None) or ())
+    return any(os.path.isfile(os.path.join(folder, file)) for folder in folders)
 
 
 FINDER = _Finder()

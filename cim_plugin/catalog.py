@@ -197,6 +197,8 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
 #: algorithm -> its own defaults where they are not those of the parts
 DEFAULTS: dict[str, dict[str, Any]] = {"CnC": {"scl_pairs": "cross_environment"}}
 
+PREFIXES = ("cim_", "vib_", "scl_", "group_dro_")  #: of their names; a host has others, such as group_balanced
+
 #: what version 0.1 had -> (the value at which it did nothing, what to do instead). Runs of then are compared and shown.
 RETIRED: dict[str, tuple[Any, str]] = {
     "cim_composites": (False, "our study found little or no gain in it; leave it out"),
@@ -321,12 +323,11 @@ def check(algorithm: str, values: Mapping[str, Any]) -> dict[str, Any]:
         values: a host's hyperparameters; keys without one of our prefixes are the host's own business.
     """
     known = hyperparameters(algorithm)
-    prefixes = {name.split("_")[0] + "_" for part in PARTS.values() for name in part}
     allowed = _retired_allowed.get()
     if not allowed and (gone := retired(values)):
         raise InputError(f"{algorithm}: {gone}")
     for name in values:
-        if name not in known and name not in RETIRED and name.startswith(tuple(prefixes)):
+        if name not in known and name not in RETIRED and name.startswith(PREFIXES):
             near = difflib.get_close_matches(name, known, n=1)
             hint = (
                 f"did you mean {near[0]!r}?"

@@ -1,0 +1,1 @@
+"""SubpopBench as host."""

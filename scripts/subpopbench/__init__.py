@@ -1,0 +1,1 @@
+"""CIM beside SubpopBench's own algorithms, on small images in Waterbirds' layout: ``python -m scripts.subpopbench``."""
