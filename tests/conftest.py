@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 from interpreters import HERE, SMALL_HOST
 
-from cim_plugin.autoload import domainbed_cache
+from cim_plugin.autoload import domainbed_cache, subpopbench_cache
 from cim_plugin.runs.configuration import Configuration
 
 SHARED = HERE.parent.parent / "shared"
@@ -36,6 +36,7 @@ class Host(NamedTuple):
 HOSTS = {
     "DomainBed": Host("DOMAINBED_HOME", "domainbed/__init__.py", "domainbed", domainbed_cache()),
     "WILDS": Host("WILDS_HOME", "examples/run_expt.py", "wilds_checkout", None),
+    "SubpopBench": Host("SUBPOPBENCH_HOME", "subpopbench/train.py", "subpopbench", subpopbench_cache()),
 }
 FOUND = "CIM_TESTS_FOUND"  #: this session's home, and the checkouts: for the processes that pytest-xdist starts
 #: that lead to what a user keeps, or change how Python writes
@@ -128,6 +129,12 @@ def wilds_checkout() -> Path:
     none.
     """
     return checkout("WILDS")
+
+
+@pytest.fixture(scope="session")
+def subpopbench() -> Path:
+    """A real SubpopBench checkout; skips with the reason where there is none."""
+    return checkout("SubpopBench")
 
 
 @pytest.fixture(scope="session", params=["small host", pytest.param("real DomainBed", marks=pytest.mark.host)])

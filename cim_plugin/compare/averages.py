@@ -30,15 +30,19 @@ def over_seeds(selected: list[Selected], columns: list[str]) -> dict[str, Cell]:
     return cells
 
 
-def over_trials(selected: list[Selected], columns: list[str]) -> dict[str, Cell]:
-    """Mean and standard error over trials, as collect_results has them; the average is that of the environments'
-    means.
-    """
+def with_errors(selected: list[Selected], columns: list[str]) -> dict[str, Cell]:
+    """Mean and standard error over seeds or trials, as collect_results has them: that of one is 0."""
     cells = {}
     for name in columns:
         values = [one.values[name] for one in selected if name in one.values]
         if values:
             cells[name] = Cell(float(np.mean(values)), float(np.std(values / np.sqrt(len(values)))), len(values))
+    return cells
+
+
+def over_trials(selected: list[Selected], columns: list[str]) -> dict[str, Cell]:
+    """The same; the average is that of the environments' means."""
+    cells = with_errors(selected, columns)
     *environments, average = columns
     if all(name in cells for name in environments):
         spread, n = cells[average][1:] if average in cells else (None, 0)

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folders",
         nargs="+",
         metavar="DIR",
-        help="folders with runs of 'cim-plugin train' or DomainBed, at any depth, links are not followed; or files of "
-        "packed runs (*.jsonl.xz)",
+        help="folders with runs of 'cim-plugin train', DomainBed or SubpopBench, at any depth, links are not followed; "
+        "or files of packed runs (*.jsonl.xz)",
     )
     parser.add_argument(
         "--rules",

@@ -335,7 +335,7 @@ def _curves(table: Table):
                 handles.append(handle)
                 labels.append(f"chosen by {row.rule}")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set(xlabel="step" if table.host == "domainbed" else "epoch", ylabel=f"validation {kind}accuracy, %")
+        axes.set(xlabel="epoch" if table.host == "wilds" else "step", ylabel=f"validation {kind}accuracy, %")
         if handles:
             _legend(figure, handles, labels)
         yield f"training-{number:02}-{_slug(family.name)}", figure

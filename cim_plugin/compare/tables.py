@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 
 from .. import catalog
-from ..runs import domainbed_selection, train
+from ..runs import domainbed_selection, subpopbench, train
 from ..runs.record import Run, Selected
-from .averages import Cell, over_seeds, over_trials, paired
+from .averages import Cell, over_seeds, over_trials, paired, with_errors
 from .names import Settings, in_full, names, show
 
 BASELINE = "ERM"
@@ -91,7 +91,7 @@ class Table:
 
 
 class Host(NamedTuple):
-    """In what the tables of the two hosts differ."""
+    """In what the tables of the hosts differ."""
 
     name: str
     module: Any  #: with RULES, DEFAULT_RULES, select and curve
@@ -101,6 +101,7 @@ class Host(NamedTuple):
     gains: tuple[str, ...]  #: quantities whose difference to ERM is shown
     cells: Callable[[list[Selected], list[str]], dict[str, Cell]]
     splits_by_flags: bool  #: runs with different flags are different rows
+    draws: bool  #: a seed may have several draws of hyperparameters
     notes: tuple[str, ...]
 
 
@@ -114,6 +115,7 @@ HOSTS = {
         ("average", "worst group"),
         over_seeds,
         True,
+        False,
         (
             "Accuracies in %, on the test split: mean ± standard deviation (ddof=1) over seeds.",
             "The average is that of all test images alike, 'accuracy' in results.json.",
@@ -128,10 +130,26 @@ HOSTS = {
         ("average",),
         over_trials,
         False,
+        True,
         (
             "Accuracies in % on each held-out environment: mean ± standard error over trials, as collect_results "
             "prints them.",
             "The average is that of the environments' means; its error is that over trials.",
+        ),
+    ),
+    "subpopbench": Host(
+        "SubpopBench",
+        subpopbench,
+        "group",
+        "seed",
+        lambda runs: list(subpopbench.COLUMNS),
+        ("average", "worst group"),
+        with_errors,
+        True,
+        True,
+        (
+            "Accuracies in %, on the test split: mean ± standard error over seeds, as collect_results prints them.",
+            "The mean of groups is what collect_results calls Adjusted.",
         ),
     ),
 }
@@ -150,7 +168,7 @@ def _quantities(runs: list[Run]) -> list[str]:
 
 
 def known_rules() -> list[str]:
-    """The names of all selection rules, of both hosts."""
+    """The names of all selection rules, of all hosts."""
     return list(dict.fromkeys(rule for host in HOSTS.values() for rule in host.module.RULES))
 
 
@@ -193,7 +211,8 @@ def _table(
     ]
     if host.splits_by_flags and (differing := _differing(_distinct(run.flags for run in runs))):
         notes.append(f"Mixed configurations are kept apart, in a row each: the runs differ in {', '.join(differing)}.")
-    notes += _shared_flags(families, rows) if host.splits_by_flags else _uneven_draws(families)
+    notes += _shared_flags(families, rows) if host.splits_by_flags else []
+    notes += _uneven_draws(families) if host.draws else []
     warnings = [*([SYNTHETIC] if synthetic else []), *_common_marks(rows)]
     memory = sorted({kind for run in finished for kind in run.memory})
     shown_gains = [name for name in host.gains if any(name in row.gains for row in rows)]
@@ -354,8 +373,8 @@ def _compare(rows: list[Row], host: Host) -> None:
             row.marks.append(
                 f"its difference to {BASELINE} is over {max(pairs)} of {len(row.selected)} {host.seeds_are}s"
             )
-        if len(row.selected) == 1 and not host.splits_by_flags:
-            row.marks.append("one trial: its error of 0.0 means nothing")
+        if len(row.selected) == 1 and host.draws:
+            row.marks.append(f"one {host.seeds_are}: its error of 0.0 means nothing")
 
 
 def baselines(rows: list[Row]) -> dict[str, Row]:

@@ -11,10 +11,10 @@ from typing import Iterator
 from ..errors import InputError
 from ..files import Unreadable
 from ..progress import progress
-from . import domainbed, packed, train
+from . import domainbed, packed, subpopbench, train
 from .record import Run
 
-READERS = (train, domainbed)
+READERS = (subpopbench, train, domainbed)
 MARKERS = {train.RESULTS, domainbed.RESULTS, packed.NAME}  #: a link by one of these names may lead anywhere
 
 
@@ -55,7 +55,7 @@ def find(folders: list[str]) -> Found:
                 + (f" (and {len(found.left_out) - 1} more)" if found.left_out[1:] else "")
             )
         raise InputError(
-            f"no run in {where}: neither a results.json of 'cim-plugin train' nor a results.jsonl of DomainBed"
+            f"no run in {where}: no results.json of 'cim-plugin train' or SubpopBench and no results.jsonl of DomainBed"
             + _unfollowed(found)
         )
     return found
@@ -106,6 +106,8 @@ def _read(folder: str, files: set[str], found: Found) -> None:
                 found.runs += reader.read(folder)
             except Unreadable as error:
                 found.left_out.append(str(error))
+            if reader is subpopbench:  # its results.json has the name of that of 'cim-plugin train'
+                return
 
 
 def _read_packed(path: str, found: Found, seen: set[str]) -> None:

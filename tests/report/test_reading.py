@@ -125,7 +125,7 @@ def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         find.find([str(tmp_path / "absent")])
     with pytest.raises(
-        InputError, match="neither a results.json of 'cim-plugin train' nor a results.jsonl of DomainBed"
+        InputError, match="no results.json of 'cim-plugin train' or SubpopBench and no results.jsonl of DomainBed"
     ):
         find.find([str(tmp_path)])
     (tmp_path / "file").touch()
