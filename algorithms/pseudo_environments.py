@@ -1,20 +1,28 @@
 """Pseudo-environments without labels of environments or groups: what short reference models take an image for.
 
-A model that has been trained for few steps goes by what is easiest. On images that it has not seen its prediction tells
-the nuisance that the label is tied to; where it is wrong, the image is one of the few in which label and nuisance
-disagree (Liu et al., 2021, arXiv:2107.09044, find them by their training error; out of fold no image is memorised).
-Where many different grounds make the figure the easier of the two, it must not see the figure: tiles of the image in
-random order keep colours and textures.
+On images that it has not seen the prediction of a model that has been trained for few steps tells the nuisance that
+the label is tied to; where it is wrong, the image is *flagged*: one of the few in which label and nuisance disagree.
+
+Random halves, held-out mistakes, classes that count equally, environments of training and validation images, and
+selection by them are those of XRM (Pezeshki et al., ICML 2024, arXiv:2309.16748). Of our own are several models per
+half, tiles of images, and the number of steps by the agreement of models (:func:`agreement`) instead of by labels that
+flip. Liu et al. (JTT, 2021, arXiv:2107.09044) take the errors of a first model on its own training images; out of fold
+no image is memorised.
 """
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any, Callable, ContextManager, Iterable, Sequence
+from typing import Callable, NamedTuple, Protocol, Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+FOLDS = 2
+MODELS = 4  #: per fold, their probabilities averaged
+STEPS = tuple(round(10 * 2 ** (number / 2)) for number in range(13))  #: after which :func:`choose_steps` has a look
+PATIENCE = 4  #: looks that are worse than the best, after which no more steps are taken: at four times as many steps
+TOLERANCE = 0.02  #: of two looks that agree so nearly the later one is taken: its models know more
+SAMPLE = 2048  #: validation images of a look; so many of a larger data set tell as much
 
 
 def pseudo_groups(labels: Tensor, environments: Tensor) -> Tensor:
@@ -24,114 +32,172 @@ def pseudo_groups(labels: Tensor, environments: Tensor) -> Tensor:
     return 2 * labels + (environments != labels)
 
 
-def out_of_fold(
-    labels: Tensor, fold: Tensor, probabilities: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
-    """The class that models take every image for which were trained on the other folds; of other images, that of all
-    models together.
+def flagged_shares(labels: Tensor, environments: Tensor, n_classes: int) -> Tensor:
+    """Of every class the share whose pseudo-environment is another one, (K,) float64; NaN of a class without images."""
+    return _shares_by_class(labels, environments != labels, n_classes)
+
+
+def agreement(labels: Tensor, first: Tensor, second: Tensor) -> float:
+    """How far two predictions of the same images flag the same ones, beyond chance: Cohen's kappa (1960), with chance
+    counted class by class and every class with the same weight.
+
+    Models that have learnt nothing yet flag by their initial weights, and models that go by the figure flag by what
+    each of them has memorised. While the nuisance is what they know, they flag the same images.
 
     Args:
         labels: (N,) int64 in [0, K).
-        fold: (N,) int64, the fold of every image, counted from 0.
-        probabilities: (a fold, the rows of the others, its own rows) -> what models that were trained on the former
-            give its own rows, (n, K), and other images, (M, K): sums or means over the models.
+        first: (N,) int64, what one model takes the images for.
+        second: (N,) int64, what one that was trained independently takes them for.
 
     Returns:
-        (N,) and (M,) int64 in [0, K).
+        1 where all are equal, about 0 by chance, and 0 where nothing is flagged.
     """
-    predictions, of_others = torch.empty_like(labels), 0
-    for held_out in range(int(fold.max()) + 1):
+    n_classes = int(labels.max()) + 1
+    one, two = (_shares_by_class(labels, values != labels, n_classes) for values in (first, second))
+    equal = _shares_by_class(labels, (first != labels) == (second != labels), n_classes)
+    chance = one * two + (1 - one) * (1 - two)
+    most = (1 - chance).nansum()
+    return ((equal - chance).nansum() / most).item() if most else 0.0
+
+
+def _shares_by_class(labels: Tensor, chosen: Tensor, n_classes: int) -> Tensor:
+    counts = torch.bincount(labels, minlength=n_classes)
+    return torch.bincount(labels, chosen.double(), n_classes) / counts
+
+
+def folds(labels: Tensor, generator: torch.Generator, n_folds: int = FOLDS) -> Tensor:
+    """The fold of every image, (N,) int64 in [0, n_folds), drawn so that the folds have equally many of every class, or
+    one more.
+    """
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[labels[order].argsort(stable=True)]
+    fold = torch.empty_like(labels)
+    fold[order] = torch.arange(len(labels)) % n_folds
+    return fold
+
+
+def sample(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Rows of at most about :data:`SAMPLE` images, equally many of every class as far as there are so many.
+
+    Args:
+        labels: (N,) int64 in [0, K).
+    """
+    rows = torch.randperm(len(labels), generator=generator)
+    rows = rows[labels[rows].argsort(stable=True)]
+    counts = torch.bincount(labels)
+    place = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[labels[rows]]
+    return rows[place < max(1, SAMPLE // int((counts > 0).sum()))]
+
+
+class Models(Protocol):
+    """Models in training, equally many per fold, as :class:`.reference_models.ReferenceModels` are; of MODELS per fold
+    model n is trained without fold n // MODELS.
+    """
+
+    def __len__(self) -> int: ...
+
+    def train(self, start: int, stop: int) -> None:
+        """Take the steps from ``start`` up to ``stop``."""
+
+    def probabilities(self, numbers: Sequence[int], split: str, rows: Tensor) -> Tensor:
+        """The mean over some models of the probabilities of rows (n,) of "train" or "val", (n, K) float."""
+
+    def keep(self) -> None:
+        """Remember all weights as they are, and forget those that were kept before."""
+
+    def restore(self) -> None:
+        """Go back to the weights that were kept."""
+
+
+class Look(NamedTuple):
+    """The models after some steps."""
+
+    steps: int
+    agreement: float  #: of the models of one half with those of the other, see :func:`agreement`
+    flagged: float  #: the share of validation images that all models together flag, every class with the same weight
+
+
+class Found(NamedTuple):
+    """Pseudo-environments."""
+
+    train: Tensor  #: (N,) int64 in [0, K)
+    val: Tensor  #: (M,) int64 in [0, K)
+    steps: int  #: that the models have taken
+    curve: list[Look]  #: by which the number of steps was chosen; empty where it was given
+
+
+def cross_fit(
+    models: Models, labels: Tensor, val_labels: Tensor, fold: Tensor, steps: int | None, generator: torch.Generator
+) -> Found:
+    """Train the models, and take every training image for what those say that have not seen its fold, and validation
+    images for what all say together.
+
+    Args:
+        models: before their first step.
+        labels: (N,) int64 in [0, K), of the training images.
+        val_labels: (M,) int64, of the validation images; only :func:`choose_steps` looks at them.
+        fold: (N,) int64, counted from 0, see :func:`folds`.
+        steps: that every model takes; None: see :func:`choose_steps`, for two folds.
+        generator: draws the validation images of a look.
+    """
+    curve: list[Look] = []
+    if steps is None:
+        rows = sample(val_labels, generator)
+        curve = choose_steps(models, lambda: _look(models, val_labels[rows], rows))
+        steps = chosen(curve).steps
+    else:
+        models.train(0, steps)
+    return Found(*_out_of_fold(models, fold, len(val_labels)), steps, curve)
+
+
+def _by_fold(models: Models, n_folds: int) -> list[range]:
+    """The numbers of the models that are trained without each fold."""
+    count = len(models) // n_folds
+    return [range(held_out * count, (held_out + 1) * count) for held_out in range(n_folds)]
+
+
+def _out_of_fold(models: Models, fold: Tensor, n_val: int) -> tuple[Tensor, Tensor]:
+    predictions, of_val = torch.empty_like(fold), torch.zeros(())
+    for held_out, numbers in enumerate(_by_fold(models, int(fold.max()) + 1)):
         rows = torch.nonzero(fold == held_out).flatten()
-        of_rows, of_more = probabilities(held_out, torch.nonzero(fold != held_out).flatten(), rows)
-        predictions[rows] = of_rows.argmax(1)
-        of_others = of_others + of_more
-    return predictions, of_others.argmax(1)
+        predictions[rows] = models.probabilities(numbers, "train", rows).argmax(1)
+        of_val = of_val + models.probabilities(numbers, "val", torch.arange(n_val))
+    return predictions, of_val.argmax(1)
 
 
-def fit(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    step: Callable[[Tensor], Any],
-    tiles: int = 1,
-    forward: Callable[[], ContextManager] = contextlib.nullcontext,
-) -> None:
-    """Train a reference model by cross-entropy.
-
-    Args:
-        model: images -> logits (B, K).
-        batches: images (B, C, H, W), as the model takes them, and labels (B,) int64.
-        step: takes the loss, (), and steps the optimizer.
-        tiles: see :func:`shuffle_tiles`.
-        forward: around the model's forward pass, for its precision.
-    """
-    model.train()
-    for images, labels in batches:
-        images = shuffle_tiles(images, tiles)
-        with forward():
-            logits = model(images)
-        step(F.cross_entropy(logits.float(), labels))
+def _look(models: Models, labels: Tensor, rows: Tensor) -> tuple[float, float]:
+    one, two = (models.probabilities(numbers, "val", rows) for numbers in _by_fold(models, 2))
+    flagged = flagged_shares(labels, (one + two).argmax(1), one.shape[1])
+    return agreement(labels, one.argmax(1), two.argmax(1)), flagged.nanmean().item()
 
 
-@torch.no_grad()
-def mean_probabilities(
-    models: Sequence[nn.Module],
-    batches: Iterable[Tensor],
-    tiles: int = 1,
-    forward: Callable[[], ContextManager] = contextlib.nullcontext,
-) -> Tensor:
-    """The mean over the models of every image's probabilities, (N, K) float32 on the CPU.
+def choose_steps(models: Models, look: Callable[[], tuple[float, float]]) -> list[Look]:
+    """Train until the models of the two halves agree on what they flag of images that neither has seen no better than
+    before, and go back to where they agreed best.
+
+    Labels of groups are not looked at. The cost is bounded by STEPS[-1] steps, whatever the size of the data set.
 
     Args:
-        models: images -> logits (B, K).
-        batches: images (B, C, H, W), as the models take them.
-        tiles: see :func:`shuffle_tiles`; all models see the same.
-        forward: around the models' forward passes, for their precision.
-
-    Raises:
-        FloatingPointError: logits are NaN or infinite.
-    """
-    for model in models:
-        model.eval()
-    parts = []
-    for images in batches:
-        images = shuffle_tiles(images, tiles)
-        with forward():
-            logits = torch.stack([model(images).float() for model in models])
-        if not logits.isfinite().all():
-            raise FloatingPointError("the logits of a reference model are not finite")
-        parts.append(logits.softmax(-1).mean(0).cpu())
-    return torch.cat(parts)
-
-
-def shuffle_tiles(images: Tensor, tiles: int) -> Tensor:
-    """Cut every image into equal tiles and put them into an order of its own, drawn from torch's generator.
-
-    What fills a ground, its colours and its texture, is left; the shape of what is larger than a tile is not.
-
-    Args:
-        images: (N, C, H, W), any dtype.
-        tiles: per side; 1 leaves the images as they are. Where it does not divide a side, the pixels left over at the
-            end stay in place.
+        models: before their first step.
+        look: -> agreement and flagged share of the models as they are.
 
     Returns:
-        (N, C, H, W), as the images.
+        The curve; the models are at the look that :func:`chosen` names.
     """
-    if tiles == 1:
-        return images
-    n, channels, height, width = images.shape
-    h, w = height // tiles, width // tiles
-    cut = (
-        images[:, :, : tiles * h, : tiles * w]
-        .reshape(n, channels, tiles, h, tiles, w)
-        .permute(0, 2, 4, 1, 3, 5)
-        .reshape(n, tiles * tiles, -1)
-    )
-    order = torch.rand(n, tiles * tiles, device=images.device).argsort(1)
-    moved = (
-        cut.gather(1, order[:, :, None].expand_as(cut))
-        .reshape(n, tiles, tiles, channels, h, w)
-        .permute(0, 3, 1, 4, 2, 5)
-    )
-    images = images.clone()
-    images[:, :, : tiles * h, : tiles * w] = moved.reshape(n, channels, tiles * h, tiles * w)
-    return images
+    curve: list[Look] = []
+    for start, stop in zip((0, *STEPS), STEPS):
+        models.train(start, stop)
+        curve.append(Look(stop, *look()))
+        best = curve.index(chosen(curve))
+        if best == len(curve) - 1:
+            models.keep()
+        elif len(curve) - 1 - best == PATIENCE:
+            break
+    models.restore()
+    return curve
+
+
+def chosen(curve: Sequence[Look]) -> Look:
+    """The last look whose agreement is the best but for TOLERANCE."""
+    best = max(look.agreement for look in curve)
+    return [look for look in curve if look.agreement >= best - TOLERANCE][-1]

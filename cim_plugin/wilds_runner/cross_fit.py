@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 import os
 import re
 from dataclasses import replace
@@ -15,7 +14,9 @@ from typing import Any, Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.pseudo_environments import fit, mean_probabilities, out_of_fold
+from ..algorithms import pseudo_environments
+from ..algorithms.pseudo_environments import FOLDS, MODELS, STEPS
+from ..algorithms.reference_models import ReferenceModels, balanced_draws
 from ..errors import InputError, NotFinite
 from ..files import Unreadable, read_text
 from ..progress import progress
@@ -25,8 +26,7 @@ from .datasets import Dataset, Split, digest_of
 from .loading import Loader, seed_of, to_pixels
 from .optimization import make_optimizer
 
-FOLDS = 2
-MODELS = 4  #: per fold, their probabilities averaged; docs/study.md has what one and four are worth
+AUTO = "auto"  #: of --cross_fit: as many steps as the models agree best at
 #: of AdamW, by whether the model starts from pretrained weights. Not the run's: a schedule for 300 epochs teaches
 #: nothing in 100 steps, and
 #: pseudo-environments do not depend on what a sweep draws
@@ -54,15 +54,12 @@ def predict_out_of_fold(
     show: bool = False,
     after_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
-    """The class that models take every training image for which were trained on the other half, and validation images
-    that of all models together.
-
-    An image gets the class with the largest probability, averaged over those models. Of group labels none are used, of
-    validation data no labels at all.
+    """See :func:`~..algorithms.pseudo_environments.cross_fit`. Of group labels none are used; labels of validation data
+    only where the number of steps is chosen.
 
     Args:
-        config: the run's; the models are trained for cross_fit steps of its batch size, by AdamW at
-            :data:`LEARNING_RATES`, and see cross_fit_tiles tiles.
+        config: the run's; the models are trained for cross_fit steps, a number or :data:`AUTO`, of its batch size, by
+            AdamW at :data:`LEARNING_RATES`, and see cross_fit_tiles tiles.
         splits: "train" and "val".
         loaders: theirs, without augmentation.
         make_model: number of the model, from 0 to FOLDS·MODELS - 1 -> a fresh one, pixels (N, 3, H, W) in [0, 1] ->
@@ -78,83 +75,65 @@ def predict_out_of_fold(
         NotFinite: the logits of a model are NaN or infinite.
         InputError: an image cannot be read.
     """
-    labels, size = splits["train"].labels, config.batch_size
-    fold = torch.randperm(len(labels), generator=_generator(config, "folds")) % FOLDS
-    of_val = torch.arange(len(splits["val"].labels))
-    batches = sum(
-        MODELS * config.cross_fit + math.ceil(rows / size) + math.ceil(len(of_val) / size)
-        for rows in torch.bincount(fold, minlength=FOLDS).tolist()
-    )
-    with progress(total=batches, unit="batch", desc="reference models", show=show, leave=False) as bar:
+    labels = splits["train"].labels
+    steps = None if config.cross_fit == AUTO else config.cross_fit
+    fold = pseudo_environments.folds(labels, _generator(config, "folds"))
+    most = FOLDS * MODELS * (steps or STEPS[-1])
+    with progress(total=most, unit="step", desc="reference models", show=show, leave=False) as bar:
 
-        def done() -> None:
-            bar.update()
-            after_batch()
+        def images(split: str, batches: list[Tensor], seeds: list[tuple]) -> Iterator[Tensor]:
+            for batch, words in zip(loaders[split]([[(row, 0) for row in rows.tolist()] for rows in batches]), seeds):
+                torch.manual_seed(seed_of(config.seed, "cross_fit", *words))  # of tiles and dropout
+                yield to_pixels(batch.images, fabric.device)
+                bar.update(words[0] == "step")
+                after_batch()
 
-        def probabilities(held_out: int, others: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            models = []
-            for number in range(held_out * MODELS, (held_out + 1) * MODELS):
-                models.append(make_model(number).to(fabric.device))
-                _fit(models[-1], loaders["train"], others, labels, number, config, fabric, done)
-            return tuple(
-                _probabilities(models, loaders[key], of_split, config, fabric, done)
-                for key, of_split in (("train", rows), ("val", of_val))
+        models = [make_model(number).to(fabric.device) for number in range(FOLDS * MODELS)]
+        references = ReferenceModels(
+            models,
+            [_stepper(model, config, fabric) for model in models],
+            [_draws(config, labels, fold, number, steps or STEPS[-1]) for number in range(len(models))],
+            labels,
+            images,
+            config.cross_fit_tiles,
+            fabric.strategy.precision.forward_context,
+            fabric.autocast,
+        )
+        try:
+            found = pseudo_environments.cross_fit(
+                references, labels, splits["val"].labels, fold, steps, _generator(config, "sample")
             )
-
-        return dict(zip(SPLITS, out_of_fold(labels, fold, probabilities)))
+        except FloatingPointError as error:
+            raise NotFinite(
+                "the logits of a reference model of --cross_fit are not finite; try another --precision, or other "
+                "weights to start from"
+            ) from error
+    return {"train": found.train, "val": found.val}
 
 
 def _generator(config: Configuration, *words: Any) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(config.seed, "cross_fit", *words))
 
 
-def _fit(
-    model: nn.Module, loader: Loader, rows: Tensor, labels: Tensor, number: int, config: Configuration, fabric, done
-) -> None:
-    """Train on batches that are drawn from the rows with replacement."""
+def _draws(config: Configuration, labels: Tensor, fold: Tensor, number: int, steps: int) -> Tensor:
+    rows = torch.nonzero(fold != number // MODELS).flatten()
+    return balanced_draws(labels, rows, (steps, config.batch_size), _generator(config, "batches", number))
+
+
+def _stepper(model: nn.Module, config: Configuration, fabric) -> Callable[[Tensor], None]:
+    """Takes the loss and steps an optimizer of the model's own."""
     rate = LEARNING_RATES[config.is_pretrained]
     own = replace(config, optimizer="AdamW", optimizer_kwargs={}, lr=rate, weight_decay=WEIGHT_DECAY)
     optimizer = make_optimizer(own, model.parameters(), fabric.device.type)
-    precision = copy.deepcopy(
-        fabric.strategy.precision
-    )  # a loss scale of its own: the run's starts as without references
-    draws = rows[
-        torch.randint(len(rows), (config.cross_fit, config.batch_size), generator=_generator(config, "batches", number))
-    ].tolist()
+    # a loss scale of its own: the run's starts as without references
+    precision = copy.deepcopy(fabric.strategy.precision)
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for step, batch in enumerate(loader([[(row, 0) for row in of_batch] for of_batch in draws])):
-            torch.manual_seed(seed_of(config.seed, "cross_fit", "step", number, step))  # of tiles and dropout
-            yield to_pixels(batch.images, fabric.device), labels[batch.rows].to(fabric.device)
-
-    def take_step(loss: Tensor) -> None:
+    def step(loss: Tensor) -> None:
         precision.backward(loss, model)
         precision.optimizer_step(optimizer)
         optimizer.zero_grad()
-        done()
 
-    fit(model, batches(), take_step, config.cross_fit_tiles, precision.forward_context)
-
-
-def _probabilities(
-    models: list[nn.Module], loader: Loader, rows: Tensor, config: Configuration, fabric, done
-) -> Tensor:
-    """The mean over the models of every row's probabilities, (N, K) float32 on the CPU. Every image is read once."""
-
-    def batches() -> Iterator[Tensor]:
-        parts = rows.split(config.batch_size)
-        for number, batch in enumerate(loader([[(row, 0) for row in part.tolist()] for part in parts])):
-            torch.manual_seed(seed_of(config.seed, "cross_fit", "tiles", number))
-            yield to_pixels(batch.images, fabric.device)
-            done()
-
-    try:
-        return mean_probabilities(models, batches(), config.cross_fit_tiles, fabric.autocast)
-    except FloatingPointError as error:
-        raise NotFinite(
-            "the logits of a reference model of --cross_fit are not finite; try another --precision, or other "
-            "weights to start from"
-        ) from error
+    return step
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

@@ -2,67 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cim_plugin.algorithms.pseudo_environments import fit, mean_probabilities, out_of_fold
+from cim_plugin.algorithms.pseudo_environments import STEPS, Found, cross_fit, folds
+from cim_plugin.algorithms.reference_models import ReferenceModels, balanced_draws
 
 from .rows import References
 
-BATCH = 64
 
-
-def out_of_fold_predictions(
+def find_pseudo_environments(
     make_model: Callable[[], nn.Module],
     images: Tensor,
     labels: Tensor,
     others: Tensor,
+    other_labels: Tensor,
     references: References,
     seed: int,
-) -> tuple[Tensor, Tensor]:
-    """The class that models take every image for which were trained on the other folds; of other images, that of all
-    models together.
+    draws: Callable[..., Tensor] = balanced_draws,
+    make_references: Callable[..., ReferenceModels] = ReferenceModels,
+) -> Found:
+    """See :func:`cim_plugin.algorithms.pseudo_environments.cross_fit`.
 
     Args:
         make_model: a fresh model, uint8 images (N, C, H, W) -> logits (N, K).
         images: (N, C, H, W) uint8.
         labels: (N,) int64 in [0, K).
         others: (M, C, H, W) uint8, images that no model is trained on.
+        other_labels: (M,) int64, looked at where the number of steps is chosen.
         references: the models.
         seed: of folds, initial weights and batches.
-
-    Returns:
-        (N,) and (M,) int64 in [0, K).
+        draws: of a model's batches; as :func:`~cim_plugin.algorithms.reference_models.balanced_draws`.
+        make_references: as :class:`~cim_plugin.algorithms.reference_models.ReferenceModels`.
     """
-    rng = np.random.default_rng([seed, references.steps])
-    fold = torch.from_numpy(rng.permutation(len(labels)) % references.folds)
+    generator = torch.Generator().manual_seed(seed)
+    fold = folds(labels, generator, references.folds)
+    shape = (references.steps or STEPS[-1], references.batch)
+    models, steps, rows = [], [], []
+    for number in range(references.folds * references.models):
+        torch.manual_seed(1000 * seed + number)
+        models.append(make_model())
+        steps.append(_stepper(models[-1]))
+        rows.append(draws(labels, torch.nonzero(fold != number // references.models).flatten(), shape, generator))
+    of_split = {"train": images, "val": others}
 
-    def trained(rows: Tensor) -> nn.Module:
-        model = make_model()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    def batches(split: str, parts: list[Tensor], seeds: list[tuple]) -> Iterator[Tensor]:
+        for part, words in zip(parts, seeds):
+            torch.manual_seed(sum(10_000**place * word for place, word in enumerate((seed, *words[1:]))))
+            yield of_split[split][part]
 
-        def step(loss: Tensor) -> None:
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    reference_models = make_references(models, steps, rows, labels, batches, references.tiles)
+    return cross_fit(reference_models, labels, other_labels, fold, references.steps, generator)
 
-        drawn = (rows[torch.from_numpy(rng.integers(0, len(rows), BATCH))] for _ in range(references.steps))
-        fit(model, ((images[batch], labels[batch]) for batch in drawn), step, references.tiles)
-        return model
 
-    def probabilities(held_out: int, training: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        of_rows, of_others = 0, 0
-        for number in range(references.models):
-            torch.manual_seed(references.folds * (seed + 1000 * number) + held_out)
-            models = [trained(training)]
-            of_rows = of_rows + mean_probabilities(models, images[rows].split(1000), references.tiles)
-            of_others = of_others + mean_probabilities(models, others.split(1000), references.tiles)
-        return of_rows, of_others
+def _stepper(model: nn.Module) -> Callable[[Tensor], None]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
-    return out_of_fold(labels, fold, probabilities)
+    def step(loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
 
 
 def describe(predictions: Tensor, labels: Tensor, environments: Tensor) -> dict[str, float]:

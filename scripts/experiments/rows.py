@@ -21,10 +21,13 @@ OWN_RATE = {"network_learning_rate": 3e-3}
 class References(NamedTuple):
     """The models that pseudo-environments come from, see :mod:`cross_fit`."""
 
-    steps: int = 100  #: few: they are to know what is easy, not what is right
+    steps: int | None = (
+        100  #: few: they are to know what is easy, not what is right; None: as many as the models agree best at
+    )
     folds: int = 2
     models: int = 1  #: per fold, their probabilities averaged
     tiles: int = 1  #: per side of an image, shuffled before a model sees it
+    batch: int = 64
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def photos(digits, rng: np.random.Generator, tied: float, inks: bool = False) ->
     def grounds(split: str, photo: Tensor) -> Tensor:
         top = rng.integers(0, pictures.shape[-2] - CROP + 1, len(photo))
         left = rng.integers(strips[split][0], strips[split][-1] + 2 - CROP, len(photo))
-        return F.avg_pool2d(_crops(pictures, photo, top, left, CROP), 2)
+        return F.avg_pool2d(crops(pictures, photo, top, left, CROP), 2)
 
     return _on_grounds(digits, rng, tied, grounds, inks)
 
@@ -197,12 +197,12 @@ def many_photos(digits, rng: np.random.Generator, tied: float, folder: Path) -> 
         of_split = held_out if split == "test" else seen
         photo = of_split[kind, torch.from_numpy(rng.integers(0, of_split.shape[1], len(kind)))]
         top, left = rng.integers(0, PACS_SIDE - SIDE + 1, (2, len(kind)))
-        return _crops(pictures, photo, top, left, SIDE).float() / 255
+        return crops(pictures, photo, top, left, SIDE).float() / 255
 
     return _on_grounds(digits, rng, tied, grounds)
 
 
-def _crops(pictures: Tensor, which: Tensor, top: np.ndarray, left: np.ndarray, side: int) -> Tensor:
+def crops(pictures: Tensor, which: Tensor, top: np.ndarray, left: np.ndarray, side: int) -> Tensor:
     return torch.stack([pictures[p, :, y : y + side, x : x + side] for p, y, x in zip(which, top, left)])
 
 

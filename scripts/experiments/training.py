@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
-from cim_plugin.algorithms.pseudo_environments import pseudo_groups, shuffle_tiles
+from cim_plugin.algorithms.pseudo_environments import pseudo_groups
+from cim_plugin.algorithms.reference_models import shuffle_tiles
 from cim_plugin.wilds_runner.results import versions
 
-from .cross_fit import describe, out_of_fold_predictions
+from .cross_fit import describe, find_pseudo_environments
 from .rows import References, Row
 from .steps import RandomMask, change, objective
 from .tasks import Images, Task
@@ -58,17 +59,19 @@ def pseudo_environments(task: Task, seed: int, references: References) -> Pseudo
 
     encoder = make_model()[:-1]
     if any(weight.requires_grad for weight in encoder.parameters()):
-        return Pseudo(*out_of_fold_predictions(make_model, train.images, train.labels, val.images, references, seed))
+        found = find_pseudo_environments(
+            make_model, train.images, train.labels, val.images, val.labels, references, seed
+        )
+        return Pseudo(found.train, found.val)
     with torch.no_grad():  # a frozen encoder sees every image once
         features = [
             torch.cat([encoder(shuffle_tiles(part, references.tiles)) for part in split.images.split(1000)])
             for split in (train, val)
         ]
-    return Pseudo(
-        *out_of_fold_predictions(
-            lambda: make_model()[-1], features[0], train.labels, features[1], references._replace(tiles=1), seed
-        )
+    found = find_pseudo_environments(
+        lambda: make_model()[-1], features[0], train.labels, features[1], val.labels, references._replace(tiles=1), seed
     )
+    return Pseudo(found.train, found.val)
 
 
 def run(task: Task, row: Row, seed: int, steps: int, pseudo: Pseudo, mask_mean: float | None = None) -> dict[str, Any]:
