@@ -18,11 +18,12 @@ class StudyEncoder(nn.Sequential):
 
     Args:
         channels: of the images.
+        width: times the number of channels inside.
     """
 
     n_features = 64
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, width: float = 1.0):
         def block(n_inputs: int, n_outputs: int, stride: int) -> list[nn.Module]:
             return [
                 nn.Conv2d(n_inputs, n_outputs, 3, stride, padding=1, bias=False),
@@ -30,11 +31,12 @@ class StudyEncoder(nn.Sequential):
                 nn.ReLU(inplace=True),
             ]
 
+        sizes = [round(width * n) for n in (16, 32, 48, self.n_features)]
         super().__init__(
-            *block(channels, 16, 2),
-            *block(16, 32, 1),
-            *block(32, 48, 2),
-            *block(48, 64, 1),
+            *block(channels, sizes[0], 2),
+            *block(sizes[0], sizes[1], 1),
+            *block(sizes[1], sizes[2], 2),
+            *block(sizes[2], sizes[3], 1),
             nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
         )

@@ -12,7 +12,7 @@ from torch import nn
 
 @pytest.mark.parametrize("folds, models", [(2, 1), (5, 1), (2, 3)])
 def test_every_image_is_predicted_by_models_that_have_not_seen_it(folds, models):
-    from scripts.experiments.cross_fit import out_of_fold_predictions
+    from scripts.experiments.cross_fit import find_pseudo_environments
     from scripts.experiments.rows import References
 
     images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
@@ -28,8 +28,10 @@ def test_every_image_is_predicted_by_models_that_have_not_seen_it(folds, models)
             seen[-1][not torch.is_grad_enabled()].update(x.flatten().tolist())
             return torch.stack([x.flatten() * 0 + self.weight.sum() * 0, torch.ones(len(x))], 1)
 
-    predictions, others = out_of_fold_predictions(
-        Model, images, torch.zeros(40, dtype=torch.int64), images[:3] + 100, References(30, folds, models), seed=0
+    labels = torch.zeros(40, dtype=torch.int64)
+    references = References(30, folds, models)
+    predictions, others, *_ = find_pseudo_environments(
+        Model, images, labels, images[:3] + 100, labels[:3], references, seed=0
     )
     assert predictions.tolist() == [1] * 40 and others.tolist() == [1] * 3
     of_models = [(trained, predicted - {100, 101, 102}) for trained, predicted in seen]
@@ -38,7 +40,7 @@ def test_every_image_is_predicted_by_models_that_have_not_seen_it(folds, models)
 
 
 def test_models_of_tiles_train_and_predict_on_shuffled_images():
-    from scripts.experiments.cross_fit import out_of_fold_predictions
+    from scripts.experiments.cross_fit import find_pseudo_environments
     from scripts.experiments.rows import References
 
     images = torch.arange(60 * 16, dtype=torch.int64).view(60, 1, 4, 4)
@@ -53,9 +55,8 @@ def test_models_of_tiles_train_and_predict_on_shuffled_images():
             seen[torch.is_grad_enabled()].append(x.flatten(1))
             return self.weight.expand(len(x), 2)
 
-    out_of_fold_predictions(
-        Model, images, torch.zeros(60, dtype=torch.int64), images[:5], References(steps=3, tiles=4), seed=0
-    )
+    labels = torch.zeros(60, dtype=torch.int64)
+    find_pseudo_environments(Model, images, labels, images[:5], labels[:5], References(steps=3, tiles=4), seed=0)
     assert [sum(map(len, batches)) for batches in (seen[True], seen[False])] == [2 * 3 * 64, 60 + 2 * 5]
     for shown in (*seen[True], *seen[False]):
         assert torch.equal(shown.sort(1).values, images.flatten(1)[shown.min(1).values // 16])
