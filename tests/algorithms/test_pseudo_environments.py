@@ -128,7 +128,7 @@ def _after(agreements: list[float]) -> tuple[list[Look], Scripted]:
         ([0.1, 0.9, 0.5, 0.875, 0.2], 1),
         ([0.1, 0.9, 0.2, 0.2, 0.2, 0.95], 5),  # the last look that patience allows
         ([0.0], 4),  # nothing is ever flagged by both: no look is better than the first
-        ([0.1 + number / 20 for number in range(len(STEPS))], len(STEPS) - 1),
+        ([0.1 + number / 10 for number in range(len(STEPS))], len(STEPS) - 1),
     ],
 )
 def test_the_models_go_back_to_the_last_look_that_is_as_good_as_the_best(agreements, place):
@@ -141,7 +141,7 @@ def test_the_models_go_back_to_the_last_look_that_is_as_good_as_the_best(agreeme
 def test_training_ends_when_no_look_was_better_for_long_and_never_takes_more_than_the_last_number():
     curve, models = _after([0.1, 0.9])
     assert len(curve) == 2 + PATIENCE and models.steps == STEPS[1 + PATIENCE]
-    curve, models = _after([0.1 + number / 20 for number in range(len(STEPS))])
+    curve, models = _after([0.1 + number / 10 for number in range(len(STEPS))])
     assert models.steps == STEPS[-1] == 640
 
 
