@@ -22,10 +22,11 @@ def test_every_image_is_predicted_by_models_that_have_not_seen_it(folds, models)
         def __init__(self):
             super().__init__()
             self.weight = nn.Parameter(torch.zeros(40))
-            seen.append((set(), set()))
+            self.seen = (set(), set())
+            seen.append(self.seen)
 
         def forward(self, x):
-            seen[-1][not torch.is_grad_enabled()].update(x.flatten().tolist())
+            self.seen[not torch.is_grad_enabled()].update(x.flatten().tolist())
             return torch.stack([x.flatten() * 0 + self.weight.sum() * 0, torch.ones(len(x))], 1)
 
     labels = torch.zeros(40, dtype=torch.int64)
