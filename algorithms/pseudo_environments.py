@@ -19,7 +19,7 @@ from torch import Tensor
 
 FOLDS = 2
 MODELS = 4  #: per fold, their probabilities averaged
-#: after which :func:`choose_steps` has a look; before the first the statistics of a batch normalisation have not settled
+#: after which :func:`choose_steps` has a look; earlier the statistics of a batch normalisation have not settled
 STEPS = tuple(round(40 * 2 ** (number / 2)) for number in range(9))
 PATIENCE = 4  #: looks that are worse than the best, after which no more steps are taken: at four times as many steps
 TOLERANCE = 0.02  #: of two looks that agree so nearly the later one is taken: its models know more
