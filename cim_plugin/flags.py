@@ -17,12 +17,45 @@ LONGEST = 100  #: digits of a number; int itself refuses some thousands
 class Parser(argparse.ArgumentParser):
     """Says a wrong argument in one line; --help shows the usage."""
 
+    first: str | None = None  #: title of the group of flags that --help shows; None: all of them
+
+    def begin_help_with(self, group: str, others: str) -> None:
+        """Let --help show one group of flags and a line on the others, and --help-all all of them, that group first."""
+        self._action_groups.sort(key=lambda of: of.title != group)
+        self.first, self.epilog = group, f"{others}: {self.prog} --help-all"
+        self.add_argument(
+            "--help-all", action=HelpAll, nargs=0, default=argparse.SUPPRESS, help="show all flags and exit"
+        )
+
+    def format_help(self):
+        if self.first is None:
+            return super().format_help()
+        formatter = self.formatter_class(prog=self.prog)
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for group in self._action_groups:
+            if group.title in (self.first, self._optionals.title):
+                formatter.start_section(group.title)
+                formatter.add_arguments(group._group_actions)
+                formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
+
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {shortened(' '.join(message.splitlines()))}; see '{self.prog} --help'\n")
 
     def exit(self, status=0, message=None):
         sys.stdout.flush()  # a full disk is said where the others are said
         super().exit(status, message)
+
+
+class HelpAll(argparse.Action):
+    """Shows what :meth:`Parser.begin_help_with` leaves out of --help."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.first = parser.epilog = None
+        parser.print_help()
+        parser.exit()
 
 
 def shortened(text: str, most: int = 1000) -> str:

@@ -215,7 +215,7 @@ PLAIN = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ids=lambda variables: "-".join(variables),
 )
 def test_help_in_any_environment(variables):
-    words = [sys.executable, "-m", "cim_plugin.cli", "train", "--help"]
+    words = [sys.executable, "-m", "cim_plugin.cli", "train", "--help-all"]
     done = subprocess.run(words, cwd=HERE.parent, env={**os.environ, **PLAIN, **variables}, capture_output=True)
     assert done.returncode == 0 and b"--cim_lambda" in done.stdout and done.stderr == b""
 

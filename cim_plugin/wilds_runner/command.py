@@ -15,20 +15,31 @@ from typing import Any, Callable
 from ..data.releases import folder_of
 from ..errors import InputError, NotFinite
 from ..files import kind, read_json, reason, undone_where_refused
+from ..flags import Parser
 from ..progress import progress
 from ..runs.configuration import MAY_DIFFER, Configuration
 from ..runs.folder_lock import FolderLock
 from ..runs.layout import MODELS, RESULTS, SELECTION, STATE, model_file, prediction_file
-from .config import add_arguments, make_config
+from . import config as flags
+from .config import make_config
 from .system import check_system
 
 __all__ = ["add_arguments", "run"]
+
+#: what --help says after the flags that people use
+OTHERS = "All other flags, hyperparameters such as --cim_lambda and --cross_fit among them"
 
 FILES = (".csv", ".txt", ".json", ".pth")  #: how the names of a run's files end
 
 #: for each other; the first process may decode a whole dataset or train reference models before the others have
 #: anything to do
 WAIT = datetime.timedelta(days=1)
+
+
+def add_arguments(parser: Parser) -> None:
+    flags.add_arguments(parser)
+    parser.usage = "%(prog)s -d DATASET --root_dir DIR --algorithm ALGORITHM [FLAG ...]"
+    parser.begin_help_with(flags.MOST_USED, OTHERS)
 
 
 def run(args: argparse.Namespace) -> int:

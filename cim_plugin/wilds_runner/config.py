@@ -28,13 +28,31 @@ _ONLY_WITH: dict[str, tuple[str, tuple | None]] = {
 }
 
 
+#: flags that most commands have, before the others in --help
+COMMON = (
+    "dataset",
+    "root_dir",
+    "algorithm",
+    "model",
+    "n_epochs",
+    "lr",
+    "batch_size",
+    "seed",
+    "log_dir",
+    "resume",
+)
+MOST_USED = "flags that people use most"  #: title of their group
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.allow_abbrev = False
-    for title, flags in FLAGS.items():
+    keywords = {name: of for flags in FLAGS.values() for name, of in flags.items()}
+    titles = {MOST_USED: COMMON, **{title: [name for name in of if name not in COMMON] for title, of in FLAGS.items()}}
+    for title, names in titles.items():
         group = parser.add_argument_group(title)
-        for name, keywords in flags.items():
+        for name in names:
             words = ["-d", "--dataset"] if name == "dataset" else [f"--{name}"]
-            group.add_argument(*words, **_described(keywords))
+            group.add_argument(*words, **_described(keywords[name]))
     group = parser.add_argument_group("hyperparameters of the algorithm")
     for name, entry in catalog.all_hyperparameters().items():
         group.add_argument(f"--{name}", **{**entry.flag, "help": entry.flag["help"] + SAID})

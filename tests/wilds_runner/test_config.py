@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from cim_plugin import catalog
+from cim_plugin import catalog, cli
 from cim_plugin.catalog import parse_bool
 from cim_plugin.errors import InputError
 from cim_plugin.runs.configuration import FLAG_NAMES as NAMES
 from cim_plugin.runs.configuration import OPTIMIZERS, TRANSFORMS
 from cim_plugin.runs.defaults import SCHEDULERS
-from cim_plugin.wilds_runner.config import add_arguments, make_config
+from cim_plugin.wilds_runner.config import COMMON, add_arguments, make_config
 
 REQUIRED = ["--dataset", "waterbirds", "--algorithm", "ERM", "--root_dir", "data"]
 
@@ -350,3 +350,26 @@ def test_every_default_is_said_once():
     add_arguments(parser)
     ours = parser.format_help().partition("--dataset DATASET")[2]
     assert "(default: None)" not in ours and not re.search(r"\(default: [^)]*\)\s+\(default", ours)
+
+
+# --- --help ------------------------------------------------------------------------------------------------------------
+
+
+def helped(capsys, word: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", word])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def flags_in(text: str) -> list[str]:
+    return re.findall(r"^  (?:-\w \w+, )?(--[\w-]+)", text, re.MULTILINE)
+
+
+def test_help_begins_with_the_flags_that_people_use_and_help_all_has_the_others(capsys):
+    common = [f"--{name}" for name in COMMON]
+    assert len(common) == 10 and flags_in(helped(capsys, "--help")) == [*common, "--help-all"]
+    everything = flags_in(helped(capsys, "--help-all"))
+    assert everything[:10] == common
+    ours = [f"--{name}" for name in (*NAMES, *catalog.all_hyperparameters())]
+    assert sorted(everything) == sorted([*ours, "--help-all"])
