@@ -91,10 +91,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def train(words: list[str], report: Report, output: str) -> None:
-    from ..wilds_runner.command import _check_installed, make_fabric, state_to_go_on_from
+    from ..wilds_runner.command import check_installed
     from ..wilds_runner.config import add_arguments, make_config
 
-    _check_installed()
+    check_installed()
+    from ..wilds_runner.fabric import make_fabric
+    from ..wilds_runner.folder import state_to_go_on_from
+
     parser = _Parser(prog="cim-plugin train")
     add_arguments(parser)
     config = make_config(parser.parse_args(words))
@@ -150,25 +153,26 @@ TRAIN_TRAPS: list[tuple[Callable[[Configuration], bool], Finding]] = [
 def _open_and_build(config: Configuration, fresh: bool, report: Report) -> None:
     """As the run does, with one process."""
     from ..data.releases import how_to_get
-    from ..models.transforms import make_transform
-    from ..wilds_runner.command import make_fabric
-    from ..wilds_runner.datasets import open_dataset
-    from ..wilds_runner.loading import read_image, seed_of, seeded
-    from ..wilds_runner.trainer import Trainer
+    from ..wilds_runner.fabric import make_fabric
+    from ..wilds_runner.loading import read_image
+    from ..wilds_runner.session import open_images, with_model
+    from ..wilds_runner.training import make_training
 
     if not os.path.isdir(config.root_dir):  # the wilds package would make the folder
         raise InputError(f"--root_dir {config.root_dir} does not exist; {how_to_get(config.dataset, config.root_dir)}")
-    with seeded(seed_of(config.seed, "splits")):
-        data = open_dataset(config)
+    data, facts, transform = open_images(config)
     if data.synthetic:
         report.add(
             Finding(NOTE, f"{config.dataset} in {config.root_dir} is SYNTHETIC, made by 'cim-plugin data demo'", None)
         )
-    transform = make_transform(config, data.wilds.original_resolution)
     read_image(data.wilds, int(data.splits["train"].indices[0]), transform)
     fabric = make_fabric(replace(config, device=None, devices=1, num_nodes=1))
-    if not _with_weights(lambda: Trainer(config, data, transform, fabric, None, fresh), config.model, report):
-        Trainer(config, data, transform, fabric, None, fresh=False)
+
+    def start(fresh: bool) -> None:
+        make_training(with_model(config, data, facts, transform, fresh), fabric)
+
+    if not _with_weights(lambda: start(fresh), config.model, report):
+        start(fresh=False)
 
 
 # --- DomainBed --------------------------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from ..runs.layout import RESULTS, model_file, place, prediction_file
 from ..runs.rules import RULES
 from ..show.train import OpenedModel
 from ..wilds_runner import checkpoint, cross_fit
+from ..wilds_runner.costs import peak_memory, versions
 from ..wilds_runner.datasets import Dataset
 from ..wilds_runner.evaluation import Outcome, as_record, evaluate
-from ..wilds_runner.logs import LogFiles
-from ..wilds_runner.results import peak_memory, versions
+from ..wilds_runner.log_files import LogFiles
 from .heads import Choice, Head
 from .methods import METHODS
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..algorithms.classifier import RobustClassifier
     from ..models.transforms import Transform
     from ..wilds_runner.datasets import Dataset
+    from ..wilds_runner.session import Session
 
 
 class OpenedModel(NamedTuple):
@@ -30,9 +31,19 @@ class OpenedModel(NamedTuple):
     config: Configuration
     file: str  #: the model's
     choice: dict[str, Any]  #: what the selection rule has recorded of it
-    data: Dataset
-    transform: Transform
-    model: RobustClassifier  #: in evaluation mode, on the CPU
+    session: Session  #: its classifier has the model's weights; in evaluation mode, on the CPU
+
+    @property
+    def data(self) -> Dataset:
+        return self.session.data
+
+    @property
+    def transform(self) -> Transform:
+        return self.session.transform
+
+    @property
+    def model(self) -> RobustClassifier:
+        return self.session.classifier
 
 
 def open_train(path: str, split: str, rule: str, data_folder: str | None) -> OpenedRun:
@@ -45,7 +56,8 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Ope
     results = _read_results(path)
     for algorithm in (results["algorithm"], results["config"].get("algorithm")):
         check_algorithm(algorithm, path)
-    _, _, config, _, choice, data, transform, model = open_model(path, rule, data_folder, "show")
+    opened = open_model(path, rule, data_folder, "show")
+    config, data, transform = opened.config, opened.data, opened.transform
     if split not in data.splits or not len(data.splits[split].labels):
         filled = [key for key, of_key in data.splits.items() if len(of_key.labels)]
         raise InputError(f"--split {split!r} has no images in {config.dataset}; it has {', '.join(filled)}")
@@ -55,16 +67,16 @@ def open_train(path: str, split: str, rule: str, data_folder: str | None) -> Ope
         algorithm=config.algorithm,
         dataset=config.dataset,
         split=split,
-        chosen=f"rule {rule}, epoch {choice['epoch']}"
+        chosen=f"rule {rule}, epoch {opened.choice['epoch']}"
         + ("" if results.get("status") == "finished" else ", run not finished"),
         synthetic=data.synthetic,
-        model=model,
+        model=opened.model,
         labels=part.labels,
         groups=part.groups,
         environments=_environments(config, data, split),
         unit="group",
         group_names=[" ".join(data.grouper.group_str(group).split()) for group in range(data.grouper.n_groups)],
-        class_names=_class_names(data),
+        class_names=opened.session.facts.class_names,
         read=lambda rows: _read(data, part, transform, rows),
         figure=release_figures(data, part, transform),
         data=None if data_folder is not None else f"{config.root_dir}, as {RESULTS} says",
@@ -83,14 +95,17 @@ def open_model(path: str, rule: str, data_folder: str | None, command: str) -> O
         InputError: see :func:`open_train`.
     """
     from ..models.foreign import taken_from
+    from ..wilds_runner.session import open_session
 
     results = _read_results(path)
     config = replace(taken_from(results["config"], os.path.join(path, RESULTS)), log_dir=path)
     file, choice = _model_file(path, results, config, rule)
     if data_folder is not None:
         config = replace(config, root_dir=data_folder)
+    if not os.path.isdir(config.root_dir):  # the wilds package would make the folder
+        raise InputError(f"{config.root_dir} with the data of the run does not exist; name the folder by --root_dir")
     try:
-        data, transform, model = _build(config)
+        session = open_session(config, fresh=False)  # the file's weights replace pretrained ones
     except InputError:
         raise
     except (
@@ -107,8 +122,9 @@ def open_model(path: str, rule: str, data_folder: str | None, command: str) -> O
             f"the configuration in {os.path.join(path, RESULTS)} is not one of this version ({type(error).__name__}: "
             f"{error})"
         ) from error
-    _load(model, file, config, command)
-    return OpenedModel(path, results, config, file, choice, data, transform, model.eval())
+    _load(session.classifier, file, config, command)
+    session.classifier.eval()
+    return OpenedModel(path, results, config, file, choice, session)
 
 
 def _read_results(path: str) -> dict[str, Any]:
@@ -147,21 +163,6 @@ def _model_file(path: str, results: dict[str, Any], config: Configuration, rule:
     return file, chosen[rule]
 
 
-def _build(config: Configuration):
-    """Data, transform and a model whose weights are still random: those of the file replace pretrained ones."""
-    from ..models.transforms import make_transform
-    from ..wilds_runner.datasets import open_dataset
-    from ..wilds_runner.loading import seed_of, seeded
-    from ..wilds_runner.model import build_model, without_weights
-
-    if not os.path.isdir(config.root_dir):  # the wilds package would make the folder
-        raise InputError(f"{config.root_dir} with the data of the run does not exist; name the folder by --root_dir")
-    with seeded(seed_of(config.seed, "splits")):  # as the run did: --frac draws
-        data = open_dataset(config)
-    transform = make_transform(config, data.wilds.original_resolution)
-    return data, transform, build_model(without_weights(config), data, transform)
-
-
 def _load(model: torch.nn.Module, file: str, config: Configuration, command: str) -> None:
     from ..models.encoders import read_checkpoint
 
@@ -188,15 +189,6 @@ def _environments(config: Configuration, data, split: str) -> Tensor:
     ):
         return cross_fit.read(config.log_dir, data)[split]
     return group_environments(config, data, split)
-
-
-def _class_names(data) -> list[str]:
-    names = (getattr(data.wilds, "metadata_map", None) or {}).get("y")
-    return (
-        [str(name).strip() for name in names]
-        if names is not None and len(names) == data.n_classes
-        else [f"class {number}" for number in range(data.n_classes)]
-    )
 
 
 def _read(data, part, transform, rows: list[int]) -> Tensor:

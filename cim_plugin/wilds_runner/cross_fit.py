@@ -9,7 +9,8 @@ import itertools
 import os
 import re
 from dataclasses import replace
-from typing import Any, Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,13 @@ from ..progress import progress
 from ..runs.configuration import Configuration
 from .checkpoint import write_whole
 from .datasets import Dataset, Split, digest_of
-from .loading import Loader, seed_of, to_pixels
+from .loading import Loader, make_loader, seed_of, to_pixels
+from .model import build_model
 from .optimization import make_optimizer
+
+if TYPE_CHECKING:
+    from .session import Session
+    from .training import Training
 
 AUTO = "auto"  #: of --cross_fit: as many steps as the models agree best at
 #: of AdamW, by whether the model starts from pretrained weights. Not the run's: a schedule for 300 epochs teaches
@@ -35,6 +41,36 @@ WEIGHT_DECAY = 0.01
 SPLITS = ("train", "val")
 FILE = "cross_fit.csv"
 HEADER = "split,row,label,pseudo_environment"
+
+
+def find(training: Training, show: bool, after_batch: Callable[[], None]) -> dict[str, Tensor]:
+    """The pseudo-environments of a training, see :func:`predict_out_of_fold`."""
+    config, data, transform = training.config, training.data, training.transform
+    plain = make_loader(config, data, "train", transform, training.cache, augment=False)
+    loaders = {"train": plain, "val": training.loaders["val"]}
+    make_model = partial(reference_model, training.session)
+    return predict_out_of_fold(config, data.splits, loaders, make_model, training.fabric, show, after_batch)
+
+
+def reference_model(session: Session, number: int) -> nn.Module:
+    """A fresh one, as the run's ERM would be with another seed."""
+    seed = seed_of(session.config.seed, "cross_fit", "model", number)
+    config = replace(session.config, algorithm="ERM", hyperparameters={}, seed=seed)
+    return build_model(config, session.facts, session.transform)
+
+
+def in_words(splits: Mapping[str, Split], pseudo: Mapping[str, Tensor]) -> str:
+    """For log.txt: how often pseudo-environment and label agree, and a warning where that says nothing."""
+    shares = shares_that_agree(splits, pseudo)
+    found = ", ".join(f"{100 * share:.1f}% of {key}" for key, share in shares.items())
+    words = f"\nCross-fit: the pseudo-environment agrees with the label for {found}\n"
+    largest = torch.bincount(splits["train"].labels).max().item() / len(pseudo["train"])
+    if shares["train"] > largest:
+        return words
+    return (
+        f"{words}warning: always the largest class would agree for {100 * largest:.1f}% of train: the reference models "
+        f"have learnt too little for pseudo-environments; give --cross_fit more steps\n"
+    )
 
 
 def shares_that_agree(splits: Mapping[str, Split], pseudo: Mapping[str, Tensor]) -> dict[str, float]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .datasets import Dataset, Split
+from .loading import evaluation_order, to_pixels
+from .processes import gather_lists
+
+if TYPE_CHECKING:
+    from .training import Training
 
 
 class Outcome(NamedTuple):
@@ -59,6 +65,29 @@ def evaluate(
         if pseudo_groups is None
         else _worst(_accuracy_by(correct, pseudo_groups, int(pseudo_groups.max()) + 1)[0]),
     )
+
+
+def predict(training: Training, key: str, after_batch: Callable[[], None] = lambda: None) -> tuple[Tensor, Tensor]:
+    """Predicted labels (N,) int64 and cross-entropies (N,) of a whole split in dataset order.
+
+    Args:
+        after_batch: called after every batch; what it raises ends the work.
+    """
+    training.model.eval()
+    fabric, labels = training.fabric, training.data.splits[key].labels
+    batches = evaluation_order(len(labels), training.config.batch_size, fabric.global_rank, fabric.world_size)
+    rows, found, losses = [], [], []
+    with torch.no_grad():
+        for batch in training.loaders[key](batches):
+            logits = training.model(to_pixels(batch.images, fabric.device)).float()
+            rows.append(batch.rows)
+            found.append(logits.argmax(1))
+            losses.append(F.cross_entropy(logits, labels[batch.rows].to(fabric.device), reduction="none"))
+            after_batch()
+    in_order, predictions, of_each = gather_lists(fabric, rows, found, losses)
+    if not torch.equal(in_order, torch.arange(len(labels))):
+        raise RuntimeError(f"split {key} was not read exactly once")
+    return predictions, of_each
 
 
 def _worst(accuracies: list[float | None]) -> float:

@@ -1,179 +1,157 @@
-"""The log files of WILDS' ``run_expt.py``: log.txt, {split}_eval.csv and {split}_algo.csv.
-
-Files are appended to. A checkpoint records their sizes, and a resumed run cuts them back to it, so that no line is
-lost or doubled however a run was stopped.
+"""What a run says of itself while it goes on: the head of log.txt, the lines of {split}_algo.csv and {split}_eval.csv,
+warnings, and its progress bar.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import stat
-from typing import Any, Iterable
+import math
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..algorithms.group_dro import group_means
+from ..algorithms.classifier import LOG_NAMES, LossTerms, collapse_in_words
+from ..announcer import Announcer
 from ..errors import InputError
-from ..files import reason
-from .checkpoint import FIX
+from ..runs.configuration import Configuration
+from .averages import Averages
+from .datasets import Split
+from .evaluation import Outcome
+from .log_files import LogFiles
+from .training import Training
 
-LOG = "log.txt"
-KINDS = ("eval", "algo")  #: of the CSV files of a split
+MASK_MEAN = "mask_mean"  #: in train_algo.csv
+NO_TRIPLET = "no_triplet"  #: the share of anchors without a positive or a negative, in train_algo.csv
 
 
-def is_log_file(name: Any, splits: Iterable[str]) -> bool:
-    """Whether a run over these splits writes a file of this name."""
-    return name == LOG or name in [f"{split}_{kind}.csv" for split in splits for kind in KINDS]
-
-
-class LogFiles:
-    """Append-only text files of a folder.
+class RunLog:
+    """The log of a run.
 
     Args:
-        folder: where they are; None writes nothing, for all processes but the first.
-        sizes: file name -> bytes to keep of what is there; other files are started anew.
-        echo: a function that also gets what goes to log.txt, or None.
-        events: a TensorBoard SummaryWriter that also gets the numbers of CSV files, or None.
+        training: that it tells of.
+        files: where it writes.
+        bar: of :func:`~..progress.progress`, over all batches of the run.
     """
 
-    def __init__(self, folder: str | None, sizes: dict[str, int], echo=None, events=None):
-        self.folder = folder
-        self.echo = echo
-        self.events = events
-        self.sizes: dict[str, int] = {}
-        there = {name: size for name, size in sizes.items() if folder is not None and self._is_there(name)}
-        for name, size in there.items():
-            path = os.path.join(folder, name)
-            os.truncate(path, min(size, os.path.getsize(path)))
-            self.sizes[name] = os.path.getsize(path)
-
-    def _is_there(self, name: str) -> bool:
-        """Whether there is a file of this name in the folder.
-
-        Raises:
-            InputError: it is none, or a link, through which another folder's file would be written.
-        """
-        path = os.path.join(self.folder, name)
-        if not os.path.lexists(path):
-            return False
-        if os.path.basename(name) != name or not stat.S_ISREG(os.lstat(path).st_mode):
-            raise InputError(
-                f"{path} is not an ordinary file of this folder, so nothing is written there; move it away"
-            )
-        return True
+    def __init__(self, training: Training, files: LogFiles, bar: Any):
+        n_groups = 0 if training.config.no_group_logging else training.data.grouper.n_groups
+        self.training, self.files, self.bar = training, files, bar
+        self.averages = Averages(n_groups, training.fabric.device)  #: since the last line of train_algo.csv
+        self.announcer = Announcer()
 
     def write(self, text: str) -> None:
         """Append to log.txt."""
-        self._append(LOG, text)
-        if self.echo is not None:
-            self.echo(text)
+        self.files.write(text)
 
-    def row(self, name: str, values: dict[str, Any], step: int) -> None:
-        """Append a line to a CSV file, the header before the first; ``step`` is its place on TensorBoard's axis."""
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, fieldnames=list(values), lineterminator="\n")
-        if name not in self.sizes:
-            writer.writeheader()
-        writer.writerow(values)
-        self._append(name, buffer.getvalue())
-        if self.events is not None:
-            for key, value in values.items():
-                self.events.add_scalar(f"{name.removesuffix('.csv')}/{key}", value, step)
-
-    def _append(self, name: str, text: str) -> None:
-        if self.folder is None:
-            return
-        data = text.encode("utf-8", "surrogateescape")  # the bytes of a path that are no text, as they are
-        path = os.path.join(self.folder, name)
-        if name not in self.sizes:
-            self._is_there(name)
-        try:
-            with open(path, "ab" if name in self.sizes else "wb") as file:
-                file.write(data)
-        except OSError as error:
-            raise InputError(f"cannot write {path} ({reason(error)}); {FIX}") from error
-        self.sizes[name] = self.sizes.get(name, 0) + len(data)
-
-
-class Averages:
-    """Running sums of what happened since the last line of a CSV file, on the device, without synchronising.
-
-    Args:
-        n_groups: 0 leaves the groups out.
-        device: where the values are.
-    """
-
-    FIXED = ("objective", "loss", "acc")
-
-    def __init__(self, n_groups: int, device):
-        self.n_groups = n_groups
-        self.device = device
-        self.reset()
-
-    def reset(self) -> None:
-        self.count = 0
-        self.sums: dict[str, Tensor] = {}
-
-    def add(self, groups: Tensor, group_weights: Tensor | None = None, **values: Tensor) -> None:
-        """Add a batch: per-sample values (N,) by name, the samples' groups (N,), and group DRO's weights (n_groups,)
-        where there are any.
-        """
-        self.count += len(groups)
-        for name, value in values.items():
-            value = value.detach().double()
-            self._sum(name, value.sum())
-            if self.n_groups and name in ("loss", "acc"):
-                means, counts = group_means(value, groups, self.n_groups)
-                self._sum(f"{name}_group", means * counts)
-        if self.n_groups:
-            _, counts = group_means(
-                torch.ones(len(groups), dtype=torch.float64, device=groups.device), groups, self.n_groups
-            )
-            self._sum("count_group", counts)
-            if group_weights is not None:
-                self._sum("weight_group", group_weights.to(counts.device) * counts)
-
-    def _sum(self, name: str, value: Tensor) -> None:
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
-
-    def add_up(self, fabric) -> None:
-        """Replace this process's sums by those of all processes, which hold equally many samples."""
-        self.count *= fabric.world_size
-        self.sums = {name: fabric.all_reduce(value, reduce_op="sum") for name, value in self.sums.items()}
-
-    def state(self) -> dict[str, Any]:
-        return {"count": self.count, "sums": {name: value.cpu() for name, value in self.sums.items()}}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.count = state["count"]
-        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
-
-    def line(self) -> dict[str, float]:
-        """The averages as a line of {split}_algo.csv: the columns of WILDS, then our loss terms."""
-        sums = {name: value.tolist() for name, value in self.sums.items()}
-        counts = sums.get("count_group", [])
-        line: dict[str, float] = {}
-
-        def group_averages(name: str) -> None:
-            for group, count in enumerate(counts):
-                line[f"{name}_group:{group}"] = sums[f"{name}_group"][group] / count if count else float("nan")
-
-        for name in ("loss", "acc"):
-            group_averages(name)
-            line[f"{name}_avg"] = sums[name] / self.count
-        line["objective"] = sums["objective"] / self.count
-        if "weight_group" in sums:
-            group_averages("weight")
-        line.update({f"count_group:{group}": count for group, count in enumerate(counts)})
-        line["count"] = self.count
-        line.update(
-            {
-                name: value / self.count
-                for name, value in sums.items()
-                if name not in self.FIXED and not name.endswith("_group")
-            }
+    def add_batch(self, terms: LossTerms, objective: Tensor, correct: Tensor, groups: Tensor) -> None:
+        """Count a training batch in; it is not waited for."""
+        extra = {LOG_NAMES[name]: values for name, values in terms.losses.items() if name != "supervised"}
+        if terms.without_triplet is not None:
+            extra |= {NO_TRIPLET: (terms.without_triplet / len(groups)).expand(len(groups)), MASK_MEAN: terms.mask_mean}
+        self.averages.add(
+            groups,
+            self.training.group_weights(),
+            loss=terms.losses["supervised"],
+            acc=correct,
+            objective=objective.expand(len(groups)),
+            **extra,
         )
-        return line
+        self.bar.update()
+
+    def train_line(self, epoch: int, batch: int) -> None:
+        """Write what was counted since the last time, after so many batches of an epoch."""
+        config, n_batches = self.training.config, len(self.training.order)
+        if self.training.fabric.world_size > 1:
+            self.averages.add_up(self.training.fabric)
+        line = self.averages.line()
+        for words in self.announcer.changes(_warnings(line)):
+            self.write(f"warning: {words} (epoch {epoch}, batch {batch - 1})\n")
+        steps = math.ceil(batch / config.gradient_accumulation_steps)
+        self.files.row("train_algo.csv", {"epoch": epoch, "batch": steps, **line}, epoch * n_batches + batch)
+        self.bar.set_postfix_str(
+            f"epoch {epoch}, loss {line['loss_avg']:.3f}, acc {line['acc_avg']:.3f}", refresh=False
+        )
+        self.averages.reset()
+
+    def outcome(self, key: str, outcome: Outcome, epoch: int) -> None:
+        """The line of {split}_eval.csv."""
+        self.files.row(f"{key}_eval.csv", {"epoch": epoch, **outcome.metrics}, epoch)
+        if key in ("train", "val"):
+            self.write(f"Epoch eval, {self.training.data.splits[key].name}:\n{outcome.text}\n")
+
+    def evaluation(self, key: str, predictions: Tensor, losses: Tensor, epoch: int) -> None:
+        """The line of {split}_algo.csv. Evaluation draws no triplets and no noise: its objective is the supervised
+        loss, as the algorithm weighs groups.
+
+        Args:
+            predictions: (N,) int64.
+            losses: (N,) cross-entropies.
+        """
+        training, split = self.training, self.training.data.splits[key]
+        device = training.fabric.device
+        objective = training.classifier.total({"supervised": losses.to(device)}, split.groups.to(device)).cpu()
+        averages = Averages(self.averages.n_groups, "cpu")
+        averages.add(
+            split.groups,
+            training.group_weights(),
+            loss=losses,
+            acc=predictions == split.labels,
+            objective=objective.expand(len(losses)),
+        )
+        n_batches = math.ceil(len(losses) / training.config.batch_size)
+        self.files.row(f"{key}_algo.csv", {"epoch": epoch, "batch": n_batches, **averages.line()}, epoch)
+
+    def describe(self) -> None:
+        """The configuration, the groups of every split and the scales of MS-SSIM, as the head of log.txt."""
+        for line in _head(self.training):
+            self.write(f"{line}\n")
+
+
+def _warnings(line: dict[str, float]) -> dict[str, str | None]:
+    """Name of a state that a user should know of -> what is the matter, None where nothing is."""
+    if MASK_MEAN not in line:
+        return {}
+    no_triplet = "no image has a positive and a negative, L_con is 0; a larger --batch_size has more"
+    return {
+        NO_TRIPLET: no_triplet if line[NO_TRIPLET] == 1 else None,
+        MASK_MEAN: collapse_in_words(line[MASK_MEAN]),
+    }
+
+
+def _head(training: Training) -> list[str]:
+    data, contrast = training.data, training.classifier.contrast
+    lines = [f"{name.replace('_', ' ').capitalize()}: {value}" for name, value in training.config.as_record().items()]
+    if data.synthetic:
+        lines += ["", "This is SYNTHETIC data made by 'cim-plugin data demo', not the real dataset."]
+    if data.subset:
+        lines += ["", "This is a SUBSET taken by 'cim-plugin data get --subset', not the whole dataset."]
+    if contrast is not None:
+        lines += [f"L_con compares by: {contrast.similarity.how}"]
+    lines += [""]
+    for key, split in data.splits.items():
+        lines += [f"{split.name} data...", *_groups(training, key, split)]
+    return lines
+
+
+def _groups(training: Training, key: str, split: Split) -> list[str]:
+    if training.config.no_group_logging:
+        return [f"    n = {len(split.labels)}"]
+    grouper, lines = training.data.grouper, []
+    counts = split.groups.bincount(minlength=grouper.n_groups).tolist() if len(split.groups) else []
+    for group, count in enumerate(counts):
+        lines.append(f"    {grouper.group_str(group)}: n = {count:.0f}")
+        if count == 0 and key == "train":
+            lines.append(
+                "        warning: the training split has no such image; its accuracy is measured, not trained for"
+            )
+    return lines
+
+
+def make_events(config: Configuration):
+    """A TensorBoard writer where it is asked for, else None."""
+    if not config.tensorboard:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("--tensorboard needs the package 'tensorboard'; 'pip install tensorboard'") from error
+    return SummaryWriter(config.log_dir)

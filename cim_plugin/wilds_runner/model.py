@@ -1,4 +1,4 @@
-"""The classifier of a run, and the environments that its pairs go by."""
+"""The classifier of a run, from its configuration and the facts of its data."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..models.encoders import make_encoder
 from ..models.transforms import Transform
 from ..runs.configuration import Configuration
 from .datasets import Dataset
+from .facts import Facts
 from .loading import seed_of, seeded
 
 
@@ -25,25 +26,37 @@ def without_weights(config: Configuration) -> Configuration:
     return replace(config, model_kwargs={**config.model_kwargs, "pretrained": False}, pretrained_model_path=None)
 
 
-def build_model(config: Configuration, data: Dataset, transform: Transform) -> RobustClassifier:
+def facts_of(config: Configuration, data: Dataset) -> Facts:
+    """The facts of the data that a configuration names."""
+    resolution = data.wilds.original_resolution
+    return Facts(
+        n_classes=data.n_classes,
+        class_names=class_names(data),
+        original_resolution=resolution and (int(resolution[0]), int(resolution[1])),
+        n_environments=len(group_environments(config, data, "train").unique()),
+        n_groups=data.grouper.n_groups,
+        groups_in_training=data.splits["train"].groups.unique().tolist(),
+    )
+
+
+def build_model(config: Configuration, facts: Facts, transform: Transform) -> RobustClassifier:
     """The classifier of the configured algorithm. It takes pixels in [0, 1]; the encoder standardises what it is
     given.
     """
+    in_training = torch.zeros(facts.n_groups, dtype=torch.bool)
+    in_training[facts.groups_in_training] = True
     with seeded(seed_of(config.seed, "model")):
         backbone, n_features = make_encoder(config.model, config.model_kwargs, config.pretrained_model_path)
-        train = data.splits["train"].groups
         return catalog.build(
             config.algorithm,
             config.hyperparameters,
             encoder=nn.Sequential(transform.standardise, backbone),
             n_features=n_features,
-            make_head=lambda n_inputs: nn.Linear(n_inputs, data.n_classes),
+            make_head=lambda n_inputs: nn.Linear(n_inputs, facts.n_classes),
             image_size=transform.training_size,
             pixel_space=PixelSpace.raw(3),
-            n_environments=data.n_classes
-            if config.cross_fit
-            else len(group_environments(config, data, "train").unique()),
-            groups_in_training=torch.bincount(train, minlength=data.grouper.n_groups) > 0,
+            n_environments=facts.n_classes if config.cross_fit else facts.n_environments,
+            groups_in_training=in_training,
         ).to(memory_format=torch.channels_last)  # convolutions are faster, on a CPU as on a GPU
 
 
@@ -76,3 +89,11 @@ def group_environments(config: Configuration, data: Dataset, split: str) -> Tens
 
     fields = [field for field in config.groupby_fields if field != "y"]
     return CombinatorialGrouper(data.wilds, fields or None).metadata_to_group(data.splits[split].metadata)
+
+
+def class_names(data: Dataset) -> list[str]:
+    """As the data set has them; "class 0" and so on where it has none."""
+    names = (getattr(data.wilds, "metadata_map", None) or {}).get("y")
+    if names is None or len(names) != data.n_classes:
+        return [f"class {number}" for number in range(data.n_classes)]
+    return [str(name).strip() for name in names]

@@ -1,8 +1,11 @@
-"""What one process does for all of them."""
+"""What one process does for all of them, and what all of them have."""
 
 from __future__ import annotations
 
 from typing import Any, Callable
+
+import torch
+from torch import Tensor
 
 from ..errors import InputError, NotFinite
 
@@ -22,3 +25,20 @@ def on_rank_zero(fabric, compute: Callable[[], Any]) -> Any:
     if isinstance(found, Exception):
         raise found
     return found
+
+
+def gather(fabric, values: Tensor) -> Tensor:
+    """The values (n, ...) of all processes, one after the other; gradients flow back."""
+    if fabric.world_size == 1:
+        return values
+    return fabric.all_gather(values, sync_grads=values.requires_grad).flatten(0, 1)
+
+
+def gather_lists(fabric, *lists: list[Tensor]) -> list[Tensor]:
+    """Every list of (n,) tensors as one tensor on the CPU, over all processes in the order of ranks."""
+    own = [torch.cat(values).cpu() if values else torch.empty(0, dtype=torch.int64) for values in lists]
+    if fabric.world_size == 1:
+        return own
+    everyone: list = [None] * fabric.world_size
+    torch.distributed.all_gather_object(everyone, own)
+    return [torch.cat([part[i] for part in everyone]) for i in range(len(lists))]

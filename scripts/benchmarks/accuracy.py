@@ -30,7 +30,7 @@ from cim_plugin.data.releases import RELEASES
 from cim_plugin.files import write_whole
 from cim_plugin.flags import whole
 from cim_plugin.progress import progress
-from cim_plugin.wilds_runner import optimization, trainer
+from cim_plugin.wilds_runner import optimization, session
 
 from ..demo_wilds import SETTINGS
 from . import measuring
@@ -44,14 +44,14 @@ WHAT = {"average": lambda split: split["accuracy"], "worst_group": lambda split:
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
     """``cim-plugin train`` without its speed-ups."""
-    build = trainer.build_model
+    build = session.build_model
 
     def build_contiguous(*arguments):
         return build(*arguments).to(memory_format=torch.contiguous_format)
 
     with (
         mock.patch.object(fused, "fused_triplet", ms_ssim.triplet),
-        mock.patch.object(trainer, "build_model", build_contiguous),
+        mock.patch.object(session, "build_model", build_contiguous),
         mock.patch.object(optimization, "_fused", lambda config, device: {}),
     ):
         yield
@@ -61,7 +61,7 @@ def plain() -> Iterator[None]:
 def nudged() -> Iterator[None]:
     """:func:`plain`, from the next larger weights."""
     with plain():
-        build = trainer.build_model
+        build = session.build_model
 
         def build_nudged(*arguments):
             classifier = build(*arguments)
@@ -70,7 +70,7 @@ def nudged() -> Iterator[None]:
                     weight.copy_(weight.nextafter(torch.full_like(weight, math.inf)))
             return classifier
 
-        with mock.patch.object(trainer, "build_model", build_nudged):
+        with mock.patch.object(session, "build_model", build_nudged):
             yield
 
 

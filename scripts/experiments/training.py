@@ -17,7 +17,7 @@ from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
 from cim_plugin.algorithms.pseudo_environments import pseudo_groups
 from cim_plugin.algorithms.reference_models import shuffle_tiles
-from cim_plugin.wilds_runner.results import versions
+from cim_plugin.wilds_runner.costs import versions
 
 from .cross_fit import describe, find_pseudo_environments
 from .rows import References, Row

@@ -25,7 +25,7 @@ from cim_plugin.data.releases import RELEASES, Release
 from cim_plugin.errors import InputError
 from cim_plugin.runs import defaults
 from cim_plugin.runs.configuration import Configuration
-from cim_plugin.wilds_runner import command
+from cim_plugin.wilds_runner import preparing
 from cim_plugin.wilds_runner.image_cache import open_cache
 
 from . import options
@@ -204,11 +204,11 @@ def _add(listing: Listing, folder: Path, most: int | None) -> list[Path]:
 
 
 def prepare(config: Configuration, fabric, listing: Listing):
-    """A trainer of the listed images."""
+    """The loop of a run over the listed images."""
     name = config.dataset
     RELEASES[name] = Release(
         name, "", (), {}, "", image_names="paths"
-    )  # where the trainer looks up the file of an image that it cannot read
+    )  # where a run looks up the file of an image that it cannot read
     labels, variants, splits = (torch.tensor(values) for values in (listing.labels, listing.variants, listing.splits))
     wilds = Variants(
         name,
@@ -228,7 +228,7 @@ def prepare(config: Configuration, fabric, listing: Listing):
         """
         return open_cache(replace(config, dataset=f"{name}-{listing.digest()}"), *words)
 
-    return command.prepare(config, fabric, lambda config: as_dataset(wilds, config, synthetic=False), cache)
+    return preparing.prepare(config, fabric, lambda config: as_dataset(wilds, config, synthetic=False), cache)
 
 
 def _read(paths: list[Path], row: int) -> Image.Image:

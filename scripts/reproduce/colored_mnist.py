@@ -20,7 +20,7 @@ from cim_plugin.data.digits_on_photos import SIDE, load_digits
 from cim_plugin.errors import InputError
 from cim_plugin.runs import defaults
 from cim_plugin.runs.configuration import Configuration
-from cim_plugin.wilds_runner import command
+from cim_plugin.wilds_runner import preparing
 
 from ..experiments.tasks import SATURATION, VALUE, mnist, mnist_folder
 from . import options, sweep
@@ -138,7 +138,7 @@ def read_digits(folder: Path, most: int | None) -> Digits:
 
 
 def prepare(config: Configuration, fabric, source: Path, most: int | None):
-    """A trainer of the coloured digits of a seed, all of them in memory."""
+    """The loop of a run over the coloured digits of a seed, all of them in memory."""
     images, labels, backgrounds, splits = colour(read_digits(source, most), np.random.default_rng(config.seed))
     names = [str(digit) for digit in range(N_CLASSES)]
     wilds = Variants(
@@ -156,7 +156,7 @@ def prepare(config: Configuration, fabric, source: Path, most: int | None):
     def cache(config, data, transform, *words):
         return images if transform.size == (SIDE, SIDE) else None
 
-    return command.prepare(config, fabric, lambda config: as_dataset(wilds, config, synthetic=False), cache)
+    return preparing.prepare(config, fabric, lambda config: as_dataset(wilds, config, synthetic=False), cache)
 
 
 def _image(images: np.ndarray, row: int) -> Image.Image:

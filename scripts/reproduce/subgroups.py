@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from cim_plugin.data.releases import RELEASES, is_synthetic
-from cim_plugin.wilds_runner.command import prepare
+from cim_plugin.wilds_runner.preparing import prepare
 
 from . import options
 from .showing import show

@@ -37,7 +37,7 @@ OURS = {
 
 #: by the process that runs are forked from
 IMPORTED_ONCE = [
-    "cim_plugin.wilds_runner.trainer",
+    "cim_plugin.wilds_runner.preparing",
     "lightning_fabric",
     "tqdm",
     "wilds.common.data_loaders",
@@ -46,7 +46,7 @@ IMPORTED_ONCE = [
 
 Prepare = Callable[
     [Configuration, Any], Any
-]  #: (configuration, Fabric) -> Trainer, at the beginning or where the run stood; a function of a module
+]  #: (configuration, Fabric) -> Loop, at the beginning or where the run stood; a function of a module
 
 
 def configurations(
@@ -141,18 +141,19 @@ def _train_one(prepare: Prepare, config: Configuration) -> None:
 def _train_locked(prepare: Prepare, config: Configuration) -> None:
     import torch
 
-    from cim_plugin.wilds_runner.command import in_words, make_fabric
-    from cim_plugin.wilds_runner.trainer import Stopped
+    from cim_plugin.wilds_runner.command import in_words
+    from cim_plugin.wilds_runner.fabric import make_fabric
+    from cim_plugin.wilds_runner.loop import Stopped
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # log.txt has it all
     try:
         fabric = make_fabric(config)
         fabric.launch()
-        trainer = prepare(config, fabric)
+        loop = prepare(config, fabric)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: setattr(trainer, "stop_asked", True))
-        trainer.train()
-        trainer.bar.close()
+            signal.signal(number, lambda *_: setattr(loop, "stop_asked", True))
+        loop.run()
+        loop.log.bar.close()
     except Stopped:
         sys.exit(128 + signal.SIGINT)
     except (InputError, NotFinite, torch.cuda.OutOfMemoryError) as error:

@@ -1,7 +1,7 @@
 """A data set in the form of the ``wilds`` package whose test split is made of variants, each with an accuracy of its
 own.
 
-With it a run is one of 'cim-plugin train': its trainer, selection rules, state and results.json, which 'cim-plugin
+With it a run is one of 'cim-plugin train': its loop, selection rules, state and results.json, which 'cim-plugin
 compare' reads.
 """
 
@@ -79,7 +79,7 @@ class Variants(WILDSDataset):
 
 
 def as_dataset(wilds: Variants, config: Configuration, synthetic: bool) -> Dataset:
-    """What the trainer takes, with variants as groups."""
+    """What a run takes, with variants as groups."""
     groupwise.install()
     grouper = CombinatorialGrouper(wilds, config.groupby_fields)
     splits = {}

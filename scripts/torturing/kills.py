@@ -164,7 +164,7 @@ def _copies(material, kind: str) -> list[Case]:
 
 
 def raise_at(event: int, number: int) -> None:
-    """Let this process get a signal at the n-th line that it executes in the package's own trainer."""
+    """Let this process get a signal at the n-th line that it executes in the package's own code."""
     import sys
 
     import cim_plugin

@@ -76,9 +76,9 @@ class Material:
 
 def signal_at_step(number: int, which: signal.Signals) -> None:
     """Let this process get a signal before the n-th step of a training."""
-    from cim_plugin.wilds_runner.trainer import Trainer
+    from cim_plugin.wilds_runner.loop import Loop
 
-    step, seen = Trainer._step, []
+    step, seen = Loop._step, []
 
     def counted(*arguments, **keywords):
         seen.append(0)
@@ -86,7 +86,7 @@ def signal_at_step(number: int, which: signal.Signals) -> None:
             os.kill(os.getpid(), which)
         return step(*arguments, **keywords)
 
-    Trainer._step = counted
+    Loop._step = counted
 
 
 def write_release(root: Path) -> Path:

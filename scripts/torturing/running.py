@@ -16,7 +16,7 @@ from typing import Callable, NamedTuple, Sequence
 LIMIT = 60.0  #: seconds; what takes a second alone takes several beside another
 PAYLOAD = "executed"  #: the file that the code in a hostile file would make
 PACKAGES = (
-    "cim_plugin.wilds_runner.trainer",
+    "cim_plugin.wilds_runner.preparing",
     "cim_plugin.wilds_runner.image_cache",
     "cim_plugin.leaderboard.check",
     "cim_plugin.compare.command",

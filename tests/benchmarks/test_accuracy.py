@@ -9,7 +9,7 @@ from scipy import stats
 
 from cim_plugin.algorithms.similarity import fused, ms_ssim
 from cim_plugin.algorithms.similarity.fused import fused_triplet
-from cim_plugin.wilds_runner.trainer import Trainer
+from cim_plugin.wilds_runner.loop import Loop
 from scripts.benchmarks import accuracy
 
 
@@ -22,22 +22,25 @@ def test_the_share_of_tied_images_is_that_of_the_task(tmp_path):
 
 def test_rows_are_of_trainings_with_and_without_the_speed_ups(bench, monkeypatch):
     seen, weights_at_start = [], []
-    train = Trainer.train
+    run = Loop.run
 
-    def spy(trainer):
-        weights = trainer.classifier.morphing.network.features[2].weight  # 3x3 and several channels: the layouts differ
+    def spy(loop):
+        training = loop.training
+        weights = training.classifier.morphing.network.features[
+            2
+        ].weight  # 3x3 and several channels: the layouts differ
         seen.append(
             (
                 fused.fused_triplet,
                 weights.is_contiguous(memory_format=torch.channels_last),
-                bool(trainer.optimizer.defaults["fused"]),
-                trainer.config.seed,
+                bool(training.optimizer.defaults["fused"]),
+                training.config.seed,
             )
         )
-        weights_at_start.append(torch.cat([weight.detach().flatten() for weight in trainer.classifier.parameters()]))
-        train(trainer)
+        weights_at_start.append(torch.cat([weight.detach().flatten() for weight in training.classifier.parameters()]))
+        run(loop)
 
-    monkeypatch.setattr(Trainer, "train", spy)
+    monkeypatch.setattr(Loop, "run", spy)
     monkeypatch.setattr(accuracy, "TASKS", {"75% tied": 0.75})  # one is enough here
     rows = bench("accuracy", "--seeds", "1", "--epochs", "1")
     assert seen == [

@@ -222,8 +222,9 @@ def test_the_page_needs_nothing_from_elsewhere(run, tmp_path):
 
 def test_names_are_escaped_on_the_page(run, tmp_path, monkeypatch):
     from cim_plugin.show import train
+    from cim_plugin.wilds_runner import model
 
-    monkeypatch.setattr(train, "_class_names", lambda data: ['<script>alert("1")</script>', "a & b"])
+    monkeypatch.setattr(model, "class_names", lambda data: ['<script>alert("1")</script>', "a & b"])
     monkeypatch.setattr(train, "release_figures", lambda *words: None)
     file = tmp_path / "m.html"
     assert show(run, "-o", file, "--per_group", "1") == 0

@@ -94,7 +94,7 @@ def test_validation_images_of_a_training_archive_beside_the_test_are_warned_of(t
 def test_another_training_set_of_the_same_folder_has_a_cache_of_its_own(tmp_path, monkeypatch):
     from cim_plugin.data.releases import RELEASES
     from cim_plugin.runs import defaults
-    from cim_plugin.wilds_runner.command import make_fabric
+    from cim_plugin.wilds_runner.fabric import make_fabric
     from scripts.reproduce.background_challenge import DEFAULTS, QUICK, list_images, prepare
     from scripts.reproduce.trainings import configurations
 
@@ -112,6 +112,6 @@ def test_another_training_set_of_the_same_folder_has_a_cache_of_its_own(tmp_path
             "background_challenge", tmp_path / "in9", tmp_path / training_set, ["ERM"], [0], words
         )
         listing = list_images(tmp_path / "in9", training_set, None)
-        trainer = prepare(config, make_fabric(config), listing)
+        loop = prepare(config, make_fabric(config), listing)
         with Image.open(tmp_path / "in9" / training_set / "train" / IN9_CLASSES[0] / "n000.JPEG") as image:
-            assert (trainer.loaders["train"].loader.dataset.cache[0] == np.asarray(image)).all()
+            assert (loop.training.loaders["train"].loader.dataset.cache[0] == np.asarray(image)).all()

@@ -56,15 +56,15 @@ def test_scikit_learns_digits_stand_in_and_the_table_says_so(tmp_path):
 
 def test_images_are_enlarged_where_a_model_wants_that(tmp_path, monkeypatch):
     from cim_plugin.runs import defaults
-    from cim_plugin.wilds_runner.command import make_fabric
+    from cim_plugin.wilds_runner.fabric import make_fabric
     from scripts.reproduce.colored_mnist import DEFAULTS, prepare
     from scripts.reproduce.trainings import configurations
 
     write_mnist(tmp_path)
     monkeypatch.setitem(defaults.DATASETS, "colored_mnist", DEFAULTS)
     (config,) = configurations("colored_mnist", tmp_path, tmp_path / "run", ["CIM"], [0], ["--target_resolution", "40"])
-    trainer = prepare(config, make_fabric(config), tmp_path, None)
-    (batch,) = trainer.loaders["val"]([[(0, 0)]])
+    loop = prepare(config, make_fabric(config), tmp_path, None)
+    (batch,) = loop.training.loaders["val"]([[(0, 0)]])
     assert batch.images.shape == (1, 3, 40, 40)
 
 
@@ -110,7 +110,7 @@ def test_torchvision_reads_the_digits_back(digits, tmp_path):
 
 def test_run_that_stopped_after_an_epoch_ends_like_one_that_did_not(tmp_path, monkeypatch):
     from cim_plugin.runs import defaults
-    from cim_plugin.wilds_runner.command import make_fabric
+    from cim_plugin.wilds_runner.fabric import make_fabric
     from scripts.reproduce.colored_mnist import DEFAULTS, prepare
     from scripts.reproduce.trainings import configurations
 
@@ -121,12 +121,12 @@ def test_run_that_stopped_after_an_epoch_ends_like_one_that_did_not(tmp_path, mo
         (config,) = configurations(
             "colored_mnist", tmp_path, tmp_path / name, ["CIM_VIB"], [3], ["--n_epochs", "2", "--batch_size", "25"]
         )
-        trainer = prepare(config, make_fabric(config), tmp_path, None)
+        loop = prepare(config, make_fabric(config), tmp_path, None)
         if name == "stopped":
-            trainer._train_epoch()
-            trainer._finish_epoch()
-            trainer = prepare(config, make_fabric(config), tmp_path, None)
-            assert trainer.epoch == 1
-        trainer.train()
-        weights[name] = trainer.classifier.state_dict()
+            loop._train_epoch()
+            loop._finish_epoch()
+            loop = prepare(config, make_fabric(config), tmp_path, None)
+            assert loop.progress.epoch == 1
+        loop.run()
+        weights[name] = loop.training.classifier.state_dict()
     assert all(torch.equal(weights["whole"][key], value) for key, value in weights["stopped"].items())

@@ -36,7 +36,7 @@ RULES = ["best", "worst_group", "average", "worst_class", "last", "oracle"]
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
     [
-        "cim_plugin.wilds_runner.trainer",
+        "cim_plugin.wilds_runner.preparing",
         "lightning_fabric",
         "tqdm",
         "wilds.common.data_loaders",

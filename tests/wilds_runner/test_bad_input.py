@@ -18,8 +18,8 @@ import torch
 from retired import HARMLESS, said, said_of_flag
 from small_runs import COLUMNS, model_path, read_metadata, read_model, relative_files, results, train, write_metadata
 
-from cim_plugin.wilds_runner import checkpoint, trainer
-from cim_plugin.wilds_runner.trainer import Trainer
+from cim_plugin.wilds_runner import checkpoint, loop
+from cim_plugin.wilds_runner.loop import Loop
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_a_log_dir_that_holds_a_run_is_not_overwritten(attempt, release, tmp_pat
 
 
 def test_metrics_are_looked_up_before_the_first_step(attempt, release, monkeypatch):
-    monkeypatch.setattr(Trainer, "_step", None)
+    monkeypatch.setattr(Loop, "_step", None)
     assert_refused(attempt(release, "--val_metric", "acc_avg"), "'acc_avg'")
 
 
@@ -402,17 +402,17 @@ def test_a_really_full_disk_says_so(attempt, release, small_disk):
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(attempt, release, tmp_path, monkeypatch):
     assert attempt(release, "--n_epochs", "1", log_dir=tmp_path / "good")[0] == 0
-    step, seen = trainer.Trainer._step, []
+    step, seen = Loop._step, []
 
     def poisoned(self, *arguments):
-        seen.append(self.batch)
+        seen.append(self.progress.batch)
         if len(seen) == 5:  # the second batch of the second epoch
             with torch.no_grad():
-                self.classifier.head.bias.fill_(float("nan"))
+                self.training.classifier.head.bias.fill_(float("nan"))
         return step(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_step", poisoned)
+        patch.setattr(Loop, "_step", poisoned)
         assert_refused(attempt(release), "epoch 1, batch 1", "--lr", status=1)
     state = torch.load(tmp_path / "run" / "state.pth", weights_only=True)
     assert (state["epoch"], state["batch"]) == (1, 0)
@@ -432,17 +432,17 @@ def test_an_absurd_learning_rate_is_met_in_the_first_epoch(attempt, release, tmp
 @pytest.mark.parametrize("save_seconds", [600, -1], ids=["at the end of an epoch", "within one"])
 def test_weights_that_the_last_step_has_ruined_are_not_saved(attempt, release, tmp_path, monkeypatch, save_seconds):
     """Every loss is finite here: the update after the sixth one writes NaN."""
-    update, seen = trainer.Trainer._update_weights, []
+    update, seen = Loop._update_weights, []
 
     def ruin(self):
         update(self)
-        seen.append(self.batch)
+        seen.append(self.progress.batch)
         if len(seen) == 6:
             with torch.no_grad():
-                self.classifier.head.bias.fill_(float("nan"))
+                self.training.classifier.head.bias.fill_(float("nan"))
 
-    monkeypatch.setattr(trainer, "SAVE_SECONDS", save_seconds)
-    monkeypatch.setattr(trainer.Trainer, "_update_weights", ruin)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", save_seconds)
+    monkeypatch.setattr(Loop, "_update_weights", ruin)
     assert_refused(attempt(release), "a weight is not finite after epoch 1, batch 2", "--lr", status=1)
     state = torch.load(tmp_path / "run" / "state.pth", weights_only=True)
     assert (state["epoch"], state["batch"]) == ((1, 0) if save_seconds > 0 else (1, 2))

@@ -13,7 +13,7 @@ from torch import nn
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import model, trainer
+from cim_plugin.wilds_runner import model, training
 
 
 def _classifier(algorithm: str):
@@ -75,7 +75,7 @@ def test_a_missing_compiler_beside_a_gpu_is_said_in_one_line(monkeypatch):
 @pytest.mark.parametrize("words, times", [((), 0), (("--compile", "true"), 1)])
 def test_the_flag_compiles_once_before_training(release, tmp_path, monkeypatch, words, times):
     compiled = []
-    monkeypatch.setattr(trainer, "compile_modules", compiled.append)
+    monkeypatch.setattr(training, "compile_modules", compiled.append)
     assert train(release, tmp_path, *words, "--n_epochs", "1", algorithm="CIM") == 0
     assert len(compiled) == times
     assert len(read_csv(tmp_path / "train_algo.csv")) == 3

@@ -38,7 +38,7 @@ from test_resume import assert_same_run, stop_at
 from cim_plugin import cli
 from cim_plugin.algorithms import contrastive
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import cross_fit, trainer
+from cim_plugin.wilds_runner import cross_fit, loop
 from cim_plugin.wilds_runner.loading import TrainingOrder
 
 STEPS = 20
@@ -60,14 +60,14 @@ def stopped(release, tmp_path_factory):
     """The folder of the same run, stopped in its second epoch. Not to be changed."""
     log_dir = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
-        signal_before(patch, "_step", 5)
+        signal_before(patch, loop.Loop, "_step", 5)
         assert train(release, log_dir, *RUN, *PAIRS, algorithm="CIM_VIB") == 130
     return log_dir
 
 
-def signal_before(patch, name: str, call: int) -> None:
-    """Ctrl-C right before a call, counted from 1, of a method of the trainer."""
-    original, seen = getattr(trainer.Trainer, name), []
+def signal_before(patch, owner, name: str, call: int) -> None:
+    """Ctrl-C right before a call, counted from 1, of a function."""
+    original, seen = getattr(owner, name), []
 
     def method(*arguments):
         seen.append(name)
@@ -75,7 +75,7 @@ def signal_before(patch, name: str, call: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return original(*arguments)
 
-    patch.setattr(trainer.Trainer, name, method)
+    patch.setattr(owner, name, method)
 
 
 def read_pseudo(folder) -> dict[str, list[tuple[int, int]]]:
@@ -104,9 +104,9 @@ def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path, mo
             split,
             sum(place[0] == split for place in places.values()),
         )
-    models, make = [], trainer.Trainer._reference_model
+    models, make = [], cross_fit.reference_model
 
-    def recording(self, number):
+    def recording(session, number):
         seen = {True: [], False: []}  # in training, in evaluation
         models.append(seen)
 
@@ -114,11 +114,11 @@ def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path, mo
             images = (arguments[0] * 255).round().byte().permute(0, 2, 3, 1).contiguous()
             seen[model.training].append([places[image.numpy().tobytes()] for image in images])
 
-        model = make(self, number)
+        model = make(session, number)
         model.register_forward_pre_hook(record)
         return model
 
-    monkeypatch.setattr(trainer.Trainer, "_reference_model", recording)
+    monkeypatch.setattr(cross_fit, "reference_model", recording)
     assert (
         train(
             release,
@@ -320,7 +320,7 @@ def test_references_that_are_no_better_than_the_largest_class_are_told(release, 
             constant[other] = splits["train"].labels[other]
         return {"train": constant, "val": splits["val"].labels}
 
-    monkeypatch.setattr(trainer.cross_fit, "predict_out_of_fold", predicted)
+    monkeypatch.setattr(cross_fit, "predict_out_of_fold", predicted)
     assert train(release, tmp_path, "--cross_fit", "2", "--n_epochs", "1") == 0
     warned = (
         "the reference models have learnt too little for pseudo-environments; give --cross_fit more steps"
@@ -336,16 +336,14 @@ def no_references() -> None:
     def fail(*_):
         raise AssertionError("the reference models were trained again")
 
-    trainer.Trainer._reference_model = fail
+    cross_fit.reference_model = fail
 
 
 def test_a_run_that_is_stopped_in_training_reads_the_file_and_ends_as_one_that_was_left_alone(
     release, tmp_path, run, stopped, monkeypatch
 ):
     folder = shutil.copytree(stopped, tmp_path / "run")
-    monkeypatch.setattr(
-        trainer.Trainer, "_reference_model", lambda *_: pytest.fail("the reference models were trained again")
-    )
+    monkeypatch.setattr(cross_fit, "reference_model", lambda *_: pytest.fail("the reference models were trained again"))
     assert train(release, folder, *RUN, *PAIRS, "--resume", algorithm="CIM_VIB") == 0
     assert_same_run(folder, run)
     assert results(folder)["agreeing_pseudo_environments"] == results(run)["agreeing_pseudo_environments"]
@@ -357,7 +355,7 @@ def test_a_run_that_is_stopped_in_training_reads_the_file_and_ends_as_one_that_w
 def test_ctrl_c_among_the_reference_models_loses_nothing_that_matters(release, tmp_path, run, capsys):
     argv = [*RUN, *PAIRS]
     with pytest.MonkeyPatch.context() as patch:
-        signal_before(patch, "_reference_model", 2)
+        signal_before(patch, cross_fit, "reference_model", 2)
         assert train(release, tmp_path, *argv, algorithm="CIM_VIB") == 130
     assert "cim-plugin train: stopped at epoch 0, batch 0; go on with: " in capsys.readouterr().err
     assert relative_files(tmp_path) == {"log.txt", "state.pth"}
@@ -366,9 +364,9 @@ def test_ctrl_c_among_the_reference_models_loses_nothing_that_matters(release, t
 
 
 MOMENTS = {
-    "among the reference models": (("trainer", "_reference_model", 2), None),
+    "among the reference models": (("reference", "reference_model", 2), None),
     "between the file and the state that counts on it": (("os", "replace", 1, "state.pth"), None),
-    "in the first epoch": (("trainer", "_step", 2), no_references),
+    "in the first epoch": (("loop", "_step", 2), no_references),
 }
 
 

@@ -22,8 +22,8 @@ from small_runs import ALGORITHMS, finish, free_port, read_csv, read_model, rela
 
 from cim_plugin.algorithms.classifier import RobustClassifier
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import datasets, trainer
-from cim_plugin.wilds_runner.command import make_fabric
+from cim_plugin.wilds_runner import datasets, loop
+from cim_plugin.wilds_runner.fabric import make_fabric
 from cim_plugin.wilds_runner.processes import on_rank_zero
 
 RUN = (
@@ -246,7 +246,7 @@ def test_a_run_of_two_processes_is_resumed_by_two(release, tmp_path):
 
 def poison_the_second_process() -> None:
     """The first image of the second process's fourth batch is NaN; the first process sees only good ones."""
-    original, seen = trainer.to_pixels, []
+    original, seen = loop.to_pixels, []
 
     def to_pixels(*arguments):
         pixels = original(*arguments)
@@ -255,7 +255,7 @@ def poison_the_second_process() -> None:
             pixels[0] = float("nan")
         return pixels
 
-    trainer.to_pixels = to_pixels
+    loop.to_pixels = to_pixels
 
 
 def test_a_loss_that_is_not_finite_in_one_process_ends_both(release, tmp_path):

@@ -148,7 +148,7 @@ def test_a_pipe_in_a_data_set_is_not_waited_for(name, refused, release, tmp_path
 @pytest.mark.parametrize("reader", ["fail", "gone"])
 def test_a_log_that_fails_between_epochs_is_one_line(reader, release, tmp_path, capsys, monkeypatch):
     """The disk is full, or the folder is gone, when the second epoch is logged."""
-    from cim_plugin.wilds_runner.logs import LogFiles
+    from cim_plugin.wilds_runner.log_files import LogFiles
 
     write = LogFiles.write
 

@@ -12,7 +12,7 @@ import torch
 import wilds
 from small_runs import ALGORITHMS, RULES, SIZES, prediction_path, read_csv, read_metadata, results, train, write_release
 
-from cim_plugin.wilds_runner.results import Clock
+from cim_plugin.wilds_runner.costs import Clock
 
 GROUP_NAMES = {
     (y, place): f"y:{('landbird', 'waterbird')[y]}_background:{('land', 'water')[place]}"

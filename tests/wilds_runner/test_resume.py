@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_runs import finish, read_model, relative_files, results, start, train, words
 
-from cim_plugin.wilds_runner import checkpoint, trainer
+from cim_plugin.wilds_runner import checkpoint, cross_fit, loop
 from cim_plugin.wilds_runner import results as results_module
 
 #: a line of train_algo.csv per epoch, so that a stop falls into its averages; with SGD the transformation network has
@@ -62,7 +62,14 @@ def stop_at(owner: str, name: str, call: int, number: int, path_end: str | None 
     """Let the process get a signal right before the call, counted from 1, of a function; only of those whose last word
     ends so.
     """
-    module = {"trainer": trainer.Trainer, "checkpoint": checkpoint, "results": results_module, "os": os}[owner]
+    module = {
+        "loop": loop.Loop,
+        "predict": loop,
+        "reference": cross_fit,
+        "checkpoint": checkpoint,
+        "results": results_module,
+        "os": os,
+    }[owner]
     original, seen = getattr(module, name), []
 
     def function(*arguments, **keywords):
@@ -76,10 +83,10 @@ def stop_at(owner: str, name: str, call: int, number: int, path_end: str | None 
 
 
 MOMENTS = {
-    "before anything was saved": ("trainer", "_step", 2),
-    "in the second epoch": ("trainer", "_step", 5),
-    "in the first evaluation": ("trainer", "evaluate_split", 1),
-    "in the evaluation of the last epoch": ("trainer", "evaluate_split", 6),
+    "before anything was saved": ("loop", "_step", 2),
+    "in the second epoch": ("loop", "_step", 5),
+    "in the first evaluation": ("predict", "predict", 1),
+    "in the evaluation of the last epoch": ("predict", "predict", 6),
     "with a state written but not in place": ("os", "replace", 2, "state.pth"),
     "between the state and the files of its epoch": ("results", "publish", 2),
     "between two files of an epoch": ("checkpoint", "save_predictions", 4),
@@ -109,9 +116,7 @@ def test_a_run_that_is_killed_again_and_again_arrives(release, tmp_path, uninter
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize(
-    "where", [("trainer", "_step", 5), ("trainer", "evaluate_split", 4)], ids=["training", "evaluating"]
-)
+@pytest.mark.parametrize("where", [("loop", "_step", 5), ("predict", "predict", 4)], ids=["training", "evaluating"])
 def test_a_stopped_run_saves_and_says_how_to_go_on(release, tmp_path, uninterrupted, number, status, where):
     log_dir = tmp_path / "a log"
     argv = words(release, log_dir, *RUN, algorithm="CIM_VIB")
@@ -133,7 +138,7 @@ def test_a_run_that_accumulates_gradients_stops_where_it_has_made_a_step(release
     assert train(release, tmp_path / "whole", *accumulating, algorithm="CIM") == 0
     argv = words(release, tmp_path / "stopped", *accumulating, algorithm="CIM")
     assert (
-        finish(start(argv, functools.partial(stop_at, "trainer", "_step", 4, signal.SIGINT))) == 130
+        finish(start(argv, functools.partial(stop_at, "loop", "_step", 4, signal.SIGINT))) == 130
     )  # before the first of two batches
     state = torch.load(tmp_path / "stopped" / "state.pth", weights_only=True)
     assert (state["epoch"], state["batch"]) == (1, 2)
@@ -157,7 +162,7 @@ def test_what_a_run_cost_is_not_what_resuming_it_costs(release, tmp_path, monkey
 
 def test_the_most_memory_of_all_sessions_counts(release, tmp_path, monkeypatch):
     argv = words(release, tmp_path, *RUN, algorithm="ERM")
-    assert finish(start(argv, functools.partial(stop_at, "trainer", "_step", 5, signal.SIGINT))) == 130
+    assert finish(start(argv, functools.partial(stop_at, "loop", "_step", 5, signal.SIGINT))) == 130
     monkeypatch.setattr(results_module, "peak_memory", lambda: {"resident": 1, "gpu": 2})
     assert train(release, tmp_path, *RUN, "--resume") == 0
     peak = results(tmp_path)["peak_memory_bytes"]
@@ -169,7 +174,7 @@ def test_a_run_goes_on_and_is_evaluated_without_the_weights_it_started_from(rele
     torch.save({"algorithm": read_model(trained("ERM"))}, weights)
     flags = ("--pretrained_model_path", str(weights))
     argv = words(release, tmp_path / "run", *RUN, *flags)
-    assert finish(start(argv, functools.partial(stop_at, "trainer", "_step", 5, signal.SIGINT))) == 130
+    assert finish(start(argv, functools.partial(stop_at, "loop", "_step", 5, signal.SIGINT))) == 130
     weights.unlink()
     assert train(release, tmp_path / "run", *RUN, *flags, "--resume") == 0
     assert train(release, tmp_path / "run", *RUN, *flags, "--eval_only") == 0

@@ -14,7 +14,7 @@ import torch
 from small_runs import finish, start, train, words
 from test_resume import stop_at
 
-from cim_plugin.wilds_runner import checkpoint, trainer
+from cim_plugin.wilds_runner import checkpoint, loop
 
 RUN = ("--n_epochs", "2", "--log_every", "50", "--scheduler", "ReduceLROnPlateau", "--scheduler_metric_name", "acc_wg")
 
@@ -24,7 +24,7 @@ def stopped(release, tmp_path_factory) -> Path:
     """A run of CIM_VIB that was stopped in its second epoch. Not to be changed."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     argv = words(release, folder, *RUN, algorithm="CIM_VIB")
-    assert finish(start(argv, functools.partial(stop_at, "trainer", "_step", 5, signal.SIGINT))) == 130
+    assert finish(start(argv, functools.partial(stop_at, "loop", "_step", 5, signal.SIGINT))) == 130
     return folder
 
 
@@ -224,7 +224,7 @@ def hold(ready: Path, go_on: str) -> None:
                 file.read()
         original(self)
 
-    original, trainer.Trainer._finish_epoch = trainer.Trainer._finish_epoch, wait
+    original, loop.Loop._finish_epoch = loop.Loop._finish_epoch, wait
 
 
 def test_of_two_trainings_of_one_folder_the_second_is_refused(release, tmp_path):

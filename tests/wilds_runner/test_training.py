@@ -29,7 +29,7 @@ from small_runs import (
 from cim_plugin.algorithms import contrastive
 from cim_plugin.algorithms.morphing import TransformationNetwork
 from cim_plugin.models.encoders import SmallCNN
-from cim_plugin.wilds_runner import trainer
+from cim_plugin.wilds_runner import loop, session
 from cim_plugin.wilds_runner.loading import TrainingOrder
 from cim_plugin.wilds_runner.optimization import make_scheduler
 
@@ -249,11 +249,10 @@ def recorded_run(release, tmp_path, monkeypatch):
     """A function (algorithm, flags) -> its first weights, the rows of its batches, its lines of train_algo.csv and its
     last weights.
     """
-    from cim_plugin.wilds_runner import trainer
 
     def run(algorithm: str, *more: str):
         first, batches = {}, []
-        make, order = trainer.build_model, TrainingOrder.epoch
+        make, order = session.build_model, TrainingOrder.epoch
 
         def recording_make(*arguments):
             model = make(*arguments)
@@ -266,7 +265,7 @@ def recorded_run(release, tmp_path, monkeypatch):
             return epoch
 
         with monkeypatch.context() as patch:
-            patch.setattr(trainer, "build_model", recording_make)
+            patch.setattr(session, "build_model", recording_make)
             patch.setattr(TrainingOrder, "epoch", recording_order)
             assert train(release, tmp_path / algorithm, *more, algorithm=algorithm) == 0
         return first, batches, read_csv(tmp_path / algorithm / "train_algo.csv"), read_model(tmp_path / algorithm)
@@ -449,7 +448,7 @@ def test_a_full_gpu_is_said_in_one_line(release, tmp_path, capsys, monkeypatch):
     def full(*_):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmore")
 
-    monkeypatch.setattr(trainer.Trainer, "_step", full)
+    monkeypatch.setattr(loop.Loop, "_step", full)
     assert train(release, tmp_path) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         "cim-plugin train: error: the GPU's memory is full (CUDA out of memory. Tried to allocate 1 GiB.); give a "

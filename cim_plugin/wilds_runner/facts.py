@@ -1,0 +1,23 @@
+"""What of a data set a model and its transform follow from: with these values of a record both are made again where
+the data are not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Facts(NamedTuple):
+    """Plain values."""
+
+    n_classes: int
+    class_names: list[str]  #: (n_classes,)
+    original_resolution: tuple[int, int] | None  #: height and width of all images; None where they differ
+    n_environments: int  #: that pairs can go by: combinations of the group fields other than the label
+    n_groups: int
+    groups_in_training: list[int]  #: those that the training split holds, ascending
+
+    def as_record(self) -> dict[str, Any]:
+        """For results.json."""
+        record = self._asdict()
+        return {**record, "original_resolution": self.original_resolution and list(self.original_resolution)}
