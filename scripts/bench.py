@@ -22,6 +22,7 @@ BENCHMARKS = {
     "network": ("network", "other shapes of the transformation network, against the present one"),
     "optimizer": ("optimizer", "fused optimizers against torch's default"),
     "profile": ("operations", "where a CIM step at 224 spends its time, with and without the fused triplet"),
+    "gpu": ("gpu", "all of it on a machine with a GPU, in ten minutes: json, and the tables of docs/performance.md"),
     "accuracy": ("accuracy", "whether the speed-ups cost accuracy: the same trainings with and without them"),
 }
 

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 import torch
 
@@ -21,12 +21,14 @@ from cim_plugin.errors import InputError, exit_status
 from cim_plugin.flags import Parser, whole
 from cim_plugin.progress import progress
 from cim_plugin.runs import jobs, packed
+from cim_plugin.runs.cluster import settings as cluster
+from cim_plugin.runs.cluster.launcher import runner
 from cim_plugin.runs.jobs import Job
 
 from .experiments.docs_page import refresh
 from .experiments.figures import draw_curves, draw_differences, draw_masks
 from .experiments.rows import GROUPS, ROWS, References
-from .experiments.runs import Run, Work, chosen, masks, needed, pack, read, result, take, train
+from .experiments.runs import OnStandardError, Run, Work, chosen, masks, needed, pack, read, result, take, train
 from .experiments.search import LEARNING_RATES
 from .experiments.tables import Results, draws_table, references, summary, table
 from .experiments.tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
@@ -74,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="this draw only, whose learning rate is the same for all rows, instead of a choice; counted from 0",
     )
     parser.add_argument("--jobs", type=whole(1, 1024), default=os.cpu_count(), help="processes, one thread each")
+    cluster.add_arguments(parser)
     parser.add_argument("--mnist", type=Path, default=mnist_folder(), help="folder of MNIST's four .gz files")
     parser.add_argument(
         "--pacs", type=Path, default=beside("PACS"), help="folder of PACS's domains, with ../weights of a SqueezeNet"
@@ -217,12 +220,17 @@ def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
         print(f"not trained, as this version has no such option: {'; '.join(past)}", file=sys.stderr)
     for part in (needed(trainable), trainable):
         if not args.tables:
-            do_missing(args, train, list(dict.fromkeys(part)), args.output_dir)
+            do_missing(args, train, list(dict.fromkeys(part)), args.output_dir, runner(args, args.output_dir))
     return runs
 
 
-def do_missing(args: argparse.Namespace, work: Work, runs: list[Run], output_dir: Path) -> None:
+def do_missing(
+    args: argparse.Namespace, work: Work, runs: list[Run], output_dir: Path, run: Callable[..., dict] = jobs.run
+) -> None:
     """Do the runs that are not done, in --jobs processes that share them out, with a progress bar.
+
+    Args:
+        run: runs these processes, here or on a cluster.
 
     Raises:
         InputError: an input is wrong, or a run failed; the others are done.
@@ -230,7 +238,7 @@ def do_missing(args: argparse.Namespace, work: Work, runs: list[Run], output_dir
     runs = [run for run in runs if result(output_dir, run) is None]
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
-    wrong = context.SimpleQueue()
+    wrong = context.SimpleQueue() if run is jobs.run else OnStandardError()
     job = jobs.function(context, take, work, runs, Folders(args.mnist, args.pacs), output_dir, wrong)
     with progress(total=len(runs), unit="run") as bar:
 
@@ -238,7 +246,7 @@ def do_missing(args: argparse.Namespace, work: Work, runs: list[Run], output_dir
             bar.update(sum(run.file(output_dir).exists() for run in runs) - bar.n)
 
         n_jobs = min(args.jobs, len(runs))
-        statuses = jobs.run([Job(f"process {n}", job) for n in range(n_jobs)], [{}] * n_jobs, watch=watch)
+        statuses = run([Job(f"process {n}", job) for n in range(n_jobs)], [{}] * n_jobs, watch=watch)
     if not wrong.empty():
         raise InputError(wrong.get())
     left = sum(result(output_dir, run) is None for run in runs)

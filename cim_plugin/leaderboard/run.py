@@ -10,17 +10,21 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from ..data.releases import RELEASES, how_to_get, is_synthetic
 from ..errors import InputError
 from ..runs import jobs
+from ..runs.cluster import settings as cluster
+from ..runs.cluster.launcher import runner
 from ..runs.configuration import FLAG_NAMES
 from ..runs.folder_lock import FolderLock
 from ..runs.jobs import Job
 from ..wilds_runner import config as flags
 from .rules import board_of, broken, differing, numbers
 from .runs import RESULTS, read_run
+
+Run = Callable[..., dict[str, int]]  #: as jobs.run
 
 PROGRAM = [sys.executable, "-m", "cim_plugin.cli"]  #: 'cim-plugin' with this interpreter
 
@@ -46,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("leaderboard")
     group.add_argument("--output_dir", required=True, help="a folder seed_<n> of it becomes the log_dir of every seed")
     dry_run = "print one command per seed that is left, for a cluster, and train nothing"
+    cluster.add_arguments(parser)
     group.add_argument("--dry-run", action="store_true", default=argparse.SUPPRESS, help=dry_run)
 
 
@@ -69,16 +74,17 @@ def run_seeds(args: argparse.Namespace) -> int:
         return 0
     if left and not getattr(args, "download", False):
         _check_data(args.dataset, args.root_dir)
+    run = runner(args, args.output_dir)
     print(
         f"{args.dataset}, {args.algorithm}: {numbers(board.replicates)}, by {config['val_metric']} on validation data; "
         f"{_state(seeds, left)}",
         flush=True,
     )
     with FolderLock(args.output_dir, "--output_dir"):
-        return _train(args, seeds, commands)
+        return _train(args, seeds, commands, run)
 
 
-def _train(args: argparse.Namespace, seeds: list[int], commands: dict[int, list[str]]) -> int:
+def _train(args: argparse.Namespace, seeds: list[int], commands: dict[int, list[str]], run: Run) -> int:
     trainings = {f"seed {seed}": command for seed, command in commands.items()}
     last = next(reversed(trainings), "")
 
@@ -94,8 +100,11 @@ def _train(args: argparse.Namespace, seeds: list[int], commands: dict[int, list[
         return [seed for seed in commands if statuses.get(f"seed {seed}") != 0]
 
     try:
-        started = [Job(name, jobs.command([*PROGRAM, *command])) for name, command in trainings.items()]
-        statuses = jobs.run(started, started=say, ended=say_how)
+        wanted = [
+            Job(name, jobs.command([*PROGRAM, *command], preexec_fn=jobs.end_with_parent))
+            for name, command in trainings.items()
+        ]
+        statuses = run(wanted, started=say, ended=say_how)
     except jobs.Stopped as stop:
         said = f"stopped; {_state(seeds, left(stop.statuses))}; go on with the same command: {_again()}"
         print(said, file=sys.stderr, flush=True)

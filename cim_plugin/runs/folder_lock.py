@@ -12,13 +12,13 @@ import contextlib
 import glob
 import json
 import os
-import socket
 import tempfile
 import threading
 import time
 from typing import Any, Iterator
 
 from ..errors import InputError
+from . import processes
 
 FILE = ".cim_plugin.lock"
 BEAT = 20.0  #: seconds between two signs of life
@@ -170,27 +170,7 @@ def _missing(folder: str) -> list[str]:
 
 
 def _this_process() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"machine": _machine(), "pid": pid, "started": _start_of(pid), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-
-
-def _machine() -> list[str]:
-    """Where a process number means something: the host, since it was started, and the container."""
-    words = [socket.gethostname()]
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        words.append(file.read().strip())
-    with contextlib.suppress(OSError):
-        words.append(os.readlink("/proc/self/ns/pid"))
-    return words
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process of this machine was started, None where that cannot be told; numbers are used again."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
+    return {**processes.identity(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def _read(path: str) -> str:
@@ -208,15 +188,9 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _is_dead(holder: dict[str, Any], silent: float) -> bool:
-    if holder.get("machine") != _machine():
+    if not processes.is_here(holder):
         return silent > SILENT
-    try:
-        os.kill(holder["pid"], 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:  # somebody else's
-        pass
-    return _start_of(holder["pid"]) != holder.get("started")
+    return not processes.is_alive(holder)
 
 
 def _in_words(holder: dict[str, Any]) -> str:
@@ -224,6 +198,6 @@ def _in_words(holder: dict[str, Any]) -> str:
     if not isinstance(machine, list) or not machine:
         return f"{FILE} in it does not say which; where none is running, remove that file"
     words = f"process {holder['pid']} since {holder.get('since')}"
-    if machine == _machine():
+    if processes.is_here(holder):
         return words
     return f"{words} on {machine[0]}; where it is dead, it counts as dead {SILENT / 60:g} minutes after its last sign"

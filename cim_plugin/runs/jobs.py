@@ -7,6 +7,7 @@ Several commands share jobs out where each job takes the lock of its run (:mod:`
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ from typing import Any, Callable, Iterator, Mapping, Protocol, Sequence
 LEFT = 75  #: exit status of a job that another process is at
 POLL = 0.05  #: seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PR_SET_PDEATHSIG = 1  #: of <linux/prctl.h>
 
 Environment = Mapping[str, str]  #: variables that a process has beside those of this one
 
@@ -27,10 +29,11 @@ Environment = Mapping[str, str]  #: variables that a process has beside those of
 class Process(Protocol):
     """What is needed of a running job."""
 
-    pid: int
-
     def poll(self) -> int | None:
         """The exit status, that of a signal negative; None while it runs."""
+
+    def send(self, number: int) -> None:
+        """Pass a signal on to it."""
 
 
 Start = Callable[[Environment], Process]
@@ -59,9 +62,13 @@ def command(words: Sequence[str], **settings: Any) -> Start:
     Args:
         settings: of subprocess.Popen.
     """
-    return lambda environment: subprocess.Popen(
-        words, env={**os.environ, **environment}, start_new_session=True, **settings
-    )
+    return lambda environment: _Command(words, env={**os.environ, **environment}, start_new_session=True, **settings)
+
+
+def end_with_parent() -> None:
+    """As ``preexec_fn`` of a :func:`command`: it gets SIGTERM where the process that asks was killed. On Linux only."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def function(context: Any, target: Callable[..., Any], *args: Any) -> Start:
@@ -82,6 +89,7 @@ def run(
     watch: Callable[[], None] = lambda: None,
     every: float = 0.3,
     go_on: bool = True,
+    heard: Sequence[int] = (),
 ) -> dict[str, int]:
     """Run the jobs in order, as many at a time as there are slots.
 
@@ -91,6 +99,7 @@ def run(
         ended: called after it has ended, unless that is by a signal to this process.
         watch: called every so many seconds, and at the end.
         go_on: after a job that failed; else the others are stopped, and those that wait are not started.
+        heard: signals beside :data:`SIGNALS` that stop the jobs.
 
     Returns:
         The name of every job that was started -> its exit status, in the order in which they ended.
@@ -100,7 +109,7 @@ def run(
     """
     waiting, running, statuses = list(jobs), {}, {}
     passed_on, next_look = 0, 0.0
-    with _received() as signals:
+    with _received([*SIGNALS, *heard]) as signals:
         try:
             while waiting or running:
                 for number, slot in enumerate(slots):
@@ -121,7 +130,7 @@ def run(
                     waiting.clear()
                     passed_on += 1
                     for _, process in running.values():
-                        _send(process, number)
+                        process.send(number)
                 if time.monotonic() >= next_look:
                     watch()
                     next_look = time.monotonic() + every
@@ -144,11 +153,11 @@ def failed(statuses: Mapping[str, int]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _received() -> Iterator[list[int]]:
+def _received(numbers: Sequence[int]) -> Iterator[list[int]]:
     """The signals that come meanwhile; one that this process ignores, by nohup for instance, stays ignored."""
     signals: list[int] = []
     main = threading.current_thread() is threading.main_thread()
-    heard = [number for number in SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in numbers if main and signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, lambda number, frame: signals.append(number)) for number in heard}
     try:
         yield signals
@@ -157,21 +166,28 @@ def _received() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _send(process: Process, number: int) -> None:
+def _send(pid: int, number: int) -> None:
     """To a job and the processes that it has started."""
     number = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
     with contextlib.suppress(ProcessLookupError):
-        if os.getpgid(process.pid) == process.pid:
-            os.killpg(process.pid, number)
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
         else:
-            os.kill(process.pid, number)  # it has only just started
+            os.kill(pid, number)  # it has only just started
 
 
 def _end(processes: Sequence[Process]) -> None:
     for process in processes:
-        _send(process, signal.SIGTERM)
+        process.send(signal.SIGTERM)
     while any(process.poll() is None for process in processes):
         time.sleep(POLL)
+
+
+class _Command(subprocess.Popen):
+    """A command line in a process."""
+
+    def send(self, number: int) -> None:
+        _send(self.pid, number)
 
 
 class _Function:
@@ -180,10 +196,12 @@ class _Function:
     def __init__(self, context: Any, call: tuple):
         self.process = context.Process(target=_call, args=call)
         self.process.start()
-        self.pid = self.process.pid
 
     def poll(self) -> int | None:
         return self.process.exitcode
+
+    def send(self, number: int) -> None:
+        _send(self.process.pid, number)
 
 
 def _call(environment: Environment, target: Callable[..., Any], args: tuple) -> None:

@@ -16,7 +16,7 @@ from cim_plugin.models.encoders import make_encoder
 
 from . import measuring, network
 from .scaling import triplet_step
-from .step import Case, make_step
+from .step import Case, How, make_step
 
 ERM = "ERM step"
 FIRST = "first convolution"
@@ -32,8 +32,8 @@ def make_parts(case: Case) -> dict[str, Callable[[], None]]:
     return {
         ERM: make_step(case, "ERM", "cpu"),
         "CIM step": make_step(case, "CIM", "cpu"),
-        "ERM step, contiguous": make_step(case, "ERM", "cpu", torch.contiguous_format),
-        "CIM step, contiguous": make_step(case, "CIM", "cpu", torch.contiguous_format),
+        "ERM step, contiguous": make_step(case, "ERM", "cpu", How(torch.contiguous_format)),
+        "CIM step, contiguous": make_step(case, "CIM", "cpu", How(torch.contiguous_format)),
         FIRST: _convolve(convolution, torch.rand(shape)),
         FIRST_TO_INPUT: _convolve(convolution, torch.rand(shape).requires_grad_()),
         "fused triplet": triplet_step(case.batch_size, case.side),

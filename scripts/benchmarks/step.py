@@ -22,6 +22,7 @@ from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.flags import whole
 from cim_plugin.models.encoders import make_encoder
 from cim_plugin.models.transforms import StandardiseImageNet
+from cim_plugin.wilds_runner.model import compile_modules
 
 from . import measuring
 
@@ -36,6 +37,14 @@ class Case(NamedTuple):
     batch_size: int
     side: int
     target: str  #: ratio of times to ERM's that is wanted, of CIM on a CPU
+
+
+class How(NamedTuple):
+    """How a step is trained, outside DomainBed."""
+
+    layout: torch.memory_format = torch.channels_last  #: of the weights
+    autocast: bool = False  #: to bfloat16
+    compiled: bool = False  #: as by --compile
 
 
 COLORED_MNIST = Case("DomainBed", 128, 28, "1.6")  #: two training environments of 64 images
@@ -109,17 +118,11 @@ def no_domainbed() -> str | None:
     return None
 
 
-def make_step(
-    case: Case, algorithm: str, device: str, layout: torch.memory_format = torch.channels_last
-) -> Callable[[], None]:
-    """A function that does one optimizer step on fixed random images; the layout is that of the weights, outside
-    DomainBed.
-    """
+def make_step(case: Case, algorithm: str, device: str, how: How = How()) -> Callable[[], None]:
+    """A function that does one optimizer step on fixed random images."""
     torch.manual_seed(0)
     run = (
-        _domainbed_step(case, algorithm, device)
-        if case == COLORED_MNIST
-        else _plain_step(case, algorithm, device, layout)
+        _domainbed_step(case, algorithm, device) if case == COLORED_MNIST else _plain_step(case, algorithm, device, how)
     )
 
     def step() -> None:
@@ -130,7 +133,7 @@ def make_step(
     return step
 
 
-def _plain_step(case: Case, algorithm: str, device: str, layout: torch.memory_format) -> Callable[[], None]:
+def _plain_step(case: Case, algorithm: str, device: str, how: How) -> Callable[[], None]:
     backbone, n_features = make_encoder(case.model, {}, None)
     model = catalog.build(
         algorithm,
@@ -141,13 +144,16 @@ def _plain_step(case: Case, algorithm: str, device: str, layout: torch.memory_fo
         image_size=(case.side, case.side),
         pixel_space=PixelSpace.raw(3),
         n_environments=None,
-    ).to(device, memory_format=layout)
+    ).to(device, memory_format=how.layout)
+    if how.compiled:
+        compile_modules(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=device == "cuda")
     images = torch.rand(case.batch_size, 3, case.side, case.side, device=device)
     labels = torch.arange(case.batch_size, device=device) % 2
 
     def run() -> None:
-        loss = model.total(model.loss_terms(images, labels).losses)
+        with torch.autocast(device, torch.bfloat16, enabled=how.autocast):
+            loss = model.total(model.loss_terms(images, labels).losses)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -169,24 +175,24 @@ def _domainbed_step(case: Case, algorithm: str, device: str) -> Callable[[], Non
     return lambda: own.update(minibatches)
 
 
-def added_bytes(case: Case, algorithm: str, device: str) -> int:
+def added_bytes(case: Case, algorithm: str, device: str, how: How = How()) -> int:
     if device == "cpu":
-        return measuring.in_fresh_process(measuring.added_bytes, functools.partial(_prepared, case, algorithm))
+        return measuring.in_fresh_process(measuring.added_bytes, functools.partial(_prepared, case, algorithm, how))
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    _two_steps(case, algorithm, device)
+    _two_steps(case, algorithm, device, how)
     return torch.cuda.max_memory_allocated() - before
 
 
-def _prepared(case: Case, algorithm: str) -> Callable[[], None]:
+def _prepared(case: Case, algorithm: str, how: How) -> Callable[[], None]:
     """A step on small images before it loads the libraries."""
     torch.set_num_threads(1)
     make_step(Case("small_cnn", 2, 28, ""), algorithm, "cpu")()
-    return functools.partial(_two_steps, case, algorithm, "cpu")
+    return functools.partial(_two_steps, case, algorithm, "cpu", how)
 
 
-def _two_steps(case: Case, algorithm: str, device: str) -> None:
-    step = make_step(case, algorithm, device)
+def _two_steps(case: Case, algorithm: str, device: str, how: How) -> None:
+    step = make_step(case, algorithm, device, how)
     step()
     step()

@@ -122,13 +122,23 @@ def needed(runs: list[Run]) -> list[Run]:
     ]
 
 
+class OnStandardError:
+    """What is wrong with an input goes into the log of a process that has no queue to the one that asks."""
+
+    def put(self, text: str) -> None:
+        print(f"error: {text}", file=sys.stderr)
+
+    def empty(self) -> bool:
+        return True
+
+
 def take(work: Work, runs: list[Run], folders: Folders, output_dir: Path, wrong: Any) -> None:
     """Do the runs that are not done and that no other process is at: several processes share them out so.
 
     Goes on after a run that failed, and then ends with exit status 1; 2 where an input is wrong.
 
     Args:
-        wrong: a queue of multiprocessing, for what is wrong with an input.
+        wrong: a queue of multiprocessing, or what takes its place, for what is wrong with an input.
     """
     failed = 0
     for run in runs:

@@ -24,6 +24,7 @@ from cim_plugin.data.images import SUFFIXES
 from cim_plugin.data.releases import RELEASES, Release
 from cim_plugin.errors import InputError
 from cim_plugin.runs import defaults
+from cim_plugin.runs.cluster.launcher import runner
 from cim_plugin.runs.configuration import Configuration
 from cim_plugin.wilds_runner import preparing
 from cim_plugin.wilds_runner.image_cache import open_cache
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     )
     configs = [Listed(**vars(config), images=listing.digest()) for config in configs]
     options.announce(args.quick)
-    status = train(configs, partial(prepare, listing=listing))
+    status = train(configs, partial(prepare, listing=listing), runner(args, folder))
     show(folder, RULES, "Background Challenge", columns, ("OR", "MR", "BG-gap"), failed=bool(status))
     print(
         f"\nTrained on {args.training_set}. The published Res50 is of in9l; the poster does not say what its own rows "

@@ -19,6 +19,7 @@ from torch import Tensor
 from cim_plugin.data.digits_on_photos import SIDE, load_digits
 from cim_plugin.errors import InputError
 from cim_plugin.runs import defaults
+from cim_plugin.runs.cluster.launcher import runner
 from cim_plugin.runs.configuration import Configuration
 from cim_plugin.wilds_runner import preparing
 
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     configs = configurations(
         dataset, args.data.absolute(), folder / dataset, args.algorithms, [0] if args.quick else args.seeds, given
     )
-    status = train(configs, partial(prepare, source=args.data, most=most))
+    status = train(configs, partial(prepare, source=args.data, most=most), runner(args, folder))
     without = _why_without_domainbed(args)
     tables = partial(show, folder, (*RULES, *sweep.RULES), None, columns)
     if without:

@@ -12,6 +12,7 @@ from cim_plugin.data.check import USABLE, examine
 from cim_plugin.data.releases import RELEASES
 from cim_plugin.errors import InputError
 from cim_plugin.flags import SEED, Parser, whole
+from cim_plugin.runs.cluster import settings as cluster
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -30,6 +31,7 @@ def make_parser(name: str, what: str) -> Parser:
         default=Path("reproduction"),
         help="its folder of this experiment keeps the runs; the same command goes on",
     )
+    cluster.add_arguments(parser)
     parser.add_argument(
         "--quick",
         action="store_true",

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from cim_plugin.data.releases import RELEASES, is_synthetic
+from cim_plugin.runs.cluster.launcher import runner
 from cim_plugin.wilds_runner.preparing import prepare
 
 from . import options
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     ]
     configs = configurations(name, args.data.absolute(), folder, args.algorithms, seeds, given)
     options.announce(args.quick, options.check_data(name, args.data))
-    status = train(configs, prepare)
+    status = train(configs, prepare, runner(args, folder))
     show(
         folder,
         (*RULES, "worst_pseudo_group") if configs[0]["cross_fit"] is not None else RULES,

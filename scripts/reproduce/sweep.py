@@ -19,12 +19,15 @@ from cim_plugin.errors import InputError
 from cim_plugin.files import parse_json, read_text
 from cim_plugin.progress import progress
 from cim_plugin.runs import jobs
+from cim_plugin.runs.cluster import settings as cluster
+from cim_plugin.runs.cluster.launcher import how_to_stop
 from cim_plugin.runs.jobs import Job
 from cim_plugin.runs.record import get
 
 ALGORITHMS = ("ERM", "GroupDRO", "VIB", "SCL_E2E", "CIM", "CIM_VIB")
 RULES = ("training_domain", "leave_one_out", "oracle")
 LOG = "sweep.txt"
+CLUSTER = "cluster.json"  #: how its jobs are submitted
 EVERY = 5  #: seconds; a sweep has thousands of folders, perhaps over a network
 QUICK_STEPS = 2  #: of a job
 QUICK_ALGORITHMS = (
@@ -60,10 +63,17 @@ def sweep(
     Raises:
         InputError: the folder holds jobs of another setting, another sweep is at it, or a job failed.
     """
+    asked = cluster.of_flags(args)
     if args.quick:
         algorithms = [name for name in args.algorithms if name in QUICK_ALGORITHMS] or args.algorithms[:1]
         args = argparse.Namespace(
-            algorithms=algorithms, n_hparams=1, n_trials=1, steps=QUICK_STEPS, keep_models=args.keep_models, quick=True
+            algorithms=algorithms,
+            n_hparams=1,
+            n_trials=1,
+            steps=QUICK_STEPS,
+            keep_models=args.keep_models,
+            quick=True,
+            launcher=args.launcher,
         )
     n_held_out = n_environments if args.quick else n_environments * (n_environments + 1) // 2
     n_jobs = len(args.algorithms) * n_held_out * args.n_hparams * args.n_trials
@@ -72,6 +82,10 @@ def sweep(
         folder, {"data_dir": str(data_dir), "steps": args.steps, "hparams": json.dumps(hparams) if hparams else None}
     )
     folder.mkdir(parents=True, exist_ok=True)
+    slot: jobs.Environment = {}
+    if asked is not None:
+        slot = {cluster.FILE_VARIABLE: str(folder / CLUSTER)}
+        cluster.write(asked, folder / CLUSTER)
     done = Done(folder, args.algorithms, args.keep_models)
     with contextlib.ExitStack() as stack:
         locks = [stack.enter_context(_lock(folder / f"{name}.lock")) for name in args.algorithms]
@@ -80,13 +94,18 @@ def sweep(
         settings = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT, "pass_fds": locks}
         sweep_commands = [
             Job(word, jobs.command([sys.executable, "-m", "cim_plugin.domainbed", "sweep", word, *words], **settings))
-            for word in ("delete_incomplete", "launch")
+            for word in (("delete_incomplete", "launch") if asked is None else ("launch",))
         ]
-        failed = jobs.failed(
-            jobs.run(
-                sweep_commands, watch=lambda: bar.update(min(bar.total, done.count()) - bar.n), every=EVERY, go_on=False
-            )
-        )
+
+        def watch() -> None:
+            bar.update(min(bar.total, done.count()) - bar.n)
+
+        try:
+            failed = jobs.failed(jobs.run(sweep_commands, [slot], watch=watch, every=EVERY, go_on=False))
+        except jobs.Stopped:
+            if asked is not None:
+                print(how_to_stop(folder, asked.cluster), file=sys.stderr)
+            raise
     show(failed=bool(failed))
     if failed:
         raise InputError(f"jobs of DomainBed's sweep failed, {folder / LOG} says why; the same command does them again")
@@ -133,7 +152,8 @@ def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, 
     """What the host's sweep is given after its command."""
     words = ["--datasets", dataset, "--data_dir", str(data_dir), "--output_dir", str(folder)]
     words += ["--algorithms", *args.algorithms, "--n_hparams", str(args.n_hparams), "--n_trials", str(args.n_trials)]
-    words += ["--command_launcher", "cim_local", "--skip_confirmation"]
+    words += ["--command_launcher", "cim_local" if args.launcher == cluster.HERE else "cim_submitit"]
+    words += ["--skip_confirmation"]
     words += ["--hparams", json.dumps(hparams)] if hparams else []
     words += ["--steps", str(args.steps)] if args.steps is not None else []
     return words + (["--single_test_envs"] if args.quick else [])

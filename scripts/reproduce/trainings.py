@@ -44,6 +44,7 @@ IMPORTED_ONCE = [
     "wilds.common.metrics.all_metrics",
 ]
 
+Run = Callable[..., dict[str, int]]  #: as jobs.run
 Prepare = Callable[
     [Configuration, Any], Any
 ]  #: (configuration, Fabric) -> Loop, at the beginning or where the run stood; a function of a module
@@ -97,11 +98,14 @@ def is_finished(config: Configuration) -> bool:
     return record["status"] == "finished"
 
 
-def train(configs: list[Configuration], prepare: Prepare) -> int:
+def train(configs: list[Configuration], prepare: Prepare, run: Run = jobs.run) -> int:
     """Train what is not finished, one run after the other. Exit status 1 where some failed, having said why, else 0.
 
     A process of its own per run, so that the peak memory in results.json is that of the run. A run that another command
     is training is left to it, so that several commands, each with a GPU, share the runs of a folder.
+
+    Args:
+        run: runs the jobs, here or on a cluster.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED_ONCE)
@@ -122,7 +126,7 @@ def train(configs: list[Configuration], prepare: Prepare) -> int:
             )
 
     trainings = [Job(name, jobs.function(context, _train_one, prepare, config)) for name, config in left.items()]
-    return int(bool(jobs.failed(jobs.run(trainings, started=say, ended=say_how))))
+    return int(bool(jobs.failed(run(trainings, started=say, ended=say_how))))
 
 
 def _name(config: Configuration) -> str:

@@ -257,3 +257,23 @@ def test_random_composites_have_their_mean_and_differ_from_image_to_image(batch)
     torch.manual_seed(0)
     masks = smooth_noise(batch[0].repeat(20, 1, 1, 1), 0.7)
     assert masks.mean().item() == pytest.approx(0.7, abs=0.05) and not torch.equal(masks[0], masks[1])
+
+
+def made_up(run, folders, output_dir):
+    """A run of no training."""
+    return {"seed": run.seed}
+
+
+def test_the_processes_of_a_study_run_on_a_cluster(tmp_path):
+    pytest.importorskip("submitit")
+    from cim_plugin.runs.cluster.launcher import Cluster
+    from cim_plugin.runs.cluster.settings import Settings
+    from scripts.experiments.runs import Run, result
+    from scripts.study import do_missing, make_parser
+
+    runs = [Run("photos_95", "ERM", seed, 2) for seed in range(4)]
+    args = make_parser().parse_args(["--jobs", "2"])
+    cluster = Cluster(Settings("local", gpus=0, array=2), tmp_path)
+    do_missing(args, made_up, runs, tmp_path, cluster.run)
+    assert [result(tmp_path, run) for run in runs] == [{"seed": seed} for seed in range(4)]
+    assert sorted(path.name for path in (tmp_path / "cluster").iterdir()) == ["process_0", "process_1", "submitit"]

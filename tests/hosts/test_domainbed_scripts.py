@@ -123,6 +123,68 @@ def test_cim_local_keeps_every_visible_gpu_busy_with_one_job(tmp_path):
     assert "cim_local: job 1 of 3 on GPU 3" in done.stdout and "cim_local: job 2 of 3 on GPU 5" in done.stdout
 
 
+# --- cim_submitit ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def local_cluster(tmp_path) -> dict[str, str]:
+    """The variable that names a file of submitit's local executor."""
+    pytest.importorskip("submitit")
+    (tmp_path / "cluster.json").write_text('{"cluster": "local", "array": 2}')
+    return {"CIM_PLUGIN_CLUSTER": str(tmp_path / "cluster.json")}
+
+
+def submitted(folder: Path, numbers: list[int]) -> str:
+    """Code that launches jobs by name; one whose folder has no file "good" in it fails."""
+    script = "import pathlib, sys; f = pathlib.Path(sys.argv[2]); assert (f / 'good').exists(); (f / 'done').touch()"
+    lines = [
+        shlex.join([sys.executable, "-c", script, "--output_dir", str(folder / f"job{number}")]) for number in numbers
+    ]
+    return f"from domainbed import command_launchers\ncommand_launchers.REGISTRY['cim_submitit']({lines!r})"
+
+
+def test_cim_submitit_says_which_jobs_failed_and_submits_what_is_missing(local_cluster, tmp_path):
+    for number in range(3):
+        (tmp_path / f"job{number}").mkdir()
+        (tmp_path / f"job{number}" / "results.jsonl").write_text("of a job that was killed")
+    (tmp_path / "job0" / "good").touch()
+    done = forked_host.run(SMALL_HOST, "-c", submitted(tmp_path, [0, 1]), cwd=tmp_path, **local_cluster)
+    assert done.returncode == 1 and "cim_submitit: 1 jobs failed; 'launch' runs them again" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"  {tmp_path}/cluster/job1/log.txt: exit status 1"
+    (tmp_path / "job1" / "good").touch()
+    done = forked_host.run(SMALL_HOST, "-c", submitted(tmp_path, [0, 1]), cwd=tmp_path, **local_cluster)
+    assert done.returncode == 0 and done.stderr.startswith("1 jobs on local")
+    assert [(tmp_path / f"job{number}" / "results.jsonl").exists() for number in range(3)] == [False, False, True]
+    done = forked_host.run(SMALL_HOST, "-c", submitted(tmp_path, [0, 1]), cwd=tmp_path, **local_cluster)
+    assert (done.returncode, done.stdout) == (0, "cim_submitit: no job is missing\n")
+
+
+def test_cim_submitit_without_a_cluster_is_one_line(tmp_path):
+    done = forked_host.run(SMALL_HOST, "-c", submitted(tmp_path, [0]), cwd=tmp_path, PATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("cim_submitit: error: Slurm's sbatch is not on the path")
+
+
+@pytest.mark.host
+def test_a_killed_sweep_on_a_cluster_is_finished_by_the_same_command(domainbed, local_cluster, tmp_path):
+    """Its jobs go on without it; the same command finds them, and starts those that were killed or never started."""
+    folder = tmp_path / "sweep"
+    words = ["cim_submitit" if word == "cim_local" else word for word in sweep_words("launch", folder)]
+    variables = {**os.environ, **forked_host.variables(domainbed), **local_cluster}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    sweep = subprocess.Popen([sys.executable, *words], env=variables, start_new_session=True, **quiet)
+    while not (locks := list(folder.glob("cluster/*/.cim_plugin.lock"))) and sweep.poll() is None:
+        time.sleep(0.1)
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    os.kill(json.loads(locks[0].read_text())["pid"], signal.SIGKILL)
+    done = forked_host.run(domainbed, *words, timeout=600, **local_cluster)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(records(job)[0]["args"]["test_envs"] for job in finished(folder)) == TEST_ENVS
+    assert all(len(records(job)) == 1 for job in finished(folder))
+
+
 # --- sweep, collect_results, list_top_hparams ------------------------------------------------------------------------
 
 

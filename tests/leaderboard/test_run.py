@@ -308,3 +308,17 @@ def test_from_training_to_a_checked_submission(leaderboard, data, tmp_path):
     assert (
         sum(line.startswith("iwildcam ") and line.endswith(" over 3 seeds") for line in output) == 8
     )  # four splits, F1-macro_all and acc_avg
+
+
+def test_on_a_cluster_a_failed_seed_is_submitted_again_by_the_same_command(start, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    cluster = ("--launcher", "submitit", "--cluster", "local", "--array", "3")
+    monkeypatch.setenv("FAIL", "1")
+    status, output, errors = start(*cluster)
+    assert status == 1 and sorted(trained(tmp_path)) == [0, 2] and output[-1] == "finished: 0, 2; left: 1"
+    assert errors[0].startswith("3 jobs on local, 3 at a time; logs: ") and errors[-1].startswith(
+        "failed: seed 1 (exit"
+    )
+    monkeypatch.delenv("FAIL")
+    status, output, errors = start(*cluster)
+    assert status == 0 and sorted(trained(tmp_path)) == [0, 1, 2] and errors[0].startswith("1 jobs on local")

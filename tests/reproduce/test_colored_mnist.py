@@ -130,3 +130,13 @@ def test_run_that_stopped_after_an_epoch_ends_like_one_that_did_not(tmp_path, mo
         loop.run()
         weights[name] = loop.training.classifier.state_dict()
     assert all(torch.equal(weights["whole"][key], value) for key, value in weights["stopped"].items())
+
+
+def test_runs_are_submitted_to_a_cluster_where_that_is_asked_for(tmp_path):
+    pytest.importorskip("submitit")
+    words = ("--quick", "--launcher", "submitit", "--cluster", "local", "--algorithms", "ERM", "--n_trials", "0")
+    done = reproduce("colored_mnist", *words, cwd=tmp_path, host=SMALL_SWEEP)
+    folder = tmp_path / "reproduction" / "quick" / "colored_mnist"
+    assert done.returncode == 0 and "1 jobs on local" in done.stderr, done.stderr
+    assert read(folder / "colored_digits_of_scikit-learn", "ERM")["status"] == "finished"
+    assert json.loads((folder / "cluster" / "ERM_seed_0" / "status.json").read_text())["status"] == 0

@@ -102,7 +102,9 @@ def test_the_real_sweep_makes_these_jobs_of_our_flags(domainbed, tmp_path):
     from scripts.reproduce.sweep import ALGORITHMS, flags
     from scripts.reproduce.vlcs import PUBLISHED_SETUP
 
-    args = argparse.Namespace(algorithms=list(ALGORITHMS), n_hparams=1, n_trials=1, steps=None, quick=False)
+    args = argparse.Namespace(
+        algorithms=list(ALGORITHMS), n_hparams=1, n_trials=1, steps=None, quick=False, launcher="here"
+    )
     words = [
         {"cim_local": "dummy"}.get(word, word)
         for word in flags("VLCS", tmp_path / "two words", tmp_path / "out", args, PUBLISHED_SETUP)

@@ -150,8 +150,9 @@ def on_datasets(module):
 
 
 def on_command_launchers(module):
-    """Add ``cim_local``."""
+    """Add ``cim_local`` and ``cim_submitit``."""
     module.REGISTRY["cim_local"] = launcher.cim_local
+    module.REGISTRY["cim_submitit"] = launcher.cim_submitit
 
 
 def on_fast_data_loader(module):

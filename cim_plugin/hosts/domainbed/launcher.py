@@ -1,4 +1,4 @@
-"""DomainBed's command launcher of this plugin: a sweep's jobs on every GPU that is visible."""
+"""DomainBed's command launchers of this plugin: a sweep's jobs on every GPU that is visible, or on a cluster."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import sys
 
 import torch
 
+from ...errors import InputError
 from ...runs import jobs
 from ...runs.jobs import Job
+from .. import sweeps
 
 
 def cim_local(commands):
@@ -17,8 +19,7 @@ def cim_local(commands):
     CPU.
 
     The host writes ``python -m domainbed.scripts.train``, which is another interpreter where another ``python`` is
-    first
-    on the path. Goes on after a failed job.
+    first on the path. Goes on after a failed job.
 
     Raises:
         SystemExit: 1 where jobs failed, naming how many and how to run them again; 128 + the signal's number where
@@ -44,6 +45,21 @@ def cim_local(commands):
             file=sys.stderr,
         )
         raise SystemExit(1)
+
+
+def cim_submitit(commands):
+    """Submit a sweep's commands by submitit, as the file says that ``CIM_PLUGIN_CLUSTER`` names; a second ``launch``
+    submits what is missing.
+
+    Raises:
+        SystemExit: 1 where jobs failed; 2, with one line, where they cannot be submitted; 128 + the signal's number
+            where stopped, while the jobs go on.
+    """
+    try:
+        sweeps.submitit(commands, _with_this_interpreter)
+    except InputError as error:
+        print(f"cim_submitit: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _gpus() -> list[str]:

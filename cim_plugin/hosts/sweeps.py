@@ -1,0 +1,70 @@
+"""Command launchers for the sweeps of DomainBed and of hosts shaped like it, whose jobs are lines of a shell."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+import sys
+from typing import Callable, Iterable, Sequence
+
+from ..runs import jobs
+from ..runs.cluster import settings
+from ..runs.cluster.launcher import Cluster
+from ..runs.jobs import Job
+
+INCOMPLETE = "Incomplete"  #: how a host calls a job that was started and is not done
+DONE = "done"  #: the file that it leaves in the folder of one that is
+LEFTOVERS = ("results.jsonl", "out.txt", "err.txt", "model*.pkl")  #: of one that is not; the host would append to them
+
+Words = Callable[[list[str]], list[str]]  #: a job's words -> those that run it with the interpreter of the sweep
+
+
+def submitit(commands: Sequence[str], with_this_interpreter: Words) -> None:
+    """Submit a sweep's commands, and those of its jobs that were started and are not done, and look after them.
+
+    Args:
+        commands: as the host gives them to a launcher; each names its --output_dir.
+
+    Raises:
+        SystemExit: 1 where jobs failed; 128 + the signal's number where stopped, while the jobs go on.
+        InputError: submitit is missing, or the cluster refuses.
+    """
+    words = {_folder(line): shlex.split(line) for line in [*commands, *_incomplete()]}
+    missing = {folder: line for folder, line in words.items() if not os.path.exists(os.path.join(folder, DONE))}
+    if not missing:
+        print("cim_submitit: no job is missing", flush=True)
+        return
+    root = os.path.dirname(next(iter(missing)))
+    by_name = {os.path.basename(folder): folder for folder in missing}
+    cluster = Cluster(
+        settings.of_environment(), root, resumes=False, leftovers=lambda name: list(_leftovers(by_name[name]))
+    )
+    wanted = [
+        Job(name, jobs.command(with_this_interpreter(missing[folder]), preexec_fn=jobs.end_with_parent))
+        for name, folder in by_name.items()
+    ]
+    try:
+        failed = jobs.failed(cluster.run(wanted))
+    except jobs.Stopped as stop:
+        raise SystemExit(128 + stop.number) from None
+    if failed:
+        logs = "".join(f"\n  {cluster.log(name)}: {why}" for name, why in failed.items())
+        print(f"cim_submitit: {len(failed)} jobs failed; 'launch' runs them again{logs}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _folder(command: str) -> str:
+    words = shlex.split(command)
+    return os.path.abspath(words[words.index("--output_dir") + 1])
+
+
+def _incomplete() -> list[str]:
+    """The command lines of those jobs of the sweep that was started: a host gives a launcher the new ones only."""
+    known = getattr(sys.modules["__main__"], "jobs", ())
+    return [job.command_str for job in known if getattr(job, "state", None) == INCOMPLETE]
+
+
+def _leftovers(folder: str) -> Iterable[str]:
+    for name in LEFTOVERS:
+        yield from glob.glob(os.path.join(glob.escape(folder), name)) if "*" in name else [os.path.join(folder, name)]
