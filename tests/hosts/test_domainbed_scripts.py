@@ -171,6 +171,7 @@ def test_a_killed_sweep_on_a_cluster_is_finished_by_the_same_command(domainbed, 
     """Its jobs go on without it; the same command finds them, and starts those that were killed or never started."""
     folder = tmp_path / "sweep"
     words = ["cim_submitit" if word == "cim_local" else word for word in sweep_words("launch", folder)]
+    words.append("--single_test_envs")
     variables = {**os.environ, **forked_host.variables(domainbed), **local_cluster}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     sweep = subprocess.Popen([sys.executable, *words], env=variables, start_new_session=True, **quiet)
@@ -181,7 +182,7 @@ def test_a_killed_sweep_on_a_cluster_is_finished_by_the_same_command(domainbed, 
     os.kill(json.loads(locks[0].read_text())["pid"], signal.SIGKILL)
     done = forked_host.run(domainbed, *words, timeout=600, **local_cluster)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(records(job)[0]["args"]["test_envs"] for job in finished(folder)) == TEST_ENVS
+    assert sorted(records(job)[0]["args"]["test_envs"] for job in finished(folder)) == [[0], [1], [2]]
     assert all(len(records(job)) == 1 for job in finished(folder))
 
 
