@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .bottleneck import GaussianBottleneck
 from .contrastive import TripletContrast, supervised_contrastive_loss
 from .distributed import SINGLE_PROCESS, Shard
+from .first_convolution import phased
 from .group_dro import GroupWeights
 from .inputs import as_floats, check_labels, check_pixels, class_numbers
 from .morphing import InputMorphing
@@ -123,7 +124,8 @@ class RobustClassifier(nn.Module):
                 losses["contrastive"], valid = self.contrast(morphed, labels, environments, self.shard)
                 without_triplet = (~valid).sum()
             mask_mean = morphed.mask.detach().to(images.dtype).mean((1, 2, 3))
-        features = self.encoder(images)
+        with phased(images, self.encoder):
+            features = self.encoder(images)
         if "supervised_contrastive" in self.weights:
             losses["supervised_contrastive"] = supervised_contrastive_loss(
                 features, labels, self.temperature, environments, self.pairs, self.shard
