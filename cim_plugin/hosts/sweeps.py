@@ -6,7 +6,7 @@ import glob
 import os
 import shlex
 import sys
-from typing import Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from ..runs import jobs
 from ..runs.cluster import settings
@@ -15,7 +15,13 @@ from ..runs.jobs import Job
 
 INCOMPLETE = "Incomplete"  #: how a host calls a job that was started and is not done
 DONE = "done"  #: the file that it leaves in the folder of one that is
-LEFTOVERS = ("results.jsonl", "out.txt", "err.txt", "model*.pkl")  #: of one that is not; the host would append to them
+LEFTOVERS = (
+    "results.json",
+    "results.jsonl",
+    "out.txt",
+    "err.txt",
+    "model*.pkl",
+)  #: of one that is not; the host would append to them
 
 Words = Callable[[list[str]], list[str]]  #: a job's words -> those that run it with the interpreter of the sweep
 
@@ -24,13 +30,17 @@ def submitit(commands: Sequence[str], with_this_interpreter: Words) -> None:
     """Submit a sweep's commands, and those of its jobs that were started and are not done, and look after them.
 
     Args:
-        commands: as the host gives them to a launcher; each names its --output_dir.
+        commands: as the host gives them to a launcher; of a job that its sweep does not list, with --output_dir.
 
     Raises:
         SystemExit: 1 where jobs failed; 128 + the signal's number where stopped, while the jobs go on.
         InputError: submitit is missing, or the cluster refuses.
     """
-    words = {_folder(line): shlex.split(line) for line in [*commands, *_incomplete()]}
+    listed = {
+        job.command_str: job for job in getattr(sys.modules["__main__"], "jobs", ()) if hasattr(job, "command_str")
+    }
+    started = [line for line, job in listed.items() if job.state == INCOMPLETE]  # a host gives a launcher the new ones
+    words = {_folder(line, listed): shlex.split(line) for line in dict.fromkeys([*commands, *started])}
     missing = {folder: line for folder, line in words.items() if not os.path.exists(os.path.join(folder, DONE))}
     if not missing:
         print("cim_submitit: no job is missing", flush=True)
@@ -54,15 +64,11 @@ def submitit(commands: Sequence[str], with_this_interpreter: Words) -> None:
         raise SystemExit(1)
 
 
-def _folder(command: str) -> str:
+def _folder(command: str, listed: Mapping[str, Any]) -> str:
+    """Of a job: as its sweep lists it, or as the command says."""
     words = shlex.split(command)
-    return os.path.abspath(words[words.index("--output_dir") + 1])
-
-
-def _incomplete() -> list[str]:
-    """The command lines of those jobs of the sweep that was started: a host gives a launcher the new ones only."""
-    known = getattr(sys.modules["__main__"], "jobs", ())
-    return [job.command_str for job in known if getattr(job, "state", None) == INCOMPLETE]
+    found = listed[command].output_dir if command in listed else words[words.index("--output_dir") + 1]
+    return os.path.abspath(found)
 
 
 def _leftovers(folder: str) -> Iterable[str]:

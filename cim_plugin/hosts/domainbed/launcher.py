@@ -76,4 +76,4 @@ def _gpus() -> list[str]:
 def _with_this_interpreter(words: list[str]) -> list[str]:
     if words[:3] == ["python", "-m", "domainbed.scripts.train"]:
         return [sys.executable, "-m", "cim_plugin.domainbed", "train", *words[3:]]
-    return words
+    return [sys.executable, *words[1:]] if words[:1] == ["python"] else words

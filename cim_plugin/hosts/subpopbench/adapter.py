@@ -144,8 +144,9 @@ def on_fast_dataloader(module):
 
 
 def on_command_launchers(module):
-    """Add ``cim_local``; the host's default launcher waits for ever where there is no GPU."""
+    """Add ``cim_local`` and ``cim_submitit``; the host's default launcher waits for ever where there is no GPU."""
     module.REGISTRY["cim_local"] = launcher.cim_local
+    module.REGISTRY["cim_submitit"] = launcher.cim_submitit
     inner = module.REGISTRY["multi_gpu"]
     if hasattr(inner, "__wrapped__"):
         return
