@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from interpreters import HERE
 from torch import nn
 
 
@@ -264,8 +266,9 @@ def made_up(run, folders, output_dir):
     return {"seed": run.seed}
 
 
-def test_the_processes_of_a_study_run_on_a_cluster(tmp_path):
+def test_the_processes_of_a_study_run_on_a_cluster(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HERE / "experiments", HERE, HERE.parent))))
     from cim_plugin.runs.cluster.launcher import Cluster
     from cim_plugin.runs.cluster.settings import Settings
     from scripts.experiments.runs import Run, result
