@@ -13,9 +13,10 @@ from .distributed import SINGLE_PROCESS, Shard
 from .first_convolution import phased
 from .group_dro import GroupWeights
 from .inputs import as_floats, check_labels, check_pixels, class_numbers
+from .mask_statistics import MaskStatistics
 from .morphing import InputMorphing
 
-COLLAPSED = 1e-4  #: a mean of m so close to 0, or to 1, is that of a network that tells no pixels apart any more
+GRADIENTS = ("both", "contrastive")  #: which losses reach the transformation network: L_con and L_sup, or L_con alone
 
 #: loss term -> its name in logs
 LOG_NAMES = {
@@ -31,8 +32,7 @@ class LossTerms(NamedTuple):
 
     losses: dict[str, Tensor]  #: name -> (N,); the names are those of ``RobustClassifier.weights``
     logits: Tensor  #: (N, K)
-    without_triplet: Tensor | None  #: (), how many anchors had no positive or no negative; None without morphing
-    mask_mean: Tensor | None  #: (N,), the mean of every image's m, detached; None without morphing
+    statistics: MaskStatistics | None  #: of psi and its triplets; None without L_con
 
 
 class RobustClassifier(nn.Module):
@@ -49,6 +49,7 @@ class RobustClassifier(nn.Module):
         temperature: of the supervised contrastive loss.
         pairs: of the supervised contrastive loss, a key of ``triplets.CANDIDATES``.
         group_weights: group DRO's weights of the supervised loss.
+        gradient: one of ``GRADIENTS``.
 
     ``shard`` tells a process of several which rows of the global batch it holds; set it where there are several.
     """
@@ -67,7 +68,10 @@ class RobustClassifier(nn.Module):
         temperature: float | None = None,
         pairs: str = "random",
         group_weights: GroupWeights | None = None,
+        gradient: str = "both",
     ):
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient is one of {', '.join(GRADIENTS)}, {gradient!r} was given")
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -78,6 +82,7 @@ class RobustClassifier(nn.Module):
         self.temperature = temperature
         self.pairs = pairs
         self.group_weights = group_weights
+        self.gradient = gradient
 
     def _load_from_state_dict(self, state_dict, prefix, *others) -> None:
         state_dict.pop(f"{prefix}sparsity_step", None)  # a counter of version 0.1
@@ -116,14 +121,13 @@ class RobustClassifier(nn.Module):
         if first and self.morphing is not None:
             check_pixels(images, self.morphing.pixel_space)
         losses: dict[str, Tensor] = {}
-        without_triplet = mask_mean = None
+        statistics = None
         if self.morphing is not None:
             morphed = self.morphing(images)
-            images = morphed.images
+            images = morphed.images if self.gradient == "both" else morphed.images.detach()
             if self.contrast is not None:
                 losses["contrastive"], valid = self.contrast(morphed, labels, environments, self.shard)
-                without_triplet = (~valid).sum()
-            mask_mean = morphed.mask.detach().to(images.dtype).mean((1, 2, 3))
+                statistics = MaskStatistics.of(morphed.mask, losses["contrastive"], valid, self.contrast.reading)
         with phased(images, self.encoder):
             features = self.encoder(images)
         if "supervised_contrastive" in self.weights:
@@ -135,7 +139,7 @@ class RobustClassifier(nn.Module):
         logits = self.head(features)
         check_labels(labels, logits.shape[1], wait=first)
         losses["supervised"] = F.cross_entropy(logits, labels, reduction="none")
-        return LossTerms(losses, logits, without_triplet, mask_mean)
+        return LossTerms(losses, logits, statistics)
 
     def _floats(self, images: Tensor) -> Tensor:
         weight = next(self.parameters(), None)
@@ -151,18 +155,3 @@ class RobustClassifier(nn.Module):
         if self.group_weights is not None:
             losses = {**losses, "supervised": self.group_weights(losses["supervised"], groups, self.shard)}
         return sum(self.weights[name] * values.mean() for name, values in losses.items())
-
-
-def collapse_in_words(mask_mean: float) -> str | None:
-    """What to say of a mean of m within ``COLLAPSED`` of 0 or 1; None of any other."""
-    if mask_mean < COLLAPSED:
-        return (
-            f"m has a mean below {COLLAPSED:g}, so the encoder sees next to nothing of the images; a smaller "
-            f"cim_learning_rate (of the network alone) or learning rate keeps it up"
-        )
-    if mask_mean > 1 - COLLAPSED:
-        return (
-            "m is 1 everywhere, so the encoder sees the images as they are, and CIM does nothing; a smaller "
-            "cim_learning_rate (of the network alone) or learning rate keeps it from that"
-        )
-    return None

@@ -24,7 +24,7 @@ TARGETS = ("input", "morphed")
 
 
 def contrastive_loss(s_pos: Tensor, s_neg: Tensor, valid: Tensor, reading: str = "distance") -> Tensor:
-    """L_con per anchor (arXiv:2106.06620, Eq. 1).
+    """L_con per anchor (the poster's, Taghanaki et al., ICML 2021).
 
     Args:
         s_pos, s_neg: similarity to the positive and to the negative, (N,), at most 1.
@@ -35,6 +35,22 @@ def contrastive_loss(s_pos: Tensor, s_neg: Tensor, valid: Tensor, reading: str =
         (N,); for MS-SSIM in [-1, 1]; the least is best.
     """
     return torch.where(valid, READINGS[reading] * (s_pos - s_neg), 0)
+
+
+def gap(losses: Tensor, valid: Tensor, reading: str = "distance") -> Tensor:
+    """How much more alike psi(x) is to its positives than to its negatives: what L_con has to go by.
+
+    Args:
+        losses, valid: (N,) each, from :func:`contrastive_loss`.
+        reading: the one that they were computed with.
+
+    Returns:
+        (2,), detached: mean and standard deviation of s+ - s- over the valid anchors; 0 where there are none.
+    """
+    losses, n_valid = losses.detach(), valid.sum().clamp(min=1)
+    mean = losses.sum() / n_valid
+    variance = torch.where(valid, losses - mean, 0).square().sum() / n_valid
+    return torch.stack([READINGS[reading] * mean, variance.sqrt()])
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """An optimizer that trains the transformation network by an Adam of its own, and all else as its host does.
 
 The network starts from random weights where the encoder is often pretrained, and L_con's gradient in it is small: a
-host's rate for fine-tuning may leave m where it starts. SGD does so at any rate that suits an encoder; docs/study.md
-has the figures. Adam's steps do not depend on the gradient's size. The poster names no optimizer.
+host's rate for fine-tuning leaves m where it starts, SGD at any rate that suits an encoder; docs/mask.md has the
+figures. Adam's steps do not depend on the gradient's size. The poster names no optimizer.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
-WITH_SGD = 1e-3  #: learning rate of the network's Adam where none is asked for and the host's optimizer is SGD
+WITH_SGD = 1e-3  #: learning rate of the network's Adam where 0 is asked for and the host's optimizer is SGD
 
 
 def with_own_adam(optimizer: Optimizer, network: nn.Module | None, learning_rate: float) -> Optimizer | WithOwnAdam:
-    """Give a network Adam, without weight decay, where that is asked for or needed.
+    """Give a network Adam, without weight decay, unless the host's optimizer is to keep it.
 
     Args:
         optimizer: the host's, of all weights. It loses those of the network; a schedule that is made for it goes on
             with the others.
         network: psi, or None where there is none.
         learning_rate: of the network's Adam; 0: the host's optimizer keeps the network, but for SGD, beside which it is
-            ``WITH_SGD``.
+            ``WITH_SGD``, as it was in version 0.1.
 
     Returns:
         What to step: ``optimizer`` itself where nothing changes.

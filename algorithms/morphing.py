@@ -1,7 +1,8 @@
-"""Contrastive Input Morphing's psi(x) = m∘x, in pixel space (Taghanaki et al., 2021, arXiv:2106.06620, Section 3)."""
+"""Contrastive Input Morphing's psi(x) = m∘x, in pixel space (Taghanaki et al., ICML 2021, the poster)."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Sequence
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from .inputs import as_floats
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  #: mean and standard deviation of RGB
+CENTRE, SPREAD = 0.5, 0.25  #: mean and standard deviation of pixels, about, of any data set
 
 
 class PixelSpace(nn.Module):
@@ -82,6 +84,8 @@ class TransformationNetwork(nn.Module):
         stride: 4, or 2 for a mask at half of the resolution, at about three times the price.
     """
 
+    start = 0.5  #: m before training, about, in (0, 1); docs/mask.md has what was tried
+
     def __init__(self, channels: int, mask_channels: int = 1, stride: int = 4):
         super().__init__()
         if not 1 <= channels <= 3:
@@ -101,6 +105,23 @@ class TransformationNetwork(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(32, mask_channels, 1),
         )
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights: He et al.'s (2015, arXiv:1502.01852) for centred pixels, and a tenth of it in the last
+        layer.
+
+        By torch's own draw the pixels hardly reach m: it is a constant, and stays one (docs/mask.md).
+        """
+        first, *_, last = convolutions = [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
+        for convolution in convolutions:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
+        first.weight /= SPREAD
+        first.bias -= CENTRE * first.weight.sum((1, 2, 3))
+        last.weight *= 0.1
+        last.bias += math.log(self.start / (1 - self.start))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (N, C, H, W) in [0, 1] -> m (N, 1 or C, H, W) in (0, 1), of their dtype also under autocast: rounded m

@@ -1,4 +1,4 @@
-"""Positives and negatives of every image, drawn inside its minibatch (CIM, arXiv:2106.06620, Section 3).
+"""Positives and negatives of every image, drawn inside its minibatch (CIM's x+ and x- on the poster).
 
 Everything is vectorised over the batch and nothing synchronises with the device. The cost is a few (N, N) masks.
 """
@@ -20,7 +20,7 @@ class Triplets(NamedTuple):
 
 
 def random_candidates(labels: Tensor, environments: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The paper's: any other image of the same class, any image of another class. Masks (N, N) of bool."""
+    """Any other image of the same class, any image of another class. Masks (N, N) of bool."""
     same_class = labels[:, None] == labels
     return same_class & _others(labels), ~same_class
 

@@ -44,6 +44,7 @@ class Hyperparameter:
     accepts: Callable[[Any], bool]
     values: str  #: the accepted values, in words
     help: str
+    before: Any = None  #: what it was in runs made before there was this one; None: the default
 
     def check(self, name: str, value: Any) -> Any:
         """The value as one of Python's own, a float where the default is one; InputError unless it can be used."""
@@ -148,21 +149,28 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             "2 or 4",
             "pixels per value of m, before it is interpolated; 2 for small images and fine masks",
         ),
+        "cim_gradient": _choice(
+            "both",
+            ("contrastive",),
+            "which losses train the transformation network: L_con and L_sup, or L_con alone, which is the poster's "
+            "formula to the letter and saves the gradient to the encoder's input",
+        ),
         "cim_learning_rate": Hyperparameter(
-            0.0,
-            lambda r: 0.0,
+            1e-3,
+            lambda r: 1e-3,
             "fixed",
             lambda value: is_number(value) and value >= 0,
             "a finite number of at least 0",
             "learning rate of an Adam of the transformation network's own; 0: the host's optimizer trains it, but for "
             "SGD, beside which it is 0.001",
+            before=0.0,
         ),
         "cim_similarity": _choice(
             "ms_ssim", ("colours",), "MS-SSIM, or how alike the colours are that m leaves, wherever they stand"
         ),
     },
     "bottleneck": {
-        "vib_beta": _weight(1e-3, -5, -1, "weight β of the KL"),
+        "vib_beta": _weight(1e-3, -5, 0, "weight β of the KL; the poster has 1"),
         "vib_dimension": Hyperparameter(
             256,
             lambda r: int(r.choice([64, 128, 256])),
@@ -308,11 +316,21 @@ def all_hyperparameters() -> dict[str, Hyperparameter]:
 
 
 def complete(algorithm: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, and the defaults of those hyperparameters of the algorithm that are not among them: not named, or
-    newer than the file that they come from.
-    """
+    """The values, and the defaults of those hyperparameters of the algorithm that are not among them."""
     own = owner(algorithm)
     return {**({name: entry.default for name, entry in hyperparameters(own).items()} if own else {}), **values}
+
+
+def complete_old(algorithm: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a finished or interrupted run, and of those hyperparameters that are newer than it what they were
+    then.
+    """
+    own = owner(algorithm)
+    known = hyperparameters(own) if own else {}
+    return {
+        **{name: entry.default if entry.before is None else entry.before for name, entry in known.items()},
+        **values,
+    }
 
 
 def check(algorithm: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,6 +416,7 @@ def build(
         weights["contrastive"] = values["cim_lambda"]
         modules["morphing"] = build_psi(algorithm, values, pixel_space)
         modules["contrast"] = build_contrast(algorithm, values, image_size, n_environments)
+        modules["gradient"] = values["cim_gradient"]
     return RobustClassifier(encoder, head, weights, **modules)
 
 

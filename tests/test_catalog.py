@@ -36,9 +36,10 @@ DRAWS = {
     "cim_targets": {"input"},
     "cim_reading": {"distance"},
     "cim_mask_stride": {4},
-    "cim_learning_rate": {0.0},
+    "cim_gradient": {"both"},
+    "cim_learning_rate": {1e-3},
     "cim_similarity": {"ms_ssim"},
-    "vib_beta": (1e-5, 1e-1),
+    "vib_beta": (1e-5, 1e0),
     "vib_dimension": {64, 128, 256},
     "scl_weight": (1e-2, 1e1),
     "scl_temperature": {0.05, 0.1, 0.2},
@@ -151,9 +152,20 @@ def test_what_is_not_named_has_its_default_and_what_is_keeps_its_value(name, kno
     }
 
 
+def test_what_a_run_of_before_does_not_name_is_what_it_was_then():
+    """Version 0.1 left the network to the host's optimizer, and one that says so keeps saying it."""
+    assert catalog.complete_old("CIM", {})["cim_learning_rate"] == 0.0
+    assert catalog.complete_old("CIM", {"cim_learning_rate": 0.01})["cim_learning_rate"] == 0.01
+    others = catalog.complete_old("CIM_VIB", {"lr": 0.1})
+    assert others.pop("cim_learning_rate") != (now := catalog.complete("CIM_VIB", {"lr": 0.1})).pop("cim_learning_rate")
+    assert others == now and catalog.complete_old("ERM", {"lr": 0.1}) == {"lr": 0.1}
+
+
 # --- refused values --------------------------------------------------------------------------------------------------
 
-CIM_NAMES = "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask_stride, cim_learning_rate, cim_similarity"
+CIM_NAMES = (
+    "cim_lambda, cim_pairs, cim_targets, cim_reading, cim_mask_stride, cim_gradient, cim_learning_rate, cim_similarity"
+)
 
 UNKNOWN = [
     ("CIM", {"cim_lamda": 2}, "CIM has no hyperparameter 'cim_lamda' (given 2); did you mean 'cim_lambda'?"),
@@ -186,7 +198,8 @@ REFUSED = [
     ("CIM", "cim_targets", ["psi"], "'input' or 'morphed' (default 'input')"),
     ("CIM", "cim_reading", [""], "'distance' or 'similarity' (default 'distance')"),
     ("CIM", "cim_mask_stride", [1, 3, 2.0, "4", None], "2 or 4 (default 4)"),
-    ("CIM", "cim_learning_rate", [-1e-3, math.inf, "0.001", False], "a finite number of at least 0 (default 0.0)"),
+    ("CIM", "cim_learning_rate", [-1e-3, math.inf, "0.001", False], "a finite number of at least 0 (default 0.001)"),
+    ("CIM", "cim_gradient", ["none", None], "'both' or 'contrastive' (default 'both')"),
     ("CIM_VIB", "cim_similarity", ["ssim", "MS_SSIM"], "'ms_ssim' or 'colours' (default 'ms_ssim')"),
 ]
 

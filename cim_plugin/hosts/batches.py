@@ -9,8 +9,8 @@ from typing import Iterable, NamedTuple
 import torch
 from torch import Tensor
 
-from ..algorithms.classifier import collapse_in_words
 from ..algorithms.inputs import as_floats, check_labels, check_pixels, class_numbers
+from ..algorithms.mask_statistics import constant_in_words
 from ..algorithms.morphing import PixelSpace
 from ..announcer import Announcer
 from ..errors import InputError, NotFinite
@@ -88,15 +88,13 @@ def check_predictions(name: str, logits: Tensor, step: int, output: str = "--out
 
 
 def warn_of_a_step(announcer: Announcer, name: str, logged: dict[str, float], n_images: int) -> None:
-    """Say when it begins and when it ends that L_con is 0 for want of pairs, and that m lets nothing or everything
-    through.
-    """
+    """Say when it begins and when it ends that L_con is 0 for want of pairs, and that m is a constant."""
     if "mask_mean" not in logged:
         return
     no_triplet = f"none of the {n_images} images of a batch has a positive and a negative; L_con is 0"
     found = {
         "no_triplet": no_triplet if logged["no_triplet"] == n_images else None,
-        "mask_mean": collapse_in_words(logged["mask_mean"]),
+        "mask_mean": constant_in_words(logged["mask_mean"], logged["mask_std"]),
     }
     for words in announcer.changes(found):
         warnings.warn(f"{name}: {words}", RuntimeWarning, stacklevel=2)

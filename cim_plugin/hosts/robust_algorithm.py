@@ -70,8 +70,8 @@ class RobustAlgorithm:
             sizes: of the minibatches that the batch is made of.
 
         Returns:
-            The same keys at every step, Python floats: the loss, its terms, and with CIM the number of anchors
-            without a triplet and the mean of m.
+            The same keys at every step, Python floats: the loss, its terms, and with CIM those of
+            ``mask_statistics.NAMES``.
 
         Raises:
             InputError: labels, or with CIM the first batch's pixels, are not what is assumed of them.
@@ -79,7 +79,7 @@ class RobustAlgorithm:
         """
         self._step += 1
         try:
-            losses, _, without_triplet, mask_mean = self.model.loss_terms(*batch)
+            losses, _, statistics = self.model.loss_terms(*batch)
         except ValueError as error:
             raise InputError(f"{self.name}: {error}") from error
         loss = self.model.total(losses)
@@ -88,8 +88,8 @@ class RobustAlgorithm:
         self.optimizer.step()
 
         logged = {"loss": loss, **{LOG_NAMES[name]: values.mean() for name, values in losses.items()}}
-        if without_triplet is not None:
-            logged |= {"no_triplet": without_triplet.to(loss.dtype), "mask_mean": mask_mean.mean()}
+        if statistics is not None:
+            logged |= statistics.of_batch()
         values = torch.stack([value.detach() for value in logged.values()]).tolist()  # the step's one synchronisation
         logged = dict(zip(logged, values))
         check_finite(self.name, logged, self._step, sizes, self.output)

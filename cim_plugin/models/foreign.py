@@ -114,7 +114,7 @@ def _hyperparameters(algorithm: str, given: Any, file: str) -> dict[str, Any]:
     for name, value in given.items():
         if isinstance(value, int) and abs(value) > LARGEST:
             raise InputError(f"{file}: hyperparameter {name}={_short(value)} is more than {LARGEST}")
-    complete = catalog.complete(algorithm, given)
+    complete = catalog.complete_old(algorithm, given)
     catalog.check(algorithm, complete)
     return complete
 

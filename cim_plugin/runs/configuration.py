@@ -265,6 +265,6 @@ def completed(before: Mapping[str, Any]) -> dict[str, Any]:
     }
     own = before.get("hyperparameters")
     hyperparameters = (
-        {"hyperparameters": catalog.complete(before.get("algorithm"), own)} if isinstance(own, dict) else {}
+        {"hyperparameters": catalog.complete_old(before.get("algorithm"), own)} if isinstance(own, dict) else {}
     )
     return {**known, **before, **hyperparameters}

@@ -161,7 +161,7 @@ def _build(host, saved: dict[str, Any], file: str):
             warnings.simplefilter("ignore")
             make = host.algorithms.get_algorithm_class(saved["args"]["algorithm"])
             shape = tuple(saved["model_input_shape"])
-            hparams = catalog.complete(saved["args"]["algorithm"], saved["model_hparams"])
+            hparams = catalog.complete_old(saved["args"]["algorithm"], saved["model_hparams"])
             algorithm = make(shape, saved["model_num_classes"], saved["model_num_domains"], hparams)
         algorithm.load_state_dict(saved["model_dict"])
     except InputError:

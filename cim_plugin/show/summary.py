@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..algorithms.contrastive import gap
 from ..progress import progress
 from .examples import BATCH, POOL, Example, sample_of_groups
 from .opened_run import OpenedRun
 
 PER_GROUP = 250  #: images of every group that the numbers are taken from, at most
+PAIRS = 512  #: images of the split that s+ - s- is taken from, at most
 
 
 @torch.no_grad()
@@ -45,7 +47,26 @@ def summarize(learnt: OpenedRun, seed: int, show_progress: bool) -> dict[str, An
                 1,
             ).numpy()
         )
-    return _describe(learnt, rows, np.concatenate(columns))
+    return _describe(learnt, rows, np.concatenate(columns)) | {"s_pos_minus_s_neg": _gap(learnt, seed)}
+
+
+def _gap(learnt: OpenedRun, seed: int) -> dict[str, float]:
+    """What L_con has to go by: s+ - s- over random batches of the split, with triplets drawn inside them as in
+    training.
+    """
+    contrast, losses, valid = learnt.model.contrast, [], []
+    rows = np.random.default_rng(seed).permutation(len(learnt.labels))[:PAIRS]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH].tolist()
+            of_batch = contrast(
+                learnt.model.morphing(learnt.read(part)), learnt.labels[part], learnt.environments[part]
+            )
+            losses.append(of_batch[0])
+            valid.append(of_batch[1])
+    mean, std = gap(torch.cat(losses).double(), torch.cat(valid), contrast.reading).tolist()
+    return {"pairs": int(torch.cat(valid).sum()), "mean": mean, "std": std}
 
 
 def _on_figure_and_ground(masks: torch.Tensor, figures: torch.Tensor) -> torch.Tensor:
@@ -142,6 +163,12 @@ def lines(summary: dict[str, Any], unit: str, shown: list[Example]) -> list[str]
         said.append(
             f"on the digit m is {summary['on_figure']:.3f}, beside it {summary['on_ground']:.3f}: ratio "
             f"{summary['figure_to_ground']:.3f}"
+        )
+    found = summary["s_pos_minus_s_neg"]
+    if found["pairs"]:
+        said.append(
+            f"s+ - s-, all that L_con goes by, over {found['pairs']} images: mean {found['mean']:.4f} with a standard "
+            f"deviation of {found['std']:.4f}"
         )
     pairs = [
         (example.positive.similarity, example.negative.similarity) for example in shown if example.positive is not None

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..algorithms.classifier import LOG_NAMES, LossTerms, collapse_in_words
+from ..algorithms.classifier import LOG_NAMES, LossTerms
+from ..algorithms.mask_statistics import constant_in_words
 from ..announcer import Announcer
 from ..errors import InputError
 from ..runs.configuration import Configuration
@@ -18,9 +19,6 @@ from .datasets import Split
 from .evaluation import Outcome
 from .log_files import LogFiles
 from .training import Training
-
-MASK_MEAN = "mask_mean"  #: in train_algo.csv
-NO_TRIPLET = "no_triplet"  #: the share of anchors without a positive or a negative, in train_algo.csv
 
 
 class RunLog:
@@ -45,8 +43,8 @@ class RunLog:
     def add_batch(self, terms: LossTerms, objective: Tensor, correct: Tensor, groups: Tensor) -> None:
         """Count a training batch in; it is not waited for."""
         extra = {LOG_NAMES[name]: values for name, values in terms.losses.items() if name != "supervised"}
-        if terms.without_triplet is not None:
-            extra |= {NO_TRIPLET: (terms.without_triplet / len(groups)).expand(len(groups)), MASK_MEAN: terms.mask_mean}
+        if terms.statistics is not None:
+            extra |= terms.statistics.per_image()
         self.averages.add(
             groups,
             self.training.group_weights(),
@@ -108,12 +106,12 @@ class RunLog:
 
 def _warnings(line: dict[str, float]) -> dict[str, str | None]:
     """Name of a state that a user should know of -> what is the matter, None where nothing is."""
-    if MASK_MEAN not in line:
+    if "mask_mean" not in line:
         return {}
     no_triplet = "no image has a positive and a negative, L_con is 0; a larger --batch_size has more"
     return {
-        NO_TRIPLET: no_triplet if line[NO_TRIPLET] == 1 else None,
-        MASK_MEAN: collapse_in_words(line[MASK_MEAN]),
+        "no_triplet": no_triplet if line["no_triplet"] == 1 else None,
+        "mask_mean": constant_in_words(line["mask_mean"], line["mask_std"]),
     }
 
 

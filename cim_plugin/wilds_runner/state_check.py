@@ -10,6 +10,7 @@ from typing import Any, Iterable, Mapping
 
 import torch
 
+from ..algorithms import mask_statistics
 from ..algorithms.classifier import LOG_NAMES
 from ..errors import InputError
 from . import cross_fit
@@ -37,7 +38,6 @@ from .checks import (
 )
 from .datasets import difference_of_data
 from .log_files import is_log_file
-from .logs import MASK_MEAN, NO_TRIPLET
 from .training import Training
 
 
@@ -223,7 +223,7 @@ def _outcome(training: Training) -> Check:
 
 
 def _averages(n_groups: int) -> Check:
-    names = {*Averages.FIXED, *LOG_NAMES.values(), NO_TRIPLET, MASK_MEAN}
+    names = {*Averages.FIXED, *LOG_NAMES.values(), *mask_statistics.NAMES}
     by_group = {f"{name}_group" for name in ("loss", "acc", "count", "weight")} if n_groups else set()
     shape = {name: ((n_groups,) if name in by_group else ()) for name in names | by_group}
     sums = record({}, {name: tensor(torch.float64, of_name) for name, of_name in shape.items()})

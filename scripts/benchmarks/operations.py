@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     title += f", average of {pairs} profiled steps; before: plain autograd's triplet, after: the fused one"
     heading = f"{'':8} {'':46} {'share':>7} {'calls':>6} {'ms':>9}  (the operation's own time, without what it calls)"
     table = measuring.Table(args.json, title, heading, _text)
-    spent = profiled(Case(args.model, images, side, ""), pairs, args.device)
+    spent = profiled(Case(args.model, images, side), pairs, args.device)
     for version in TRIPLETS:
         for row in spent[version].rows(version, args.top):
             table.add(row)

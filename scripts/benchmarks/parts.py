@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     )
     title += f"; as a ratio to ERM's step, median [quartiles] of {pairs} paired runs"
     report = measuring.Report(args.json, title, "ratio to ERM")
-    times = measuring.in_turn(make_parts(Case(args.model, images, side, "")), pairs)
+    times = measuring.in_turn(make_parts(Case(args.model, images, side)), pairs)
     for name, own in times.items():
         note = f"{1000 * measuring.cpu_median(own):.1f} CPU ms"
         if name == FIRST_TO_INPUT:

@@ -74,7 +74,7 @@ def classes_step(classes: int, images: int = 64) -> Callable[[], None]:
 def pixels(algorithm: str) -> Series:
     """The encoder grows too; ERM's series shows how."""
     return Series(
-        lambda side: make_step(Case("small_cnn", 4, side, ""), algorithm, "cpu"),
+        lambda side: make_step(Case("small_cnn", 4, side), algorithm, "cpu"),
         (28, 56, 112, 224, 448),
         (28, 112, 224),
         lambda side: (4, 3, side, side),
@@ -103,7 +103,7 @@ SERIES = {
         1.0,
     ),
     BATCH: Series(
-        lambda n: make_step(Case("small_cnn", n, 28, ""), "CIM", "cpu"),
+        lambda n: make_step(Case("small_cnn", n, 28), "CIM", "cpu"),
         (8, 16, 32, 64, 128, 256),
         (8, 32, 128),
         lambda n: (n, 3, 28, 28),

@@ -112,7 +112,7 @@ def fit(
     optimizer = host_optimizer(classifier, row)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     if row.changes.get("sgd") != "all":
-        optimizer = catalog.optimizer(optimizer, classifier, catalog.complete(row.algorithm, row.hyperparameters))
+        optimizer = catalog.optimizer(optimizer, classifier, catalog.complete_old(row.algorithm, row.hyperparameters))
     groups = _cells(train.labels, train.environments) if row.algorithm == "groupDRO" else None
     chances = _chances(row, train, environments, groups)
     rng = np.random.default_rng([seed, 1])
@@ -153,7 +153,7 @@ def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module
     torch.manual_seed(seed)
     classifier = catalog.build(
         row.algorithm,
-        catalog.complete(row.algorithm, row.hyperparameters),
+        catalog.complete_old(row.algorithm, row.hyperparameters),
         encoder=nn.Sequential(Standardise(), task.make_encoder()),
         n_features=task.n_features,
         make_head=lambda n: nn.Linear(n, task.n_classes),

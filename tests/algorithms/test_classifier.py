@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from cim_plugin.algorithms.bottleneck import GaussianBottleneck
-from cim_plugin.algorithms.classifier import RobustClassifier
+from cim_plugin.algorithms.classifier import GRADIENTS, RobustClassifier
 from cim_plugin.algorithms.contrastive import TripletContrast
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
 from cim_plugin.algorithms.similarity.fused import MSSSIM
@@ -56,10 +56,9 @@ def terms(request) -> list[str]:
 
 
 def test_every_term_of_the_weights_has_one_value_per_image(terms):
-    losses, _, without_triplet, mask_mean = _classifier(terms).loss_terms(_images(4), LABELS, ENVIRONMENTS)
+    losses, _, statistics = _classifier(terms).loss_terms(_images(4), LABELS, ENVIRONMENTS)
     assert {name: values.shape for name, values in losses.items()} == {name: (4,) for name in terms}
-    assert without_triplet is None if "contrastive" not in terms else without_triplet.item() == 0
-    assert mask_mean is None if "contrastive" not in terms else mask_mean.shape == (4,) and not mask_mean.requires_grad
+    assert (statistics is not None) == ("contrastive" in terms)
 
 
 def test_the_total_weighs_the_means():
@@ -100,11 +99,51 @@ def test_terms_and_total_equal_the_parts_put_together_by_hand():
     torch.testing.assert_close(model.total(losses), by_hand, rtol=1e-10, atol=0)
 
 
-def test_the_mean_of_m_is_that_of_every_image():
+def test_statistics_are_those_of_the_batchs_m_and_losses():
     model = _classifier(["supervised", "contrastive"])
     images = _images(4)
-    found = model.loss_terms(images, LABELS, ENVIRONMENTS).mask_mean
-    torch.testing.assert_close(found, model.morphing(images).mask.mean((1, 2, 3)).detach())
+    losses, _, found = model.loss_terms(images, LABELS, ENVIRONMENTS)
+    masks = model.morphing(images).mask.detach()
+    torch.testing.assert_close(found.mask_mean, torch.stack([mask.mean() for mask in masks]))
+    torch.testing.assert_close(found.gap_mean, -losses["contrastive"].mean().detach())
+
+
+# --- what trains psi --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_the_supervised_loss_reaches_psi_unless_l_con_alone_is_to(gradient):
+    model = _classifier(["supervised", "contrastive"])
+    model.gradient = gradient
+    losses = model.loss_terms(_images(4), LABELS, ENVIRONMENTS).losses
+    weights = list(model.morphing.parameters())
+    for term, reaches in (("supervised", gradient == "both"), ("contrastive", True)):
+        found = torch.autograd.grad(losses[term].sum(), weights, retain_graph=True, allow_unused=True)
+        assert all((weight is not None and weight.abs().sum() > 0) == reaches for weight in found), term
+
+
+def test_with_l_con_alone_no_gradient_of_the_encoders_input_is_computed():
+    seen = []
+    model = _classifier(["supervised", "contrastive"])
+    model.gradient = "contrastive"
+    model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].requires_grad))
+    model.loss_terms(_images(4), LABELS, ENVIRONMENTS)
+    assert seen == [False]
+
+
+def test_which_losses_train_psi_does_not_change_the_losses_themselves():
+    losses = []
+    for gradient in GRADIENTS:
+        torch.manual_seed(0)
+        model = _classifier(["supervised", "contrastive"])
+        model.gradient = gradient
+        losses.append(model.loss_terms(_images(4), LABELS, ENVIRONMENTS).losses)
+    assert all(torch.equal(losses[0][term], losses[1][term]) for term in losses[0])
+
+
+def test_another_gradient_is_refused():
+    with pytest.raises(ValueError, match="gradient is one of both, contrastive, 'none' was given"):
+        RobustClassifier(nn.Flatten(), nn.Linear(3, 2), {"supervised": 1.0}, gradient="none")
 
 
 def test_the_supervised_contrastive_loss_goes_by_the_pairs_that_are_asked_for():
@@ -143,7 +182,8 @@ def test_anchors_without_a_triplet_are_counted():
         ([0, 0, 0, 0], [0, 1, 0, 1], 4),
     ):
         assert (
-            model.loss_terms(_images(4), torch.tensor(labels), torch.tensor(environments)).without_triplet.item() == n
+            model.loss_terms(_images(4), torch.tensor(labels), torch.tensor(environments)).statistics.without_triplet
+            == n
         )
 
 

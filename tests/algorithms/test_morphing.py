@@ -91,9 +91,40 @@ def test_the_mask_depends_on_the_image_and_on_nothing_else_in_the_batch(crops):
     torch.testing.assert_close(torch.cat([morphing(image[None]).mask for image in x]), together, rtol=0, atol=1e-12)
 
 
-def test_the_mask_varies_over_the_image(crops):
-    mask = TransformationNetwork(3)(crops(1, 3, 28, 28).float())
-    assert mask.amax() - mask.amin() > 1e-3
+@pytest.mark.parametrize("side", [28, 96])
+@pytest.mark.parametrize("stride", [2, 4])
+def test_before_training_m_is_near_its_start_and_varies_by_more_than_a_grey_level(crops, side, stride):
+    images = crops(8, 3, side, side).float()
+    for seed in range(10):
+        torch.manual_seed(seed)
+        mask = TransformationNetwork(3, stride=stride)(images)
+        assert abs(mask.mean() - TransformationNetwork.start) < 0.1
+        assert mask.flatten(1).std(1).mean() > 1 / 255
+
+
+def _reference_first_layer(convolution, pixels):
+    """He's draw convolved with pixels that are centred first; borders are black on both sides."""
+    weight = convolution.weight * 0.25
+    return torch.nn.functional.conv2d(
+        torch.nn.functional.pad((pixels - 0.5) / 0.25, (1, 1, 1, 1), value=-2.0), weight, stride=2
+    )
+
+
+def test_the_first_layer_starts_as_one_of_centred_pixels(crops):
+    convolution = TransformationNetwork(3).double().features[0]
+    pixels = crops(2, 3, 28, 28)
+    expected = _reference_first_layer(convolution, pixels)
+    torch.testing.assert_close(convolution(pixels), expected, rtol=0, atol=1e-6)
+
+
+def test_the_weights_can_be_drawn_again():
+    network = TransformationNetwork(3)
+    torch.manual_seed(0)
+    network.reset_parameters()
+    other = TransformationNetwork(3)
+    torch.manual_seed(0)
+    other.reset_parameters()
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in other.state_dict().items())
 
 
 @pytest.mark.parametrize("autocast", [False, True])

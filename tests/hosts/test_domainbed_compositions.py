@@ -13,6 +13,8 @@ import retired
 from hosts import forked_host
 from hosts.forked_host import SMALL_HOST
 
+from cim_plugin.algorithms.mask_statistics import NAMES
+
 DOCS = Path(__file__).parents[2] / "docs" / "compositions.md"
 TRAIN = ("-m", "domainbed.scripts.train")
 
@@ -106,11 +108,13 @@ def test_base_behind_a_constant_mask_does_what_it_does_on_darker_images(domainbe
         torch.manual_seed(1)
         numpy.random.seed(1)
         steps = [algorithm.update(batches(seed, 2, brightness)) for seed in range(3)]
-        return [{key: value for key, value in step.items() if key not in ("L_con", "no_triplet", "mask_mean")} for step in steps]
+        return [{key: value for key, value in step.items() if key not in ADDED} for step in steps]
 
     print(json.dumps({base: [logged("CIM+" + base, 1.0), logged(base, 0.5)] for base in KINDS}))
     """
-    for base, (composed, alone) in ask(domainbed, f"KINDS = {KINDS}\n{textwrap.dedent(code)}").items():
+    for base, (composed, alone) in ask(
+        domainbed, f"KINDS, ADDED = {KINDS}, {['L_con', *NAMES]}\n{textwrap.dedent(code)}"
+    ).items():
         assert composed == alone, base
 
 
@@ -120,7 +124,7 @@ def test_a_step_moves_psi_by_the_bases_gradient_and_lambda_times_that_of_l_con(d
         domainbed,
         """
         def moved(weight):
-            algorithm = make("CIM+GroupDRO", cim_lambda=weight)
+            algorithm = make("CIM+GroupDRO", cim_lambda=weight, cim_learning_rate=0.0)
             algorithm.optimizer = torch.optim.SGD(algorithm.network.parameters(), lr=1.0)
             torch.manual_seed(5)
             algorithm.update(batches())
@@ -259,7 +263,7 @@ def test_train_writes_a_model_that_loads_and_tables_put_it_after_its_base(domain
         assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((tmp_path / "CIM+CORAL" / "results.jsonl").read_text().splitlines()[-1])
     assert (
-        np.isfinite([record[key] for key in ("loss", "penalty", "L_con", "no_triplet", "mask_mean")]).all()
+        np.isfinite([record[key] for key in ("loss", "penalty", "L_con", "mask_std")]).all()
         and record["hparams"]["cim_lambda"] == 1.0
     )
     code = f"""
@@ -343,13 +347,9 @@ def test_base_that_psi_cannot_be_put_before_is_refused_with_the_reason(body, ext
     assert kind == "InputError" and message.startswith("CIM+Base: ") and words in message
 
 
-OPTIMIZER_IS_THE_BASES = "cim_learning_rate=0.001, but the optimizer that moves psi is Base's here"
-
-
 @pytest.mark.parametrize(
     "values, said",
     [
-        ("cim_learning_rate=0.001", f"CIM+Base: {OPTIMIZER_IS_THE_BASES}"),
         ("cim_composites=True", f"CIM: {retired.said('cim_composites')}"),
         ("cim_mask='per_channel'", f"CIM: {retired.said('cim_mask')}"),
     ],
@@ -359,6 +359,44 @@ def test_what_only_our_own_classifier_can_do_and_what_is_no_more_is_refused(valu
         host, ADDED.replace("SHAPE", "pass").replace(", EXTRA", "").replace('"CIM+Base"', f'"CIM+Base", {values}')
     )
     assert kind == "InputError" and message.startswith(said)
+
+
+MOVED = """
+(psi,) = [module for module in algorithm.modules() if type(module).__name__ == "InputMorphing"]
+own = {id(weight) for weight in psi.parameters()}
+before = [(id(weight) in own, weight, weight.detach().clone()) for weight in algorithm.parameters()]
+for number in range(STEPS):
+    algorithm.update(batches(number))
+print(json.dumps([max((weight - start).abs().max().item() for mine, weight, start in before if mine == of_psi) for of_psi in (True, False)]))
+"""
+
+
+@pytest.mark.host
+def test_psi_moves_at_a_rate_of_its_own_in_the_bases_optimizer(domainbed):
+    """The first step of an Adam is its rate, whatever the gradient."""
+    for rate, moved in ((0.01, 0.01), (0.0, 1e-5)):
+        code = f'algorithm, STEPS = make("CIM+CORAL", lr=1e-5, cim_learning_rate={rate}), 1\n{MOVED}'
+        assert ask(domainbed, code) == [pytest.approx(moved, rel=1e-2), pytest.approx(1e-5, rel=1e-2)]
+
+
+@pytest.mark.host
+def test_with_l_con_alone_the_bases_loss_does_not_move_psi(domainbed):
+    for gradient, moves in (("contrastive", False), ("both", True)):
+        code = f'algorithm, STEPS = make("CIM+CORAL", cim_lambda=0.0, cim_gradient="{gradient}"), 2\n{MOVED}'
+        psi, others = ask(domainbed, code)
+        assert (psi > 0) == moves and others > 0
+
+
+@pytest.mark.host
+def test_between_steps_the_bases_optimizer_is_its_own(domainbed):
+    """Fish saves and loads the state of one, which must have the groups that it was made with."""
+    code = """
+    algorithm = make("CIM+CORAL", cim_learning_rate=0.01)
+    before = [[id(weight) for weight in group["params"]] for group in algorithm.optimizer.param_groups]
+    algorithm.update(batches())
+    print(json.dumps(before == [[id(weight) for weight in group["params"]] for group in algorithm.optimizer.param_groups]))
+    """
+    assert ask(domainbed, code)
 
 
 def test_the_hosts_networks_are_as_they_were_afterwards(host):

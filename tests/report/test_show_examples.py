@@ -181,6 +181,26 @@ def _reference_masks(run: OpenedRun) -> np.ndarray:
     return run.model.morphing(run.read(list(range(sum(GROUPS))))).mask.detach().double().numpy()
 
 
+def test_what_l_con_goes_by_against_every_pair_by_hand():
+    """Two images of each of two classes in two environments: cross-environment pairs leave no choice."""
+    run = learnt(cim_pairs="cross_environment")
+    rows = [int(torch.nonzero((run.labels == y) & (run.environments == e))[0]) for y in (0, 1) for e in (0, 1)]
+    images = run.read(rows)
+    run = run._replace(
+        labels=run.labels[rows],
+        environments=run.environments[rows],
+        groups=run.groups[rows],
+        read=lambda of: images[of],
+    )
+    x = run.model.morphing.pixel_space.to_pixels(images).double()
+    psi = run.model.morphing(images).psi.detach().double()
+    s_pos, s_neg = ms_ssim(psi, x[[1, 0, 3, 2]], 2, "smooth"), ms_ssim(psi, x[[2, 3, 0, 1]], 2, "smooth")
+    found = summary.summarize(run, 0, False)["s_pos_minus_s_neg"]
+    assert found["pairs"] == 4
+    assert found["mean"] == pytest.approx((s_pos - s_neg).mean().item(), abs=1e-5)
+    assert found["std"] == pytest.approx((s_pos - s_neg).std(unbiased=False).item(), abs=1e-5)
+
+
 def test_the_numbers_of_m_against_those_of_numpy():
     run = learnt()
     masks, groups = _reference_masks(run), run.groups.numpy()

@@ -27,6 +27,7 @@ from small_runs import (
 )
 
 from cim_plugin.algorithms import contrastive
+from cim_plugin.algorithms.mask_statistics import NAMES
 from cim_plugin.algorithms.morphing import TransformationNetwork
 from cim_plugin.models.encoders import SmallCNN
 from cim_plugin.wilds_runner import loop, session
@@ -53,8 +54,8 @@ TERMS = {
     "VIB": ["KL"],
     "SCL_E2E": ["L_scl"],
     "CnC": ["L_scl"],
-    "CIM": ["L_con", "no_triplet", "mask_mean"],
-    "CIM_VIB": ["L_con", "KL", "no_triplet", "mask_mean"],
+    "CIM": ["L_con", *NAMES],
+    "CIM_VIB": ["L_con", "KL", *NAMES],
 }
 
 

@@ -106,11 +106,6 @@ class _Composition:
         faults.check_test_environments(num_domains)
         image_size, pixel_space = pixels(self.name, input_shape)
         hparams = hyperparameters.checked("CIM", self.name, hparams, hyperparameters.kinds(REGISTRY, self.name, SMALL))
-        if hparams["cim_learning_rate"]:
-            raise InputError(
-                f"{self.name}: cim_learning_rate={hparams['cim_learning_rate']!r}, but the optimizer that moves psi is "
-                f"{self.base}'s here; use it with CIM or CIM_VIB"
-            )
         contrast = catalog.build_contrast(self.name, hparams, image_size, num_domains)
         with _psi_in_front_of(self, input_shape, hparams) as built, self._in_words():
             super().__init__(input_shape, num_classes, num_domains, hparams)
@@ -127,8 +122,7 @@ class _Composition:
         """The base's step on images that pass through psi; ``unlabeled`` is the base's business.
 
         Returns:
-            What the base logs, and where a step moved psi: L_con, the number of anchors without a triplet and the mean
-                of m.
+            What the base logs, and where a step moved psi: L_con and those of ``mask_statistics.NAMES``.
 
         Raises:
             InputError: images or labels are not what the data set declares, or the first batch's pixels.
@@ -138,7 +132,7 @@ class _Composition:
         minibatches = checked_all(self.name, minibatches, self._shape)
         batch = concatenate(minibatches)
         check_values(self.name, batch, self._n_classes, pixels(self.name, self._shape)[1], first=self._step == 0)
-        added = AddedContrast(self, self._contrast, self.hparams["cim_lambda"], batch)
+        added = AddedContrast(self, self._contrast, self.hparams, batch)
         with _psi_in_front_of(self, self._shape, self.hparams), added, self._in_words():
             logged = {**super().update(minibatches, unlabeled), **added.logged()}
         check_finite(self.name, logged, self._step, [len(images) for images, _ in minibatches])

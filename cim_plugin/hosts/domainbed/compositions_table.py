@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import catalog
+from ...algorithms.contrastive import TripletContrast
 from ...algorithms.morphing import InputMorphing
 from ...catalog import COMPOSITION
 from ...errors import InputError
@@ -86,12 +87,21 @@ def _run(name: str) -> _Run:
     torch.manual_seed(0)
     algorithm = algorithms.get_algorithm_class(name)(SHAPE, CLASSES, ENVIRONMENTS, {**hparams, "batch_size": BATCH})
     start = {key: value.clone() for key, value in algorithm.state_dict().items()}
-    calls: list[None] = []
-    if hasattr(algorithm, "_contrast"):
-        contrast = algorithm._contrast
-        algorithm._contrast = lambda *batch: calls.append(None) or contrast(*batch)
+    counted = _Counted(getattr(algorithm, "_contrast", None))
+    algorithm._contrast = counted
     logged = [algorithm.update(_minibatches(number)) for number in range(UPDATES)]
-    return _Run(algorithm, start, len(calls), logged)
+    return _Run(algorithm, start, counted.calls, logged)
+
+
+class _Counted:
+    """L_con, of a composition only, that counts its calls."""
+
+    def __init__(self, contrast: TripletContrast | None):
+        self.contrast, self.reading, self.calls = contrast, getattr(contrast, "reading", None), 0
+
+    def __call__(self, *batch):
+        self.calls += 1
+        return self.contrast(*batch)
 
 
 def _minibatches(seed: int) -> list[tuple[Tensor, Tensor]]:

@@ -2,15 +2,15 @@
 losses.
 
 Since psi is a part of the featurizer, a copy of the network has a copy of it, an average of weights has its average, a
-masked gradient is masked there too, and the optimiser that moves the featurizer moves psi. Only L_con is added: its
-gradient joins psi's for the length of each step of an optimiser that holds psi's weights, so that the step is one on
-(what the base minimises there) + λ·L_con, and the base never sees it.
+masked gradient is masked there too, and the optimiser that moves the featurizer moves psi, at a rate of psi's own.
+Only L_con is added: its gradient joins psi's for the length of each step of an optimiser that holds psi's weights, so
+that the step is one on (what the base minimises there) + λ·L_con, and the base never sees it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ...algorithms.contrastive import TripletContrast
+from ...algorithms.mask_statistics import MaskStatistics
 from ...algorithms.morphing import InputMorphing
 from ..batches import Batch
 
@@ -72,9 +73,7 @@ def _morph(featurizer: nn.Module, inputs: tuple) -> tuple:
 
 def draw_weights(psi: InputMorphing) -> None:
     """Draw psi's initial weights again, from the random numbers as they stand now."""
-    for module in psi.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+    psi.network.reset_parameters()
 
 
 class AddedContrast:
@@ -83,17 +82,18 @@ class AddedContrast:
     Args:
         algorithm: the base; the copies of its psi that it makes and runs meanwhile count too.
         contrast: L_con.
-        weight: λ.
+        hparams: those of CIM: ``cim_lambda``, ``cim_gradient`` and ``cim_learning_rate``.
         batch: the images that L_con is computed on.
     """
 
-    def __init__(self, algorithm: nn.Module, contrast: TripletContrast, weight: float, batch: Batch):
-        self.contrast, self.weight, self.batch = contrast, weight, batch
+    def __init__(self, algorithm: nn.Module, contrast: TripletContrast, hparams: Mapping[str, Any], batch: Batch):
+        self.contrast, self.batch = contrast, batch
+        self.weight, self.learning_rate = hparams["cim_lambda"], hparams["cim_learning_rate"]
+        self.alone = hparams["cim_gradient"] == "contrastive"
         self.psis = {id(module): module for module in algorithm.modules() if isinstance(module, InputMorphing)}
-        self.losses: list[Tensor] = []  #: L_con's mean at every step that moved a psi, (), detached
-        self.without_triplet: list[Tensor] = []  #: how many anchors had no triplet there, ()
-        self.mask_means: list[Tensor] = []  #: the mean of m there, (), detached
+        self.steps: list[dict[str, Tensor]] = []  #: at every step that moved a psi L_con's mean and statistics, ()
         self._gradients: list[tuple[Tensor, Tensor | None]] = []  #: a weight, and its gradient as the base left it
+        self._groups: list[tuple[dict[str, Any], list[Tensor]]] = []  #: of a base's optimizer, and what it held
         self._hooks: list[Any] = []
 
     def __enter__(self) -> AddedContrast:
@@ -118,35 +118,47 @@ class AddedContrast:
         for psi in list(self.psis.values()):
             parameters = [parameter for parameter in psi.parameters() if id(parameter) in moved]
             if parameters:
+                if self.learning_rate:
+                    self._set_apart(optimizer, parameters)
                 for parameter, gradient in zip(parameters, self._gradient(psi, parameters)):
                     self._gradients.append((parameter, parameter.grad))
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                    alone = self.alone or parameter.grad is None
+                    parameter.grad = gradient if alone else parameter.grad + gradient
 
     def _gradient(self, psi: InputMorphing, parameters: list[Tensor]) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             morphed = psi(self.batch.images)
             losses, valid = self.contrast(morphed, self.batch.labels, self.batch.environments)
             loss = losses.mean()
-            self.losses.append(loss.detach())
-            self.without_triplet.append((~valid).sum())
-            self.mask_means.append(morphed.mask.detach().mean())
+            statistics = MaskStatistics.of(morphed.mask, losses, valid, self.contrast.reading)
+            self.steps.append({"L_con": loss.detach(), **statistics.of_batch()})
             return torch.autograd.grad(self.weight * loss, parameters)
 
+    def _set_apart(self, optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
+        """Put psi's weights into groups of their own rate, without weight decay, for the length of the step."""
+        own = {id(parameter) for parameter in parameters}
+        for group in list(optimizer.param_groups):
+            apart = [parameter for parameter in group["params"] if id(parameter) in own]
+            if apart:
+                self._groups.append((group, group["params"]))
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
+                optimizer.param_groups.append({**group, "params": apart, "lr": self.learning_rate, "weight_decay": 0.0})
+
     def _restore(self, optimizer: torch.optim.Optimizer, arguments: tuple, keywords: dict) -> None:
+        if self._groups:
+            del optimizer.param_groups[-len(self._groups) :]
+        for group, parameters in reversed(self._groups):
+            group["params"] = parameters
+        self._groups.clear()
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
         self._gradients.clear()
 
     def logged(self) -> dict[str, float]:
-        """L_con, the number of anchors without a triplet and the mean of m, averaged over the steps that moved a psi;
-        empty where none did.
+        """L_con and those of ``mask_statistics.NAMES``, averaged over the steps that moved a psi; empty where none
+        did.
         """
-        if not self.losses:
+        if not self.steps:
             return {}
-        found = {"L_con": self.losses, "no_triplet": self.without_triplet, "mask_mean": self.mask_means}
-        values = (
-            torch.stack([torch.stack(of_steps).to(self.losses[0].dtype) for of_steps in found.values()])
-            .mean(1)
-            .tolist()
-        )
-        return dict(zip(found, values))
+        values = torch.stack([torch.stack(list(of_step.values())) for of_step in self.steps]).mean(0).tolist()
+        return dict(zip(self.steps[0], values))

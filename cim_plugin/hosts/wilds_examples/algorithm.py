@@ -20,6 +20,7 @@ from wilds.common.grouper import CombinatorialGrouper
 from ... import catalog
 from ...algorithms.classifier import LOG_NAMES, RobustClassifier
 from ...algorithms.group_dro import group_means
+from ...algorithms.mask_statistics import NAMES
 from ...algorithms.morphing import PixelSpace
 from ...errors import InputError
 
@@ -47,16 +48,13 @@ class _Replicated(nn.Module):
         self.classifier = classifier
 
     def forward(self, images: Tensor, labels: Tensor | None = None, environments: Tensor | None = None):
-        """Logits (N, K); with labels {"logits", loss term: (N,), "no_triplet": (replicas,), "mask_mean": (N,)}. A
+        """Logits (N, K); with labels {"logits": (N, K), loss term or a name of ``mask_statistics.NAMES``: (N,)}. A
         replica's triplets come from its own rows.
         """
         if labels is None:
             return self.classifier(images)
-        losses, logits, without_triplet, mask_mean = self.classifier.loss_terms(images, labels, environments)
-        counted = (
-            {} if without_triplet is None else {"no_triplet": without_triplet[None].float(), "mask_mean": mask_mean}
-        )
-        return {"logits": logits, **losses, **counted}
+        losses, logits, statistics = self.classifier.loss_terms(images, labels, environments)
+        return {"logits": logits, **losses, **({} if statistics is None else statistics.per_image())}
 
 
 class RobustAlgorithm(SingleModelAlgorithm):
@@ -105,7 +103,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
         super().train(mode)
         terms = [LOG_NAMES[name] for name in self.classifier.weights] if mode else []
         of_groups = [f"{self.group_prefix}{term}" for term in terms] if self.grouper.n_groups > 1 else []
-        counted = ["no_triplet", "mask_mean"] if mode and self.classifier.morphing is not None else []
+        counted = NAMES if mode and self.classifier.contrast is not None else ()
         self.logged_fields = [*self._fields, *terms, *counted, *of_groups]
 
     def process_batch(self, batch, unlabeled_batch=None):
@@ -124,8 +122,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
         found = self.model(images, labels, environments)
         self.classifier.inputs_checked = True  # a replica's own note is lost with it
         losses = {name: found[name] for name in self.classifier.weights}
-        if "no_triplet" in found:
-            results |= {"no_triplet": found["no_triplet"].sum() / len(labels), "mask_mean": found["mask_mean"].mean()}
+        results |= {name: found[name].mean() for name in NAMES if name in found}
         return {**results, "y_pred": found["logits"], "losses": losses, **self._logged(losses, groups)}
 
     def _logged(self, losses: dict[str, Tensor], groups: Tensor) -> dict[str, Tensor]:
