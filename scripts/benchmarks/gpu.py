@@ -167,7 +167,7 @@ def _against_library(method: str, case: similarity.Case, pairs: int, device: str
 def steps(sizes: Sizes, device: str) -> Iterator[tuple[str, Callable[[], Row]]]:
     for variant in VARIANTS:
         for model in sizes.models:
-            case = step.Case(model, sizes.images, sizes.side, "")
+            case = step.Case(model, sizes.images, sizes.side)
             name = f"{model}, {variant.name}"
             yield name, lambda case=case, variant=variant: _against_erm(case, variant, sizes.pairs, device)
 
@@ -184,7 +184,7 @@ def _against_erm(case: step.Case, variant: Variant, pairs: int, device: str) -> 
 
 
 def profile(sizes: Sizes, device: str) -> Iterator[tuple[str, Callable[[], Row]]]:
-    case = step.Case(sizes.models[0], sizes.images, sizes.side, "")
+    case = step.Case(sizes.models[0], sizes.images, sizes.side)
     yield f"{case.model}, CIM", lambda: {"operations": _operations(case, device)}
 
 
