@@ -19,6 +19,7 @@ from . import defaults
 
 TRANSFORMS = ("image_base", "image_resize", "image_resize_and_center_crop", "rxrx1")
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
+TRACKERS = ("tensorboard", "wandb", "trackio")
 PRECISIONS = ("32", "bf16-mixed", "16-mixed")
 AUGMENTATIONS = ("randaugment", "weak", "resized_crop")
 PROCESSES = 1 << 16  #: on a machine, and machines: more is a slip of the hand
@@ -171,7 +172,12 @@ class Configuration:
     save_pred: bool = _run("write predictions", default=True)
     progress_bar: bool | None = _run("show a progress bar; by default on a terminal", may_differ=True)
     resume: bool = _run("go on where a stopped run of this log_dir stood", default=False, may_differ=True)
-    tensorboard: bool = _run("also write TensorBoard events", default=False, may_differ=True)
+    track: str | None = _run(
+        "also send the numbers of the log to a tracker; a resumed run goes on in the tracked run that it began",
+        choices=TRACKERS,
+        default=None,
+        may_differ=True,
+    )
     hyperparameters: dict[str, Any] = field(default_factory=dict)  #: the algorithm's own, see catalog.py
 
     def __post_init__(self) -> None:
@@ -237,6 +243,7 @@ def _flags() -> dict[str, dict[str, dict[str, Any]]]:
 FLAGS = _flags()
 FLAG_NAMES = tuple(name for flags in FLAGS.values() for name in flags)
 MAY_DIFFER = {entry.name for entry in dataclasses.fields(Configuration) if entry.metadata.get("may_differ")}
+MAY_DIFFER |= {"tensorboard"}  #: of older runs, --track tensorboard now
 
 
 def open_values() -> dict[str, Any]:

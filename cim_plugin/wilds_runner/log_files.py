@@ -15,6 +15,7 @@ from typing import Any, Iterable
 from ..errors import InputError
 from ..files import reason
 from .checkpoint import FIX
+from .tracking import Tracker
 
 LOG = "log.txt"
 KINDS = ("eval", "algo")  #: of the CSV files of a split
@@ -32,13 +33,13 @@ class LogFiles:
         folder: where they are; None writes nothing, for all processes but the first.
         sizes: file name -> bytes to keep of what is there; other files are started anew.
         echo: a function that also gets what goes to log.txt, or None.
-        events: a TensorBoard SummaryWriter that also gets the numbers of CSV files, or None.
+        tracker: also gets the numbers of CSV files, or None.
     """
 
-    def __init__(self, folder: str | None, sizes: dict[str, int], echo=None, events=None):
+    def __init__(self, folder: str | None, sizes: dict[str, int], echo=None, tracker: Tracker | None = None):
         self.folder = folder
         self.echo = echo
-        self.events = events
+        self.tracker = tracker
         self.sizes: dict[str, int] = {}
         there = {name: size for name, size in sizes.items() if folder is not None and self._is_there(name)}
         for name, size in there.items():
@@ -68,16 +69,15 @@ class LogFiles:
             self.echo(text)
 
     def row(self, name: str, values: dict[str, Any], step: int) -> None:
-        """Append a line to a CSV file, the header before the first; ``step`` is its place on TensorBoard's axis."""
+        """Append a line to a CSV file, the header before the first; ``step`` is its place on a tracker's axis."""
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, fieldnames=list(values), lineterminator="\n")
         if name not in self.sizes:
             writer.writeheader()
         writer.writerow(values)
         self._append(name, buffer.getvalue())
-        if self.events is not None:
-            for key, value in values.items():
-                self.events.add_scalar(f"{name.removesuffix('.csv')}/{key}", value, step)
+        if self.tracker is not None:
+            self.tracker.numbers({f"{name.removesuffix('.csv')}/{key}": value for key, value in values.items()}, step)
 
     def _append(self, name: str, text: str) -> None:
         if self.folder is None:

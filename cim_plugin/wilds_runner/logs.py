@@ -12,8 +12,6 @@ from torch import Tensor
 from ..algorithms.classifier import LOG_NAMES, LossTerms
 from ..algorithms.mask_statistics import constant_in_words
 from ..announcer import Announcer
-from ..errors import InputError
-from ..runs.configuration import Configuration
 from .averages import Averages
 from .datasets import Split
 from .evaluation import Outcome
@@ -142,14 +140,3 @@ def _groups(training: Training, key: str, split: Split) -> list[str]:
                 "        warning: the training split has no such image; its accuracy is measured, not trained for"
             )
     return lines
-
-
-def make_events(config: Configuration):
-    """A TensorBoard writer where it is asked for, else None."""
-    if not config.tensorboard:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("--tensorboard needs the package 'tensorboard'; 'pip install tensorboard'") from error
-    return SummaryWriter(config.log_dir)

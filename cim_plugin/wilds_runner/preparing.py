@@ -12,17 +12,18 @@ from tqdm import tqdm
 from ..progress import progress as progress_bar
 from ..runs.configuration import Configuration
 from ..runs.layout import STATE
-from . import datasets, results
+from . import datasets, results, tracking
 from .costs import cost
 from .folder import check_writable, state_to_go_on_from
 from .image_cache import open_cache
 from .log_files import LogFiles, is_log_file
-from .logs import RunLog, make_events
+from .logs import RunLog
 from .loop import Loop
 from .processes import on_rank_zero
 from .session import OpenData, open_session
 from .state import Progress, restore
 from .state_check import check_state
+from .tracking import Tracker
 from .training import Training, make_training
 
 
@@ -78,8 +79,14 @@ def _open_log(training: Training, state: dict[str, Any] | None, shown: bool) -> 
     echo = (lambda text: tqdm.write(text, end="")) if first and not config.eval_only else None
     steps = config.n_epochs * len(training.order)
     bar = progress_bar(total=steps, unit="step", show=shown and not config.eval_only)
-    files = LogFiles(config.log_dir if first else None, keep, echo, make_events(config) if first else None)
+    files = LogFiles(config.log_dir if first else None, keep, echo, _tracker(config) if first else None)
     return RunLog(training, files, bar)
+
+
+def _tracker(config: Configuration) -> Tracker | None:
+    if config.track is None or config.eval_only:
+        return None
+    return tracking.start(config.track, config.log_dir, config.as_record())
 
 
 def _go_on(training: Training, progress: Progress, log: RunLog, state: dict[str, Any]) -> None:

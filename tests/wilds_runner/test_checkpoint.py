@@ -225,7 +225,7 @@ def test_another_configuration_is_refused_and_its_difference_named(left, configu
 
 
 @pytest.mark.parametrize(
-    "words", ["--log_dir elsewhere", "--progress_bar", "--resume", "--cache false", "--root_dir other", "--tensorboard"]
+    "words", ["--log_dir elsewhere", "--progress_bar", "--resume", "--cache false", "--root_dir other", "--track wandb"]
 )
 def test_where_and_how_a_run_runs_may_differ(left, configure, words):
     assert (

@@ -67,14 +67,14 @@ def test_other_processes_write_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_text_is_echoed_and_numbers_become_events(tmp_path):
-    echoed, events = [], []
-    writer = type("Writer", (), {"add_scalar": lambda self, *words: events.append(words)})()
-    logs = LogFiles(str(tmp_path), {}, echoed.append, writer)
+def test_text_is_echoed_and_numbers_are_tracked(tmp_path):
+    echoed, tracked = [], []
+    tracker = type("Tracker", (), {"numbers": lambda self, *words: tracked.append(words)})()
+    logs = LogFiles(str(tmp_path), {}, echoed.append, tracker)
     logs.write("hello\n")
     logs.row("val_eval.csv", {"acc": 0.5, "loss": 2.0}, 7)
     assert echoed == ["hello\n"]
-    assert events == [("val_eval/acc", 0.5, 7), ("val_eval/loss", 2.0, 7)]
+    assert tracked == [({"val_eval/acc": 0.5, "val_eval/loss": 2.0}, 7)]
 
 
 # --- averages --------------------------------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import sqlite3
 import sys
 
 import pytest
+from small_runs import finish, start, words
 
 from cim_plugin.errors import InputError
+from cim_plugin.runs.configuration import TRACKERS
 from cim_plugin.wilds_runner import tracking
 
 SENT = [({"train_algo/L_con": 0.25, "train_algo/loss_avg": 1.5}, 10), ({"val_eval/acc_wg": 0.5}, 20)]
@@ -89,3 +92,20 @@ def test_a_foreign_name_is_refused(content, run):
     (run / tracking.NAME).write_text(content)
     with pytest.raises(InputError, match="holds no name of a run"):
         tracking.run_name(str(run))
+
+
+def test_the_trackers_are_those_of_the_flag():
+    assert tuple(tracking.TRACKERS) == TRACKERS
+
+
+def test_a_run_sends_what_its_csv_files_have(release, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard")
+    assert finish(start(words(release, tmp_path / "run", "--track", "tensorboard", algorithm="CIM"))) == 0
+    found = accumulator.EventAccumulator(str(tmp_path / "run"))
+    found.Reload()
+    for name, column in (("train_algo", "L_con"), ("val_eval", "acc_wg")):
+        with open(tmp_path / "run" / f"{name}.csv", newline="") as lines:
+            rows = [float(row[column]) for row in csv.DictReader(lines)]
+        sent = found.Scalars(f"{name}/{column}")
+        assert [event.value for event in sent] == pytest.approx(rows) and len(rows) >= 2
+        assert [event.step for event in sent] == sorted(event.step for event in sent)
