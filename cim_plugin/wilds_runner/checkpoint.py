@@ -82,9 +82,15 @@ def load_state(log_dir: str, config: Configuration, may_differ: set[str]) -> dic
     return state
 
 
-def difference(before: dict[str, Any], config: Configuration, names: Sequence[str]) -> str | None:
+def difference(
+    before: dict[str, Any], config: Configuration, names: Sequence[str], may_differ: Sequence[str] = ()
+) -> str | None:
     """The first of these values that a run had otherwise, in words; compared as JSON keeps them. What is younger than
-    the run had its default.
+    the run was then as :func:`completed` says.
+
+    Args:
+        names: of the configuration; of "hyperparameters" all are compared.
+        may_differ: hyperparameters that are not.
 
     Raises:
         InputError: the run had a hyperparameter that is no more.
@@ -95,7 +101,10 @@ def difference(before: dict[str, Any], config: Configuration, names: Sequence[st
     ):  # one by one, of which a reader sees what differs
         if gone := catalog.retired(before["hyperparameters"]):
             raise InputError(f"the run that is there cannot be taken up, its {gone}; choose another folder")
-        names = [*(name for name in names if name != "hyperparameters"), *now["hyperparameters"]]
+        names = [
+            *(name for name in names if name != "hyperparameters"),
+            *(name for name in now["hyperparameters"] if name not in may_differ),
+        ]
         before, now = {**before, **before["hyperparameters"]}, {**now, **now["hyperparameters"]}
     return next(
         (f"{name} {before.get(name)!r}, now it is {now[name]!r}" for name in names if before.get(name) != now[name]),

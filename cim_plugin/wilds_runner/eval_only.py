@@ -66,6 +66,9 @@ NETWORK_AND_SPLITS = (
 )
 
 
+OF_TRAINING = ("cim_gradient", "cim_learning_rate")  #: hyperparameters that say nothing of what the weights compute
+
+
 def _check_same_run(config: Configuration, data: dict[str, str], path: str) -> None:
     """What no weight's shape tells: with other images or another stride of m the weights fit, and say something else;
     predictions of other splits would replace the run's, and figures by other labels would stand beside them.
@@ -80,7 +83,7 @@ def _check_same_run(config: Configuration, data: dict[str, str], path: str) -> N
             f"--eval_only: {path} is damaged ({error!r}), so it cannot be seen whether this is the network that was "
             f"trained; move it away"
         ) from error
-    if differs := checkpoint.difference(before, config, NETWORK_AND_SPLITS):
+    if differs := checkpoint.difference(before, config, NETWORK_AND_SPLITS, OF_TRAINING):
         raise InputError(f"--eval_only: {path} has {differs}; repeat its flags")
     if differs := difference_of_data(data_before, data):
         raise InputError(

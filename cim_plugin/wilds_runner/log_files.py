@@ -41,6 +41,7 @@ class LogFiles:
         self.echo = echo
         self.tracker = tracker
         self.sizes: dict[str, int] = {}
+        self.columns: dict[str, list[str]] = {}  #: of CSV files
         there = {name: size for name, size in sizes.items() if folder is not None and self._is_there(name)}
         for name, size in there.items():
             path = os.path.join(folder, name)
@@ -69,15 +70,28 @@ class LogFiles:
             self.echo(text)
 
     def row(self, name: str, values: dict[str, Any], step: int) -> None:
-        """Append a line to a CSV file, the header before the first; ``step`` is its place on a tracker's axis."""
+        """Append a line to a CSV file, the header before the first; ``step`` is its place on a tracker's axis.
+
+        A file that an older version began keeps its columns.
+        """
+        if name not in self.columns:
+            header = self._header(name)
+            self.columns[name] = header if header and set(header) < set(values) else list(values)
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, fieldnames=list(values), lineterminator="\n")
+        writer = csv.DictWriter(buffer, self.columns[name], extrasaction="ignore", lineterminator="\n")
         if name not in self.sizes:
             writer.writeheader()
         writer.writerow(values)
         self._append(name, buffer.getvalue())
         if self.tracker is not None:
             self.tracker.numbers({f"{name.removesuffix('.csv')}/{key}": value for key, value in values.items()}, step)
+
+    def _header(self, name: str) -> list[str] | None:
+        """Of a CSV file that is there already."""
+        if self.folder is None or name not in self.sizes:
+            return None
+        with open(os.path.join(self.folder, name), newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return next(csv.reader(file), None)
 
     def _append(self, name: str, text: str) -> None:
         if self.folder is None:

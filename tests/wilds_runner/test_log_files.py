@@ -42,6 +42,14 @@ def test_a_resumed_run_cuts_files_back_to_the_recorded_sizes(tmp_path):
     assert (tmp_path / "late.csv").read_text() == "x\n5\n"
 
 
+def test_a_file_that_an_older_version_began_keeps_its_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("epoch,acc\n0,0.5\n")
+    logs = LogFiles(str(tmp_path), {"a.csv": 100})
+    for epoch in (1, 2):
+        logs.row("a.csv", {"epoch": epoch, "acc": 0.25, "mask_std": 0.1}, epoch)
+    assert (tmp_path / "a.csv").read_text() == "epoch,acc\n0,0.5\n1,0.25\n2,0.25\n"
+
+
 def test_files_of_an_earlier_run_are_started_anew(tmp_path):
     (tmp_path / "log.txt").write_text("old\n")
     (tmp_path / "a.csv").write_text("y\n9\n")

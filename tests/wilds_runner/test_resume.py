@@ -16,8 +16,7 @@ from small_runs import finish, read_model, relative_files, results, start, train
 from cim_plugin.wilds_runner import checkpoint, cross_fit, loop
 from cim_plugin.wilds_runner import results as results_module
 
-#: a line of train_algo.csv per epoch, so that a stop falls into its averages; with SGD the transformation network has
-#: an Adam of its own
+#: a line of train_algo.csv per epoch, so that a stop falls into its averages
 RUN = (
     "--optimizer",
     "SGD",
@@ -103,6 +102,39 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(release, tmp_path, unin
     assert finish(killed) == -signal.SIGKILL
     assert finish(start(argv)) == 0
     assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--optimizer", "AdamW", "--lr", "0.001"),
+        ("--optimizer", "AdamW", "--lr", "0.001", "--cim_learning_rate", "0"),
+        ("--cim_gradient", "contrastive", "--vib_beta", "1"),
+    ],
+    ids=["an Adam of its own beside AdamW", "the host's optimizer", "L_con alone"],
+)
+def test_a_killed_run_goes_on_however_the_network_is_trained(release, tmp_path, flags):
+    whole, killed = (words(release, tmp_path / which, *RUN, *flags, algorithm="CIM_VIB") for which in ("all", "killed"))
+    assert finish(start(whole)) == 0
+    stop = functools.partial(stop_at, "loop", "_step", 5, signal.SIGKILL)
+    assert finish(start([*killed, "--resume"], stop)) == -signal.SIGKILL
+    assert finish(start([*killed, "--resume"])) == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "all")
+
+
+def test_a_run_of_before_goes_on_only_with_the_rate_that_it_had(release, tmp_path, capsys):
+    """Version 0.1 left the network to Adam, and said 0.0 of it or nothing."""
+    old = (*RUN, "--optimizer", "Adam", "--cim_learning_rate", "0")
+    argv = words(release, tmp_path, *old, algorithm="CIM")
+    assert finish(start(argv, functools.partial(stop_at, "loop", "_step", 5, signal.SIGINT))) == 130
+    state = torch.load(tmp_path / "state.pth", weights_only=True)
+    for name in ("cim_learning_rate", "cim_gradient"):
+        del state["config"]["hyperparameters"][name]
+    checkpoint.save(str(tmp_path / "state.pth"), state)
+    now = (*RUN, "--optimizer", "Adam", "--resume")
+    assert train(release, tmp_path, *now, algorithm="CIM") == 2
+    assert "had cim_learning_rate 0.0, now it is 0.001; repeat its flags" in capsys.readouterr().err
+    assert train(release, tmp_path, *now, "--cim_learning_rate", "0", algorithm="CIM") == 0
 
 
 def test_a_run_that_is_killed_again_and_again_arrives(release, tmp_path, uninterrupted):

@@ -490,6 +490,15 @@ def test_a_mask_that_lets_everything_through_is_said(release, tmp_path, monkeypa
     )
 
 
+def test_a_mask_that_is_a_constant_in_between_is_said(release, tmp_path, monkeypatch):
+    network = TransformationNetwork.forward
+    monkeypatch.setattr(TransformationNetwork, "forward", lambda *args: 0.7 + 1e-3 * network(*args))
+    assert train(release, tmp_path, algorithm="CIM") == 0
+    assert (
+        "warning: m is a constant (its standard deviation inside images is below" in (tmp_path / "log.txt").read_text()
+    )
+
+
 def test_a_mask_that_lets_nothing_through_is_said(release, tmp_path, monkeypatch):
     network = TransformationNetwork.forward
     monkeypatch.setattr(TransformationNetwork, "forward", lambda *args: 1e-6 * network(*args))
