@@ -200,6 +200,24 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
     "group_dro": {
         "group_dro_step_size": _weight(0.01, -3, -1, "step size of the group weights"),
     },
+    "just_train_twice": {
+        "jtt_upweight": Hyperparameter(
+            20.0,
+            lambda r: float(10 ** r.uniform(0, 2)),
+            "10^U(0, 2)",
+            lambda value: is_number(value) and value >= 1,
+            "a finite number of at least 1",
+            "how many times as often a training image is drawn that the first model gets wrong",
+        ),
+        "jtt_steps": Hyperparameter(
+            100,
+            lambda r: int(r.choice([50, 100, 200, 400])),
+            "50, 100, 200 or 400",
+            lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+            "a whole number of at least 1",
+            "steps of the first model, by AdamW on batches of the run's size; the fewer, the more it gets wrong",
+        ),
+    },
 }
 
 #: algorithm -> its own defaults where they are not those of the parts
@@ -272,6 +290,10 @@ ALGORITHMS: dict[str, tuple[tuple[str, ...], str]] = {
 BASELINES: dict[str, tuple[tuple[str, ...], str]] = {
     "ERM": ((), "empirical risk minimisation"),
     "groupDRO": (("group_dro",), "group DRO (Sagawa et al., 2020); sees the group of every training image"),
+    "JTT": (
+        ("just_train_twice",),
+        "just train twice (Liu et al., 2021): training images that a first model gets wrong are drawn more often",
+    ),
 }
 
 #: CIM on top of a baseline, for the same hosts. DomainBed has its own ``CIM+<base>``, on top of its own algorithms.

@@ -45,6 +45,8 @@ DRAWS = {
     "scl_temperature": {0.05, 0.1, 0.2},
     "scl_pairs": {"random"},
     "group_dro_step_size": (1e-3, 1e-1),
+    "jtt_upweight": (1.0, 1e2),
+    "jtt_steps": {50, 100, 200, 400},
 }
 USERS = [*catalog.BASELINES, *ALGORITHMS, *catalog.COMPOSED]
 ENTRIES = {name: entry for entries in catalog.PARTS.values() for name, entry in entries.items()}
@@ -68,9 +70,10 @@ def test_the_algorithms_and_their_hyperparameters():
     vib, scl = {"vib_beta", "vib_dimension"}, {"scl_weight", "scl_temperature", "scl_pairs"}
     assert [set(catalog.hyperparameters(algorithm)) for algorithm in ALGORITHMS] == [cim, cim | vib, vib, scl, scl]
     assert ENTRIES.keys() == DRAWS.keys()
-    assert [set(catalog.hyperparameters(algorithm)) for algorithm in ("ERM", "groupDRO")] == [
+    assert [set(catalog.hyperparameters(algorithm)) for algorithm in ("ERM", "groupDRO", "JTT")] == [
         set(),
         {"group_dro_step_size"},
+        {"jtt_upweight", "jtt_steps"},
     ]
 
 
@@ -79,7 +82,7 @@ NAMES = [
     *((algorithm, algorithm, True) for algorithm in ALGORITHMS),
     ("CIM+groupDRO", "CIM+groupDRO", True),
     *((name, "CIM", True) for name in ("CIM+CORAL", "CIM+ERM", "CIM+GroupDRO")),
-    *((name, name, False) for name in ("ERM", "groupDRO")),
+    *((name, name, False) for name in ("ERM", "groupDRO", "JTT")),
     *((name, None, False) for name in ("CORAL", "GroupDRO", "CIMM", "cim+CORAL", "", None, 3, ["CIM"])),
 ]
 
@@ -194,6 +197,8 @@ REFUSED = [
     ("SCL_E2E", "scl_temperature", [0, -0.1, math.nan, math.inf, True, "0.1"], "a finite number above 0 (default 0.1)"),
     ("SCL_E2E", "scl_pairs", ["cross_fit", None, 1], "'random' or 'cross_environment' (default 'random')"),
     ("CnC", "scl_pairs", ["mined", True], "'random' or 'cross_environment' (default 'cross_environment')"),
+    ("JTT", "jtt_upweight", [0.5, 0, -1, math.inf, "20", True], "a finite number of at least 1 (default 20.0)"),
+    ("JTT", "jtt_steps", [0, -1, 2.0, "9", True], "a whole number of at least 1 (default 100)"),
     ("CIM", "cim_pairs", ["oracle", ["random"], None, 0], "'random' or 'cross_environment' (default 'random')"),
     ("CIM", "cim_targets", ["psi"], "'input' or 'morphed' (default 'input')"),
     ("CIM", "cim_reading", [""], "'distance' or 'similarity' (default 'distance')"),

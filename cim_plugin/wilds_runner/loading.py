@@ -238,6 +238,17 @@ class TrainingOrder:
             WeightedRandomSampler(chances, len(cells)), self.sampler.batch_size, drop_last=False
         )
 
+    def upweight(self, rows: Tensor, factor: float) -> None:
+        """From now on draw some images that many times as often as the others, with replacement, in as many batches as
+        before.
+
+        Args:
+            rows: (N,) bool, which of the split's images.
+            factor: at least 1.
+        """
+        chances = torch.where(rows, factor, 1.0).double()
+        self.sampler = BatchSampler(WeightedRandomSampler(chances, len(rows)), self.sampler.batch_size, drop_last=False)
+
     def __len__(self) -> int:
         return len(self.sampler)
 

@@ -219,6 +219,18 @@ def test_balanced_batches_hold_every_class_equally_often_and_of_it_every_cell_th
         assert max(of_cell) - min(of_cell) < 10 * (3000 * share / count) ** 0.5  # and every image of a cell alike
 
 
+def test_upweighted_images_are_drawn_so_many_times_as_often_in_as_many_batches(noise_config, noise):
+    wrong = torch.arange(30) % 6 == 0
+    order = TrainingOrder(noise_config("--batch_size", "8"), noise.splits["train"], noise.grouper)
+    sizes = [len(batch) for batch in order.epoch(0)]
+    order.upweight(wrong, 5.0)
+    assert [len(batch) for batch in order.epoch(0)] == sizes and len(order) == len(sizes)
+    drawn = Counter(row for epoch in range(100) for batch in order.epoch(epoch) for row, _ in batch)
+    for row in range(30):
+        chance = (5 if wrong[row] else 1) / (5 * 5 + 25)
+        assert abs(drawn[row] - 3000 * chance) < 5 * (3000 * chance * (1 - chance)) ** 0.5  # five standard deviations
+
+
 def test_a_balanced_order_follows_from_seed_and_epoch(noise_config, noise):
     labels = noise.splits["train"].labels
     cells = pseudo_groups(labels, torch.zeros(30, dtype=torch.int64))

@@ -23,6 +23,12 @@ from ...errors import InputError
 #: what lies in the folder of run_expt.py
 LANDMARKS = ("run_expt.py", "algorithms/single_model_algorithm.py", "configs/supported.py", "models/initializer.py")
 NAMES = (*catalog.ALGORITHMS, *catalog.COMPOSED)
+#: their hyperparameters; those of 'cim-plugin train' that need a training before the training are not to be had here
+HYPERPARAMETERS = {
+    name: entry
+    for name, entry in catalog.all_hyperparameters().items()
+    if any(name in catalog.hyperparameters(algorithm) for algorithm in NAMES)
+}
 TRANSFORMERS = "<4.40"  #: versions that have what the examples import
 
 
@@ -113,7 +119,7 @@ def _add_flags_when_parsing() -> None:
             return inner(self, args, namespace)
         argparse.ArgumentParser.parse_args = inner
         group = self.add_argument_group("cim_plugin", f"hyperparameters of {', '.join(NAMES)}")
-        for name, entry in catalog.all_hyperparameters().items():
+        for name, entry in HYPERPARAMETERS.items():
             if f"--{name}" not in self._option_string_actions:
                 group.add_argument(f"--{name}", default=argparse.SUPPRESS, **entry.flag)
         for name, keywords in catalog.RETIRED_FLAGS.items():
@@ -130,11 +136,7 @@ def _add_flags_when_parsing() -> None:
 def _check_hyperparameters(config: argparse.Namespace) -> None:
     """Ours as a whole, before any data set is opened; the host's own flags are none of them."""
     if config.algorithm in NAMES:
-        given = {
-            name: value
-            for name, value in vars(config).items()
-            if name in catalog.all_hyperparameters() and value is not None
-        }
+        given = {name: value for name, value in vars(config).items() if name in HYPERPARAMETERS and value is not None}
         catalog.check(config.algorithm, catalog.complete(config.algorithm, given))
 
 
