@@ -1,9 +1,10 @@
-"""``--cross_fit``: pseudo-environments of a data set's training and validation images, see
+"""``--cross_fit`` and the first model of JTT: pseudo-environments of a data set's training and validation images, see
 :mod:`..algorithms.pseudo_environments`, and the file that keeps them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import os
@@ -114,8 +115,52 @@ def predict_out_of_fold(
     labels = splits["train"].labels
     steps = None if config.cross_fit == AUTO else config.cross_fit
     fold = pseudo_environments.folds(labels, _generator(config, "folds"))
-    most = FOLDS * MODELS * (steps or STEPS[-1])
-    with progress(total=most, unit="step", desc="reference models", show=show, leave=False) as bar:
+    draws = [_draws(config, labels, fold, number, steps or STEPS[-1]) for number in range(FOLDS * MODELS)]
+    with _references(config, labels, loaders, make_model, draws, fabric, show, after_batch) as references:
+        found = pseudo_environments.cross_fit(
+            references, labels, splits["val"].labels, fold, steps, _generator(config, "sample")
+        )
+    return {"train": found.train, "val": found.val}
+
+
+def predict_by_first_model(
+    config: Configuration,
+    splits: Mapping[str, Split],
+    loaders: Mapping[str, Loader],
+    make_model: Callable[[int], nn.Module],
+    fabric,
+    show: bool = False,
+    after_batch: Callable[[], None] = lambda: None,
+) -> dict[str, Tensor]:
+    """What the first model of JTT (Liu et al., 2021, arXiv:2107.09044) takes every image for: one model, trained for
+    jtt_steps on batches that are drawn from all training images alike. It is asked about these very images; validation
+    images, which the paper does not ask about, serve to choose by.
+
+    Arguments, result and errors are those of :func:`predict_out_of_fold`.
+    """
+    labels, steps = splits["train"].labels, config.hyperparameters["jtt_steps"]
+    shape = (steps, config.batch_size)
+    draws = [torch.randint(len(labels), shape, generator=_generator(config, "batches", 0))]
+    with _references(config, labels, loaders, make_model, draws, fabric, show, after_batch) as references:
+        references.train(0, steps)
+        return {
+            key: references.probabilities([0], key, torch.arange(len(splits[key].labels))).argmax(1) for key in SPLITS
+        }
+
+
+@contextlib.contextmanager
+def _references(
+    config: Configuration,
+    labels: Tensor,
+    loaders: Mapping[str, Loader],
+    make_model: Callable[[int], nn.Module],
+    draws: list[Tensor],
+    fabric,
+    show: bool,
+    after_batch: Callable[[], None],
+) -> Iterator[ReferenceModels]:
+    """A model for each of the draws, see :class:`ReferenceModels`; NotFinite where logits inside are not finite."""
+    with progress(total=sum(map(len, draws)), unit="step", desc="reference models", show=show, leave=False) as bar:
 
         def images(split: str, batches: list[Tensor], seeds: list[tuple]) -> Iterator[Tensor]:
             for batch, words in zip(loaders[split]([[(row, 0) for row in rows.tolist()] for rows in batches]), seeds):
@@ -124,27 +169,17 @@ def predict_out_of_fold(
                 bar.update(words[0] == "step")
                 after_batch()
 
-        models = [make_model(number).to(fabric.device) for number in range(FOLDS * MODELS)]
-        references = ReferenceModels(
-            models,
-            [_stepper(model, config, fabric) for model in models],
-            [_draws(config, labels, fold, number, steps or STEPS[-1]) for number in range(len(models))],
-            labels,
-            images,
-            config.cross_fit_tiles,
-            fabric.strategy.precision.forward_context,
-            fabric.autocast,
-        )
+        models = [make_model(number).to(fabric.device) for number in range(len(draws))]
+        steppers = [_stepper(model, config, fabric) for model in models]
+        precisions = (fabric.strategy.precision.forward_context, fabric.autocast)
+        tiles = config.cross_fit_tiles or 1
         try:
-            found = pseudo_environments.cross_fit(
-                references, labels, splits["val"].labels, fold, steps, _generator(config, "sample")
-            )
+            yield ReferenceModels(models, steppers, draws, labels, images, tiles, *precisions)
         except FloatingPointError as error:
             raise NotFinite(
-                "the logits of a reference model of --cross_fit are not finite; try another --precision, or other "
-                "weights to start from"
+                "the logits of a reference model are not finite; try another --precision, or other weights to start "
+                "from"
             ) from error
-    return {"train": found.train, "val": found.val}
 
 
 def _generator(config: Configuration, *words: Any) -> torch.Generator:
