@@ -325,6 +325,11 @@ def needs_uniform_groups(algorithm: str) -> bool:
     return "group_dro" in TRAINABLE[algorithm][0]
 
 
+def trains_twice(algorithm: str) -> bool:
+    """Whether it needs what a first model takes the training images for."""
+    return "just_train_twice" in TRAINABLE.get(algorithm, ((), ""))[0]
+
+
 def hyperparameters(algorithm: str) -> dict[str, Hyperparameter]:
     """The hyperparameters that an algorithm adds to its host's."""
     parts, _ = TRAINABLE[algorithm]

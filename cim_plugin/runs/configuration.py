@@ -190,6 +190,11 @@ class Configuration:
         return {entry.name: copy.deepcopy(getattr(self, entry.name)) for entry in dataclasses.fields(self)}
 
     @property
+    def has_first_phase(self) -> bool:
+        """Whether models are trained before the training, which tell pseudo-environments: of --cross_fit, or JTT's."""
+        return self.cross_fit is not None or catalog.trains_twice(self.algorithm)
+
+    @property
     def is_pretrained(self) -> bool:
         """Whether the encoder starts from weights of an earlier training."""
         return self.pretrained_model_path is not None or (

@@ -166,8 +166,8 @@ def _hyperparameters(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_together(config: Configuration) -> None:
-    if config.cross_fit is not None:
-        _check_cross_fit(config)
+    if config.has_first_phase:
+        _check_first_phase(config)
     if catalog.needs_uniform_groups(config.algorithm) and not config.uniform_over_groups:
         raise InputError(
             f"{config.algorithm} needs --uniform_over_groups true: its weights assume that the groups are sampled "
@@ -206,9 +206,13 @@ def _check_loader(arguments: dict[str, Any]) -> None:
         raise InputError(f"--loader_kwargs {of_workers[0]} does nothing without num_workers of at least 1")
 
 
-def _check_cross_fit(config: Configuration) -> None:
+def _check_first_phase(config: Configuration) -> None:
     """Two cannot both decide which images a batch holds."""
     ours = f"--cross_fit {config.cross_fit} balances batches by pseudo-environments"
+    if catalog.trains_twice(config.algorithm):
+        if config.cross_fit is not None:
+            raise InputError(f"{ours}, JTT draws what its first model gets wrong more often; leave one out")
+        ours = "JTT draws what its first model gets wrong more often"
     if catalog.needs_uniform_groups(config.algorithm):
         raise InputError(f"{ours}, {config.algorithm} needs them balanced by groups; leave one out")
     for name, unwanted in (("uniform_over_groups", True), ("train_loader", "group")):

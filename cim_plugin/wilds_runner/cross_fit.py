@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from .. import catalog
 from ..algorithms import pseudo_environments
 from ..algorithms.pseudo_environments import FOLDS, MODELS, STEPS
 from ..algorithms.reference_models import ReferenceModels, balanced_draws
@@ -45,12 +46,15 @@ HEADER = "split,row,label,pseudo_environment"
 
 
 def find(training: Training, show: bool, after_batch: Callable[[], None]) -> dict[str, Tensor]:
-    """The pseudo-environments of a training, see :func:`predict_out_of_fold`."""
+    """The pseudo-environments of a training, see :func:`predict_out_of_fold` and, for JTT,
+    :func:`predict_by_first_model`.
+    """
     config, data, transform = training.config, training.data, training.transform
     plain = make_loader(config, data, "train", transform, training.cache, augment=False)
     loaders = {"train": plain, "val": training.loaders["val"]}
     make_model = partial(reference_model, training.session)
-    return predict_out_of_fold(config, data.splits, loaders, make_model, training.fabric, show, after_batch)
+    predict = predict_by_first_model if catalog.trains_twice(config.algorithm) else predict_out_of_fold
+    return predict(config, data.splits, loaders, make_model, training.fabric, show, after_batch)
 
 
 def reference_model(session: Session, number: int) -> nn.Module:
@@ -60,9 +64,11 @@ def reference_model(session: Session, number: int) -> nn.Module:
     return build_model(config, session.facts, session.transform)
 
 
-def in_words(splits: Mapping[str, Split], pseudo: Mapping[str, Tensor]) -> str:
+def in_words(config: Configuration, splits: Mapping[str, Split], pseudo: Mapping[str, Tensor]) -> str:
     """For log.txt: how often pseudo-environment and label agree, and a warning where that says nothing."""
     shares = shares_that_agree(splits, pseudo)
+    if catalog.trains_twice(config.algorithm):
+        return _errors_in_words(config, shares)
     found = ", ".join(f"{100 * share:.1f}% of {key}" for key, share in shares.items())
     words = f"\nCross-fit: the pseudo-environment agrees with the label for {found}\n"
     largest = torch.bincount(splits["train"].labels).max().item() / len(pseudo["train"])
@@ -72,6 +78,15 @@ def in_words(splits: Mapping[str, Split], pseudo: Mapping[str, Tensor]) -> str:
         f"{words}warning: always the largest class would agree for {100 * largest:.1f}% of train: the reference models "
         f"have learnt too little for pseudo-environments; give --cross_fit more steps\n"
     )
+
+
+def _errors_in_words(config: Configuration, shares: Mapping[str, float]) -> str:
+    wrong = ", ".join(f"{100 * (1 - share):.1f}% of {key}" for key, share in shares.items())
+    words = f"\nJTT: the first model is wrong for {wrong}\n"
+    if shares["train"] < 1:
+        return words
+    steps = config.hyperparameters["jtt_steps"]
+    return f"{words}warning: nothing is upweighted, so this is ERM; give fewer --jtt_steps than {steps}\n"
 
 
 def shares_that_agree(splits: Mapping[str, Split], pseudo: Mapping[str, Tensor]) -> dict[str, float]:

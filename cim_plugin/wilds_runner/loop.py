@@ -50,8 +50,8 @@ class Loop:
             InputError: an image cannot be read or a file cannot be written.
         """
         config = self.training.config
-        if config.cross_fit is not None and self.progress.pseudo is None:
-            self._cross_fit()
+        if config.has_first_phase and self.progress.pseudo is None:
+            self._first_phase()
         while self.progress.epoch < config.n_epochs:
             self._train_epoch()
             self._finish_epoch()
@@ -59,7 +59,7 @@ class Loop:
     def state(self) -> dict[str, Any]:
         return state_of(self.training, self.progress, self.log)
 
-    def _cross_fit(self) -> None:
+    def _first_phase(self) -> None:
         """Find the pseudo-environments. The state comes after the file: one that counts on the file finds it."""
         training, fabric = self.training, self.training.fabric
         with self.progress.clock.measure("cross_fit"):
@@ -69,7 +69,7 @@ class Loop:
             )
         on_rank_zero(fabric, lambda: cross_fit.write(training.config.log_dir, training.data, pseudo))
         go_by(training, self.progress, pseudo)
-        self.log.write(cross_fit.in_words(training.data.splits, pseudo))
+        self.log.write(cross_fit.in_words(training.config, training.data.splits, pseudo))
         save(training, self.state())
 
     def _train_epoch(self) -> None:

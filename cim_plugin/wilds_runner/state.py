@@ -8,6 +8,7 @@ from typing import Any, Mapping
 
 from torch import Tensor
 
+from .. import catalog
 from ..algorithms.pseudo_environments import pseudo_groups
 from ..runs.layout import STATE
 from . import checkpoint, cross_fit, selection
@@ -57,8 +58,11 @@ def groups_of_pseudo(training: Training, progress: Progress, key: str) -> Tensor
 def go_by(training: Training, progress: Progress, pseudo: dict[str, Tensor]) -> None:
     """Batches, triplets and selection go by these pseudo-environments from now on."""
     progress.pseudo = pseudo
-    train = training.data.splits["train"].labels
-    training.order.balance(train, pseudo_groups(train, pseudo["train"]))
+    config, train = training.config, training.data.splits["train"].labels
+    if catalog.trains_twice(config.algorithm):
+        training.order.upweight(pseudo["train"] != train, config.hyperparameters["jtt_upweight"])
+    else:
+        training.order.balance(train, pseudo_groups(train, pseudo["train"]))
 
 
 def state_of(training: Training, progress: Progress, log: RunLog) -> dict[str, Any]:

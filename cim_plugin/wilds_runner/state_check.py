@@ -264,7 +264,7 @@ def _check_together(training: Training, state: dict[str, Any]) -> None:
     for number, (rows, predictions) in enumerate(state["seen"]):
         if len(rows) != len(predictions):
             raise Wrong(f"'seen'[{number}] has {len(rows)} rows and {len(predictions)} predictions")
-    if batch and not config.cross_fit and training.fabric.world_size == 1:
+    if batch and not config.has_first_phase and training.fabric.world_size == 1:
         drawn = [[row for row, _ in of_batch] for of_batch in training.order.epoch(epoch)[:batch]]
         if drawn != [rows.tolist() for rows, _ in state["seen"]]:
             raise Wrong(f"'seen' has other rows than epoch {epoch} draws")
@@ -272,7 +272,7 @@ def _check_together(training: Training, state: dict[str, Any]) -> None:
         raise Wrong("'chosen' and 'outcomes' have different selection rules")
     if late := [rule for rule, (chosen, _) in state["chosen"].items() if chosen >= epoch]:
         raise Wrong(f"'chosen' has an epoch of {late[0]!r} that has not ended")
-    if state.get("cross_fit") and not config.cross_fit:
+    if state.get("cross_fit") and not config.has_first_phase:
         raise Wrong("'cross_fit' is True in a run without --cross_fit")
-    if config.cross_fit and epoch and not state.get("cross_fit"):
-        raise Wrong("'cross_fit' is not True after an epoch with --cross_fit")
+    if config.has_first_phase and epoch and not state.get("cross_fit"):
+        raise Wrong("'cross_fit' is not True after an epoch with pseudo-environments")

@@ -236,7 +236,7 @@ def test_the_size_that_a_transform_has_anyway_may_be_named(configure):
         ("--dataset waterbird", f"dataset 'waterbird' is unknown; choose from {KNOWN_SETS}"),
         (
             "--algorithm IRM",
-            "algorithm 'IRM' is unknown; choose from ERM, groupDRO, CIM, CIM_VIB, VIB, SCL_E2E, CnC, CIM+groupDRO",
+            "algorithm 'IRM' is unknown; choose from ERM, groupDRO, JTT, CIM, CIM_VIB, VIB, SCL_E2E, CnC, CIM+groupDRO",
         ),
         (
             "--n_groups_per_batch 2",
