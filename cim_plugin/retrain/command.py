@@ -60,7 +60,7 @@ def _retrain(args: argparse.Namespace, folder: str) -> None:
     from .record import evaluated, write
 
     start = time.perf_counter()
-    opened = open_model(args.run, args.rule, args.root_dir, "retrain")
+    opened = open_model(args.run, args.rule, args.root_dir)
     _check_finished(args.run, opened.results)
     before = opened.results["selection"][args.rule].get("splits")
     splits = [key for key in before if key != "train"] if isinstance(before, dict) else ["val"]

@@ -75,7 +75,8 @@ def _with_head(opened: OpenedModel, head: Head) -> dict[str, Any]:
     weights = dict(opened.model.cpu().state_dict())
     for name, values in (("head.weight", head.weight), ("head.bias", head.bias)):
         weights[name] = torch.from_numpy(values).to(weights[name].dtype)
-    return {"algorithm": weights, "epoch": opened.choice["epoch"], "best_val_metric": None}
+    recipe = opened.recipe.as_dict()
+    return {"algorithm": weights, "recipe": recipe, "epoch": opened.choice["epoch"], "best_val_metric": None}
 
 
 def _record(

@@ -8,10 +8,8 @@ import io
 import os
 import random
 import warnings
-from numbers import Integral
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -19,30 +17,15 @@ from torch.utils.data import TensorDataset
 from torchvision.datasets import DatasetFolder
 
 from .. import autoload, catalog
+from ..algorithms.classifier import RobustClassifier
 from ..algorithms.inputs import check_labels, class_numbers
 from ..data.images import strict_decoding
 from ..errors import InputError
+from ..models import domainbed_files
+from ..models.assembly import assemble, load_weights
 from .figures import environment_digits
 from .opened_run import OpenedRun, check_algorithm
 
-KEYS = {
-    "args": dict,
-    "model_hparams": dict,
-    "model_input_shape": (tuple, list),
-    "model_num_classes": int,
-    "model_num_domains": int,
-    "model_dict": dict,
-}
-#: of the host's arguments those that are used, by what they may be
-ARGS: dict[str, Callable[[Any], bool]] = {
-    "dataset": lambda value: isinstance(value, str),
-    "data_dir": lambda value: value is None or (isinstance(value, str) and "\0" not in value),
-    "test_envs": lambda value: isinstance(value, (list, tuple)) and all(isinstance(number, int) for number in value),
-    "holdout_fraction": lambda value: isinstance(value, (int, float)) and 0 <= value < 1,
-    "trial_seed": lambda value: isinstance(value, int),
-    "seed": lambda value: isinstance(value, int),
-}
-LARGEST = 100_000  #: of the numbers that layers are made by
 SPLITS = ("train", "val", "test")
 CALLED_SYNTHETIC = ("Debug",)  #: how the names of DomainBed's made-up sets, and ours, begin
 
@@ -61,7 +44,7 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> OpenedRun:
     if args.get("algorithm") != f"{catalog.COMPOSITION}ERM":  # which is CIM
         check_algorithm(args.get("algorithm"), file)
     host = _import_host(file)
-    algorithm = _build(host, saved, file)
+    model = _build(host, saved, file)
     environments = _open_data(host, args, {**hparams, "data_augmentation": False}, data_folder)
     parts = _parts(host, environments, args, split)
     if not sum(len(rows) for _, rows in parts):
@@ -86,7 +69,7 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> OpenedRun:
         split=split,
         chosen="after its last step" if os.path.basename(file) == "model.pkl" else f"saved as {os.path.basename(file)}",
         synthetic=args["dataset"].startswith(CALLED_SYNTHETIC),
-        model=algorithm.model.eval(),
+        model=model,
         labels=torch.cat([of_environment[rows] for of_environment, (_, rows) in zip(labels, parts)]),
         groups=groups,
         environments=groups,
@@ -107,30 +90,8 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> OpenedRun:
 
 
 def _read(file: str) -> dict[str, Any]:
-    """The saved dictionary. Random hyperparameters hold numpy's numbers, whose three constructors are allowed beside
-    torch's own.
-    """
-    from ..models.encoders import read_checkpoint
-
-    number = np.float64(0)
-    torch.serialization.add_safe_globals(
-        [number.__reduce__()[0], np.dtype, *{type(np.dtype(kind)) for kind in ("float64", "int64", "bool", "U1")}]
-    )
-    saved = read_checkpoint(file, "show")
-    for key, kind in KEYS.items():
-        if not isinstance(saved.get(key), kind):
-            raise InputError(f"{file} is not a model.pkl of DomainBed: it has no {key!r}")
-    for key, fits in ARGS.items():
-        if key not in saved["args"]:
-            raise InputError(f"{file} is not a model.pkl of DomainBed: its args have no {key!r}")
-        if not fits(saved["args"][key]):
-            raise InputError(f"{file} is not a model.pkl of DomainBed: its {key} is {repr(saved['args'][key])[:80]}")
-    sizes = {name: saved[f"model_{name}"] for name in ("input_shape", "num_classes", "num_domains")}
-    sizes["input_shape"] = list(sizes["input_shape"])
-    numbers = [*sizes["input_shape"], sizes["num_classes"], sizes["num_domains"]]
-    numbers += [value for value in saved["model_hparams"].values() if isinstance(value, Integral)]
-    if not all(isinstance(number, Integral) and 0 <= number <= LARGEST for number in numbers):
-        raise InputError(f"{file} is not a model.pkl of DomainBed: a size in it is not a number from 0 to {LARGEST}")
+    saved = domainbed_files.read_checkpoint_with_numbers(file)
+    domainbed_files.check(saved, file)
     return saved
 
 
@@ -150,20 +111,18 @@ def _import_host(file: str) -> Any:
             return _Host()
     except ImportError as error:
         raise InputError(
-            f"{file} needs DomainBed to build its model ({error}); 'cim-plugin get-domainbed' fetches it, or set "
+            f"{file} needs DomainBed for its images ({error}); 'cim-plugin get-domainbed' fetches it, or set "
             f"DOMAINBED_HOME to a checkout"
         ) from error
 
 
-def _build(host, saved: dict[str, Any], file: str):
+def _build(host, saved: dict[str, Any], file: str) -> RobustClassifier:
+    """The model with the network of the host that is found here, which may be somebody's own version of it."""
+    recipe, weights = domainbed_files.recipe_and_weights(saved, file)
     try:
         with _random_weights(host.networks), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            make = host.algorithms.get_algorithm_class(saved["args"]["algorithm"])
-            shape = tuple(saved["model_input_shape"])
-            hparams = catalog.complete_old(saved["args"]["algorithm"], saved["model_hparams"])
-            algorithm = make(shape, saved["model_num_classes"], saved["model_num_domains"], hparams)
-        algorithm.load_state_dict(saved["model_dict"])
+            encoder = host.networks.Featurizer(tuple(saved["model_input_shape"]), saved["model_hparams"])
     except InputError:
         raise
     except Exception as error:  # whatever the host raises for hyperparameters that it does not know
@@ -172,7 +131,9 @@ def _build(host, saved: dict[str, Any], file: str):
             f"{file} does not fit the DomainBed that is found here ({type(error).__name__}: {first}); use the one that "
             f"trained it"
         ) from error
-    return algorithm
+    classifier = assemble(recipe, encoder, encoder.n_outputs)
+    load_weights(classifier, weights, file)
+    return classifier.eval()
 
 
 @contextlib.contextmanager

@@ -7,13 +7,14 @@ import shutil
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import catalog
 from ..algorithms.classifier import RobustClassifier
-from ..algorithms.morphing import PixelSpace
 from ..errors import InputError
+from ..models.assembly import assemble
 from ..models.encoders import make_encoder
+from ..models.recipe import Recipe
+from ..models.train_files import recipe_of
 from ..models.transforms import Transform
 from ..runs.configuration import Configuration
 from .datasets import Dataset
@@ -43,21 +44,22 @@ def build_model(config: Configuration, facts: Facts, transform: Transform) -> Ro
     """The classifier of the configured algorithm. It takes pixels in [0, 1]; the encoder standardises what it is
     given.
     """
-    in_training = torch.zeros(facts.n_groups, dtype=torch.bool)
-    in_training[facts.groups_in_training] = True
     with seeded(seed_of(config.seed, "model")):
-        backbone, n_features = make_encoder(config.model, config.model_kwargs, config.pretrained_model_path)
-        return catalog.build(
-            config.algorithm,
-            config.hyperparameters,
-            encoder=nn.Sequential(transform.standardise, backbone),
-            n_features=n_features,
-            make_head=lambda n_inputs: nn.Linear(n_inputs, facts.n_classes),
-            image_size=transform.training_size,
-            pixel_space=PixelSpace.raw(3),
-            n_environments=facts.n_classes if config.cross_fit else facts.n_environments,
-            groups_in_training=in_training,
-        ).to(memory_format=torch.channels_last)  # convolutions are faster, on a CPU as on a GPU
+        encoder = make_encoder(config.model, config.model_kwargs, config.pretrained_model_path)
+        return assemble(recipe_of_run(config, facts, transform), *encoder)
+
+
+def recipe_of_run(config: Configuration, facts: Facts, transform: Transform) -> Recipe:
+    """What the files of the run's models say that they are rebuilt from."""
+    in_training = set(facts.groups_in_training)
+    return recipe_of(
+        config,
+        config.hyperparameters,
+        transform,
+        facts.class_names,
+        facts.n_classes if config.cross_fit else facts.n_environments,
+        [group in in_training for group in range(facts.n_groups)],
+    )
 
 
 def compile_modules(classifier: RobustClassifier) -> None:

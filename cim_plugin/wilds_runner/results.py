@@ -11,6 +11,7 @@ from ..runs.layout import RESULTS, model_file, place, prediction_file
 from . import checkpoint
 from .cross_fit import shares_that_agree
 from .evaluation import Outcome, as_record
+from .model import recipe_of_run
 
 if TYPE_CHECKING:
     from .state import Progress
@@ -35,6 +36,7 @@ def publish(training: Training, progress: Progress, predicted: dict[str, Tensor]
         places.append((config.log_dir, str(epoch)))
     model = {
         "algorithm": training.classifier.state_dict(),
+        "recipe": recipe_of_run(config, training.session.facts, training.session.transform).as_dict(),
         "epoch": epoch,
         "best_val_metric": _val_metric(progress.outcomes, config.val_metric),
     }

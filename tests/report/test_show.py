@@ -277,7 +277,16 @@ class _Code:
 
 
 MODEL = "waterbirds_seed:0_epoch:best_model.pth"
+
+
 #: what is wrong -> (how a copy of a run is damaged, words after it, what the line says)
+def of_version_1(folder: Path) -> None:
+    """The model's file as it was when results.json alone said what the network is."""
+    model = torch.load(folder / MODEL, weights_only=True)
+    del model["recipe"]
+    torch.save(model, folder / MODEL)
+
+
 BAD = {
     "no results": (lambda f: (f / "results.json").unlink(), [], "holds neither results.json"),
     "broken JSON": (lambda f: (f / "results.json").write_text('{"status": '), [], "results.json, line 1: not JSON"),
@@ -306,9 +315,9 @@ BAD = {
         "name a run of CIM or CIM_VIB",
     ),
     "another model": (
-        lambda f: change(f / "results.json", lambda r: r["config"].update(model="resnet18")),
+        lambda f: (of_version_1(f), change(f / "results.json", lambda r: r["config"].update(model="resnet18"))),
         [],
-        "is not a model of CIM_VIB with --model resnet18",
+        "holds weights of another network",
     ),
     "an unknown hyperparameter": (
         lambda f: change(f / "results.json", lambda r: r["config"]["hyperparameters"].update(cim_x=1)),
@@ -319,7 +328,7 @@ BAD = {
     "half a model": (lambda f: (f / MODEL).write_bytes((f / MODEL).read_bytes()[:5000]), [], "is not a checkpoint"),
     "code": (lambda f: torch.save({"algorithm": _Code()}, f / MODEL), [], "nothing else is loaded"),
     "a tensor": (lambda f: torch.save(torch.zeros(3), f / MODEL), [], "holds a Tensor"),
-    "another dictionary": (lambda f: torch.save({"weights": {}}, f / MODEL), [], "is not a model of CIM_VIB"),
+    "another dictionary": (lambda f: torch.save({"weights": {}}, f / MODEL), [], "no model of this plugin"),
     "weights that are not finite": (lambda f: spoil(f / MODEL), [], "weights that are not finite"),
     "another split": (None, ["--split", "dev"], "it has train, val, test"),
     "no such image": (None, ["--images", "0", "36"], "images 0 to 35"),
@@ -342,13 +351,14 @@ def test_a_run_of_before_hyperparameters_that_are_no_more_is_shown(copy, run, ca
     """What did nothing changes nothing; a sparsity left a counter in the weights; m of three channels is rebuilt."""
     now = numbers(capsys, run)
     model = torch.load(copy / MODEL, weights_only=True)
+    del model["recipe"]
     model["algorithm"]["sparsity_step"] = torch.tensor(7)
     torch.save(model, copy / MODEL)
     then = {**HARMLESS, "cim_sparsity": 0.1, "cim_composites": True, "cim_floor": "exact"}
     change(copy / "results.json", lambda results: results["config"]["hyperparameters"].update(then))
     before = numbers(capsys, copy)
     assert before["m"] == now["m"]
-    assert "is not a model of CIM_VIB" in refusal(capsys, copy, *per_channel(copy))
+    assert "weights of another network" in refusal(capsys, copy, *per_channel(copy))
     last = "morphing.network.features.6."
     for name in (f"{last}weight", f"{last}bias"):
         model["algorithm"][name] = model["algorithm"][name].repeat_interleave(3, 0)

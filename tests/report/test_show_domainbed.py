@@ -87,7 +87,7 @@ BAD = {
     "a folder that is a number": ({"args": {**ARGS, "data_dir": 3}}, [], "its data_dir is 3"),
     "a billion classes": ({"model_num_classes": 10**9}, [], "a size in it is not a number from 0 to"),
     "a layer of a billion": ({"model_hparams": {"vib_dim": 10**9}}, [], "a size in it is not a number from 0 to"),
-    "no DomainBed": ({}, [], "needs DomainBed to build its model"),
+    "no DomainBed": ({}, [], "needs DomainBed for its images"),
 }
 
 

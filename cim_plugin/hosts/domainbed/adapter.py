@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ... import catalog
+from ...models import extra_state
 from .. import hyperparameters
 from ..robust_algorithm import RobustAlgorithm
 from . import compositions, faults, launcher
@@ -38,6 +39,7 @@ class _RobustAlgorithm(RobustAlgorithm):
         kinds = hyperparameters.kinds(REGISTRY, self.name, SMALL)
         hparams = hyperparameters.checked(self.name, self.name, hparams, kinds)
         networks, self._shape = self.host.networks, tuple(input_shape)
+        self._class_names = faults.class_names(num_classes)
         self._make_model(
             hparams,
             _featurizer(networks, self.name, input_shape, hparams),
@@ -47,6 +49,17 @@ class _RobustAlgorithm(RobustAlgorithm):
             num_domains,
             lambda weights: torch.optim.Adam(weights, lr=hparams["lr"], weight_decay=hparams["weight_decay"]),
         )
+
+    def get_extra_state(self):
+        """What model.pkl holds beside the weights: the names of the classes, where the data set has them."""
+        return extra_state.as_tensor({"class_names": self._class_names})
+
+    def set_extra_state(self, state):
+        """Nothing: they are those of the data set at hand."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *others):
+        state_dict.setdefault(f"{prefix}{extra_state.KEY}", None)  # a file of version 0.1
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def update(self, minibatches, unlabeled=None):
         """One step on the concatenated minibatches, [(images, labels)] per environment; ``unlabeled`` is not used.

@@ -30,6 +30,17 @@ from ..train_script import (
 )
 
 
+def class_names(n_classes: int) -> list[str] | None:
+    """The names of the classes, as the data set of the host's train script has them; None in any other program, and
+    where there are none.
+    """
+    environments = getattr(getattr(SCRIPT.module, "dataset", None), "datasets", None) or [None]
+    names = getattr(environments[0], "classes", None)
+    if not isinstance(names, (list, tuple)) or len(names) != n_classes:
+        return None
+    return [" ".join(str(name).split()) for name in names]
+
+
 def check_algorithm(name: Any) -> None:
     """Raise InputError for a name that the train script was given, that is none of the host's, and that is near ours:
     the host would load data first, and wait for ever where a batch is larger than an environment.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from dataclasses import replace
 from typing import Any, Iterator
 
 import numpy as np
@@ -21,14 +22,19 @@ from ... import catalog
 from ...algorithms.classifier import LOG_NAMES, RobustClassifier
 from ...algorithms.group_dro import group_means
 from ...algorithms.mask_statistics import NAMES
-from ...algorithms.morphing import PixelSpace
+from ...algorithms.morphing import IMAGENET, PixelSpace
 from ...errors import InputError
+from ...models import extra_state, train_files
+from ...models.recipe import class_names, numbered
+from ...models.transforms import make_transform
 
 IMAGES = (
     "image_base",
     "image_resize",
     "image_resize_and_center_crop",
 )  #: transforms that end in ImageNet's normalisation
+#: the host's networks that can be made without it
+NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "wideresnet50", "densenet121")
 
 
 def hyperparameters(config: Any) -> dict[str, Any]:
@@ -86,6 +92,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
             n_train_steps=n_train_steps,
         )
         self.optimizer = catalog.optimizer(self.optimizer, classifier, hyperparameters(config))
+        self._recipe = _recipe(config, train.dataset, d_out, image, classifier)
         weights = ["group_weight"] if classifier.group_weights is not None else []  # groupDRO's own field
         self._environments, self._fields = environments, (*self.logged_fields, *weights)
         if classifier.contrast is not None:
@@ -95,6 +102,19 @@ class RobustAlgorithm(SingleModelAlgorithm):
     def classifier(self) -> RobustClassifier:
         """Ours, without what replicates it."""
         return getattr(self.model, "module", self.model).classifier
+
+    def get_extra_state(self):
+        """What a model's file holds beside the weights: what :func:`cim_plugin.load` rebuilds it from; None where only
+        the host can.
+        """
+        return extra_state.as_tensor({"recipe": self._recipe})
+
+    def set_extra_state(self, state):
+        """Nothing: the run has a recipe of its own."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *others):
+        state_dict.setdefault(f"{prefix}{extra_state.KEY}", None)  # a file of version 0.1
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def train(self, mode=True):
         """Training logs every loss term, of the batch and of every group; evaluation draws no triplets and has no more
@@ -185,6 +205,23 @@ def _build(
         groups_in_training=torch.bincount(grouper.metadata_to_group(train.metadata_array), minlength=grouper.n_groups)
         > 0,
     )
+
+
+def _recipe(config: Any, dataset, n_classes: int, image: Tensor, classifier: RobustClassifier) -> dict[str, Any] | None:
+    if config.transform not in IMAGES or config.model not in NETWORKS:
+        return None
+    transform = make_transform(config, dataset.original_resolution)
+    groups = classifier.group_weights.weights > 0 if classifier.group_weights is not None else torch.ones(0)
+    recipe = train_files.recipe_of(
+        config,
+        hyperparameters(config),
+        transform._replace(training_size=tuple(image.shape[1:])),
+        class_names(dataset.metadata_map, n_classes) or numbered(n_classes),
+        n_environments=2,  # for 'cross_environment' pairs, of which the run has made sure
+        groups_in_training=[bool(group) for group in groups],
+    )
+    mean, std = IMAGENET  # the host's images are normalised, and its networks are not channels_last
+    return replace(recipe, mean=mean, std=std, standardise="none", channels_last=False).as_dict()
 
 
 def _environment_grouper(config: Any, train) -> CombinatorialGrouper:

@@ -1,0 +1,93 @@
+"""A trained model out of what a run has left, without its data and without its host."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from .. import catalog
+from ..errors import InputError
+from ..runs.layout import MODELS, RESULTS
+from . import domainbed_files, pretrained, train_files, wilds_files
+from .assembly import assemble, load_weights
+from .model import Model
+from .recipe import Recipe
+
+MODEL = "model.pkl"  #: what marks a folder of DomainBed
+HUB = "hf://"
+
+
+class Saved(NamedTuple):
+    """What a file holds of a model."""
+
+    recipe: Recipe
+    weights: dict[str, Tensor]  #: as the classifier names them
+
+
+def load(path: str | os.PathLike, *, rule: str = "best", encoder: nn.Module | None = None) -> Model:
+    """A trained model with its transform and the names of its classes, in evaluation mode, on the CPU.
+
+    Neither the data nor the host that trained it are needed, and nothing of the files is executed.
+
+    Args:
+        path: a folder of ``cim-plugin train``, of DomainBed's train script, of a WILDS checkout's ``run_expt.py``, or
+            of :meth:`~.model.Model.save_pretrained`; one of their model files; or "hf://owner/name" on the Hugging Face
+            Hub.
+        rule: of a folder of ``cim-plugin train``: the selection rule whose model is wanted, such as "worst_group",
+            "average" or "last"; of a WILDS checkout "best", "last" or the number of an epoch.
+        encoder: of the same kind, where the model was built with a module of yours.
+
+    Raises:
+        InputError: there is no model, a file is damaged or holds more than tensors and plain values, or a package that
+            has its network is missing.
+    """
+    path = os.fspath(path)
+    if path.startswith(HUB):
+        path = pretrained.pull(path.removeprefix(HUB))
+    file = find_file(path, rule)
+    saved = read(file)
+    model = Model(assemble(saved.recipe, encoder), saved.recipe)
+    load_weights(model.classifier, saved.weights, file)
+    return model.eval()
+
+
+def find_file(path: str, rule: str = "best") -> str:
+    """The file of the model that a path and a rule name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if os.path.isfile(path):
+        return path
+    if not os.path.isdir(path):
+        raise InputError(f"{path} does not exist; name the folder or the file of a trained model")
+    if os.path.isfile(os.path.join(path, RESULTS)):
+        return train_files.model_of_rule(path, rule)
+    for name in (MODEL, pretrained.WEIGHTS):
+        if os.path.isfile(os.path.join(path, name)):
+            return os.path.join(path, name)
+    if any(name.endswith(MODELS) for name in os.listdir(path)):
+        return wilds_files.model_of_epoch(path, rule)
+    raise InputError(
+        f"{path} holds neither {RESULTS} of 'cim-plugin train', nor {MODEL} of DomainBed (a run with --skip_model_save "
+        f"has none), nor a model of WILDS' run_expt (*{MODELS}), nor {pretrained.WEIGHTS}"
+    )
+
+
+def read(file: str) -> Saved:
+    """What a file holds of a model, whoever wrote it.
+
+    Raises:
+        InputError: it is damaged, or holds no model that can be rebuilt.
+    """
+    with catalog.retired_allowed():
+        if file.endswith(pretrained.SUFFIX):
+            return Saved(*pretrained.read(file))
+        saved = domainbed_files.read_checkpoint_with_numbers(file)
+        if domainbed_files.is_one(saved):
+            return Saved(*domainbed_files.recipe_and_weights(saved, file))
+        if wilds_files.is_one(saved):
+            return Saved(*wilds_files.recipe_and_weights(saved, file))
+        return Saved(*train_files.recipe_and_weights(saved, file))
