@@ -27,6 +27,8 @@ COMMANDS = {
         "one table per data set from DomainBed's output folders and those of 'cim-plugin train'",
     ),
     "show": ("cim_plugin.show.command", "pictures of what the transformation network of a run has learnt"),
+    "predict": ("cim_plugin.inference.predict", "classes of photographs by a trained model, and pictures of m"),
+    "export": ("cim_plugin.inference.export", "a trained model as torch.export program, ONNX or safetensors"),
     "leaderboard": ("cim_plugin.leaderboard.command", "run, pack and check a submission to the WILDS leaderboard"),
     "doctor": ("cim_plugin.doctor", "versions, hosts, data and known traps: what will run here and what will not"),
     "get-domainbed": (
