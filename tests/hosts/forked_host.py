@@ -48,7 +48,7 @@ def run(
     """What ``python words`` does, words being ``-m module ...`` or ``-c code ...``, with ``host`` on the path.
 
     Args:
-        host: a folder with a package ``domainbed``.
+        host: a folder with a package ``domainbed`` or ``subpopbench``.
         timeout: seconds after which the run is ended; its status is then that of a signal.
         environment: variables; ``CIM_PLUGIN_AUTOLOAD="0"`` switches the plugin off.
     """
