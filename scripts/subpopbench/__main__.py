@@ -23,16 +23,17 @@ STAGE_1 = "ERM"  #: trained first: DFR starts from its seed 0
 ALGORITHMS = (STAGE_1, "CIM", "JTT", "GroupDRO", "DFR")
 FOLDERS = {"no": "unknown", "yes": "known"}  #: --train_attr -> --output_folder_name, to which the host adds the former
 HEAVY = ("torch", "torchvision", "timm", "transformers", "netcal.metrics", "pandas")  #: imported once for all runs
-MODEL = {"model": "mobilenetv2_100", "model_kwargs": {"pad_type": "same"}}
+#: for images this small; from random weights
+HPARAMS = {"model": "small_cnn", "batch_size": 32, "lr": 0.05}
+KNOWN = {"CIM": {"cim_pairs": "cross_environment"}}  #: what else an algorithm makes of known attributes
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.subpopbench", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with metadata.csv in Waterbirds' layout")
-    parser.add_argument("--weights", type=Path, required=True, help="of timm's mobilenetv2_100 with pad_type=same")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--at_once", type=int, default=1, help="runs at the same time")
     args = parser.parse_args()
     if not os.path.isfile(os.path.join(os.environ.get("SUBPOPBENCH_HOME", ""), "subpopbench", "train.py")):
@@ -66,10 +67,10 @@ def _jobs(algorithms: tuple[str, ...], args: argparse.Namespace) -> Iterator[job
     """Those that have not ended; what differs with the attributes comes first."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(HEAVY))
-    hparams = {**MODEL, "pretrained_model_path": str(args.weights.absolute()), "batch_size": 32, "lr": 0.01}
     for attributes, name in FOLDERS.items():
         for algorithm in algorithms:
             for seed in args.seeds:
+                more = KNOWN.get(algorithm, {}) if attributes == "yes" else {}
                 words = {
                     "algorithm": algorithm,
                     "dataset": NAME,
@@ -80,8 +81,8 @@ def _jobs(algorithms: tuple[str, ...], args: argparse.Namespace) -> Iterator[job
                     "stage1_folder": f"{FOLDERS['no']}_attrNo",
                     "seed": seed,
                     "steps": args.steps,
-                    "checkpoint_freq": max(1, args.steps // 3),
-                    "hparams": json.dumps(hparams),
+                    "checkpoint_freq": max(1, args.steps // 4),
+                    "hparams": json.dumps({**HPARAMS, **more}),
                 }
                 folder = f"{name}_attr{attributes.title()}/{NAME}_{algorithm}_hparams0_seed{seed}"
                 if (args.output_dir / folder / "done").exists():

@@ -1,6 +1,6 @@
 """The host's train script, which also knows the data set :data:`NAME`.
 
-Waterbirds as the host has it, of 64 instead of 224 pixels, decoded once and in the same process: for a CPU.
+Waterbirds as the host has it, of 32 instead of 224 pixels, decoded once and in the same process: for a CPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 NAME = "SmallWaterbirds"
-SIZE = 64
+SIZE = 32
 
 
 @functools.cache
