@@ -64,11 +64,11 @@ def subpopbench_cache():
     return os.path.join(user_cache(), "SubpopBench")
 
 
-#: package of a host that need not be on the path -> variable that names its checkout, file by which one is known, the
-#: folder of the user's cache
+#: package of a host that need not be on the path -> variable that names its checkout, a file by which the package is
+#: known, the checkout in the user's cache
 HOMES = {
-    "domainbed": ("DOMAINBED_HOME", "domainbed/__init__.py", domainbed_cache),
-    "subpopbench": ("SUBPOPBENCH_HOME", "subpopbench/train.py", subpopbench_cache),
+    "domainbed": ("DOMAINBED_HOME", "__init__.py", domainbed_cache),
+    "subpopbench": ("SUBPOPBENCH_HOME", "train.py", subpopbench_cache),
 }
 
 
@@ -136,25 +136,24 @@ class _Finder:
     def _find_host(self, name, path, target):
         from importlib.machinery import PathFinder
 
-        variable, known_by, cache = HOMES[name]
+        variable, file, cache = HOMES[name]
         home = os.environ.get(variable)
         if home:
-            if os.path.isfile(os.path.join(home, *known_by.split("/"))):
+            if os.path.isfile(os.path.join(home, name, file)):
                 return PathFinder.find_spec(name, [os.path.abspath(home)], target)
-            warn(f"{variable}={home} holds no {known_by} and is ignored; name the checkout's folder")
+            warn(f"{variable}={home} holds no {name}/{file} and is ignored; name the checkout's folder")
         spec = self._ask_others(name, path, target)
-        if not _is_whole(spec, known_by):
+        if folder_of(spec, file) is None:
             spec = PathFinder.find_spec(name, [cache()], target) or spec
         return spec
 
 
-def _is_whole(spec, known_by):
-    """Whether it is a host, and not nothing or a folder that only has the name. SubpopBench is a folder without
-    __init__.py.
+def folder_of(spec, file):
+    """The folder of a host's package, known by a file in it; None for nothing, or for a folder that only has the name:
+    SubpopBench has no __init__.py.
     """
-    file = known_by.rpartition("/")[2]
     folders = list(getattr(spec, "submodule_search_locations", None) or ())
-    return any(os.path.isfile(os.path.join(folder, file)) for folder in folders)
+    return next((folder for folder in folders if os.path.isfile(os.path.join(folder, file))), None)
 
 
 FINDER = _Finder()

@@ -18,6 +18,7 @@ CHECKS: dict[str, Check] = {
     "torch": packages.torch_and_torchvision,
     "autoload": places.autoload_state,
     "DomainBed": places.domainbed,
+    "SubpopBench": places.subpopbench,
     "WILDS": places.wilds,
     "weights": weights.weights,
     "data": places.data,
@@ -87,7 +88,7 @@ def _findings(name: str, check: Check, surroundings: Surroundings) -> Iterator[F
 
 
 def line(name: str, finding: Finding) -> str:
-    return f"{finding.level:8} {name:10} {finding.what}" + (f"  -> {finding.fix}" if finding.fix else "")
+    return f"{finding.level:8} {name:11} {finding.what}" + (f"  -> {finding.fix}" if finding.fix else "")
 
 
 def _one_line(text: str) -> str:

@@ -15,6 +15,8 @@ from typing import Iterator
 from .. import autoload
 from ..errors import InputError
 from ..hosts.domainbed.get import COMMIT, _head, _is_modified
+from ..hosts.subpopbench.faults import COMMIT as SUBPOPBENCH
+from ..hosts.subpopbench.faults import NEEDS
 from ..hosts.wilds_examples.adapter import TRANSFORMERS
 from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings
 from .packages import allows, installed
@@ -54,33 +56,50 @@ def autoload_state(surroundings: Surroundings) -> Iterator[Finding]:
 
 def domainbed(surroundings: Surroundings) -> Iterator[Finding]:
     """The one that ``python -m domainbed...`` would find from here, and its commit."""
+    yield from _host("DomainBed", "domainbed", COMMIT, "cim-plugin get-domainbed, or set DOMAINBED_HOME to a checkout")
+
+
+def subpopbench(surroundings: Surroundings) -> Iterator[Finding]:
+    """The one that ``python -m subpopbench.train`` would find from here, its commit, and what it needs."""
+    if find_host("subpopbench") is None and not os.environ.get("SUBPOPBENCH_HOME"):
+        yield Finding(NOTE, "no SubpopBench is found", "set SUBPOPBENCH_HOME to a checkout, or start in it")
+        return
+    yield from _host("SubpopBench", "subpopbench", SUBPOPBENCH, "set SUBPOPBENCH_HOME to a checkout")
+    wanted = [f"{name}{versions}" for name, versions in NEEDS.items() if not _has(name, versions)]
+    if wanted:
+        packages = " ".join(f"'{one}'" for one in wanted)
+        yield Finding(NOTE, f"SubpopBench does not start without {', '.join(wanted)}", f"pip install {packages}")
+
+
+def _has(name: str, versions: str) -> bool:
+    version = installed(name)
+    return version is not None and (not versions or allows(versions, version))
+
+
+def _host(name: str, package: str, tested: str, get: str) -> Iterator[Finding]:
+    variable = autoload.HOMES[package][0]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        folder = find_domainbed()
+        folder = find_host(package)
     for warning in caught:
         yield Finding(
-            WARNING, str(warning.message).removeprefix("cim_plugin: "), "set DOMAINBED_HOME to a checkout, or unset it"
+            WARNING, str(warning.message).removeprefix("cim_plugin: "), f"set {variable} to a checkout, or unset it"
         )
     if folder is None:
-        yield Finding(
-            NOTE,
-            "no DomainBed is found; 'cim-plugin train' does without",
-            "cim-plugin get-domainbed, or set DOMAINBED_HOME to a checkout",
-        )
+        yield Finding(NOTE, f"no {name} is found; 'cim-plugin train' does without", get)
     else:
-        yield _checkout("DomainBed", folder, COMMIT)
+        yield _checkout(name, folder, tested)
 
 
-def find_domainbed() -> str | None:
-    """The folder that holds the package ``domainbed``; the current folder counts, as it does for ``python -m``."""
+def find_host(package: str) -> str | None:
+    """The folder that holds the package of a host; the current folder counts, as it does for ``python -m``."""
     sys.path.insert(0, os.getcwd())
     try:
-        spec = autoload.FINDER.find_spec("domainbed")
+        spec = autoload.FINDER.find_spec(package)
     finally:
         sys.path.pop(0)
-    return (
-        None if spec is None or spec.origin is None else os.path.dirname(os.path.dirname(os.path.abspath(spec.origin)))
-    )
+    folder = autoload.folder_of(spec, autoload.HOMES[package][1])
+    return None if folder is None else os.path.dirname(os.path.abspath(folder))
 
 
 def _checkout(name: str, folder: str, tested: str) -> Finding:
@@ -103,7 +122,8 @@ def _checkout(name: str, folder: str, tested: str) -> Finding:
         return Finding(
             WARNING,
             f"{name} in {folder} is at {head[:12]}{modified}, the plugin is tested with {tested[:12]}",
-            f"git -C {folder} checkout {tested[:12]}, or cim-plugin get-domainbed",
+            f"git -C {folder} checkout {tested[:12]}"
+            + (", or cim-plugin get-domainbed" if name == "DomainBed" else ""),
         )
     return Finding(NOTE if modified else OK, f"{name} in {folder} is at the tested commit {head[:12]}{modified}")
 

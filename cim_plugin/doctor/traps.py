@@ -16,7 +16,7 @@ from typing import Iterator, NamedTuple
 from .. import autoload, catalog
 from ..hosts.wilds_examples import adapter
 from .findings import ERROR, NOTE, OK, WARNING, Finding, Surroundings, child, last_words
-from .places import SAME_FLAGS, find_domainbed, without_transformers, writable
+from .places import SAME_FLAGS, find_host, without_transformers, writable
 from .reporting import DOMAINBED, OUTPUT, TRAIN, read_report
 
 SWEEP, EXAMPLES = "domainbed sweep", "run_expt"
@@ -244,7 +244,7 @@ def _autoload_is_off(understood: Command) -> bool:
 
 
 def _start_domainbed(arguments: list[str], environment: dict[str, str]) -> Iterator[Finding]:
-    if find_domainbed() is None and not environment.get("DOMAINBED_HOME"):
+    if find_host("domainbed") is None and not environment.get("DOMAINBED_HOME"):
         yield Finding(
             ERROR, "DomainBed is not found", "cim-plugin get-domainbed fetches it, or set DOMAINBED_HOME to a checkout"
         )

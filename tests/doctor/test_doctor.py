@@ -173,6 +173,21 @@ def test_hosts_that_are_named_and_not_there(environment):
     assert ("note", "no DomainBed is found; 'cim-plugin train' does without") in said.of("DomainBed")
 
 
+def test_subpopbench_and_what_it_lacks(environment, tmp_path):
+    assert environment.ask(SUBPOPBENCH_HOME="").of("SubpopBench") == [("note", "no SubpopBench is found")]
+    (tmp_path / "host" / "subpopbench").mkdir(parents=True)
+    assert (
+        "holds no subpopbench/train.py"
+        in environment.ask(SUBPOPBENCH_HOME=str(tmp_path / "host")).of("SubpopBench")[0][1]
+    )
+    (tmp_path / "host" / "subpopbench" / "train.py").touch()
+    environment.package("transformers", "", "4.60.0")
+    environment.package("netcal", "", "1.4.0")
+    found, lacks = environment.ask(SUBPOPBENCH_HOME=str(tmp_path / "host")).of("SubpopBench")
+    assert "is no git checkout" in found[1]
+    assert "transformers<4.47" in lacks[1] and "netcal" not in lacks[1]
+
+
 def test_a_wilds_checkout_in_the_current_folder(environment):
     (environment.work / "examples").mkdir()
     (environment.work / "examples" / "run_expt.py").touch()

@@ -139,7 +139,7 @@ def test_run_expt_of_another_python(tmp_path, with_autoload, monkeypatch):
 def without_start(monkeypatch):
     """No command is started, the rest is looked at; there is a DomainBed."""
     monkeypatch.setattr(traps, "_dry_start", lambda *words: [])
-    monkeypatch.setattr(traps, "find_domainbed", lambda: str(SMALL_HOST))
+    monkeypatch.setattr(traps, "find_host", lambda package: str(SMALL_HOST))
 
 
 def python(folder, prefix: str, has_plugin: bool, status: int = 0):
@@ -248,7 +248,7 @@ def test_an_output_folder_that_holds_a_run_or_is_a_file(tmp_path, without_start)
 
 
 def test_no_domainbed(tmp_path, monkeypatch):
-    monkeypatch.setattr(traps, "find_domainbed", lambda: None)
+    monkeypatch.setattr(traps, "find_host", lambda package: None)
     ((level, words),) = look(f"{sys.executable} -m cim_plugin.domainbed train --algorithm CIM")
     assert level == "error" and "cim-plugin get-domainbed" in words
 

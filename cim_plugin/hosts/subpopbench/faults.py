@@ -22,8 +22,9 @@ from ..train_script import (
     raised_in,
 )
 
-TRANSFORMERS = "<4.47"  #: versions that have what the host imports
-SCIKIT_LEARN = "<1.5"  #: versions whose log_loss takes what the host gives
+COMMIT = "4d3dbbe21029666ef19d040e110ec22908640c5b"  #: the commit that this plugin is tested with
+#: what the host imports beside what we need -> versions that have what it takes of them
+NEEDS = {"transformers": "<4.47", "scikit-learn": "<1.5", "netcal": "", "tensorboard_logger": "", "pandas": ""}
 DATASETS = "subpopbench.dataset.datasets"
 #: the host's names of data sets -> what its script of downloads calls them
 CALLED = {
@@ -114,14 +115,14 @@ _FAULTS = [
         lambda e, a: isinstance(e, ImportError) and "transformers" in str(e),
         lambda e, a: (
             f"SubpopBench and this transformers do not go together ({last_line(e)}); pip install "
-            f"'transformers{TRANSFORMERS}'"
+            f"'transformers{NEEDS['transformers']}'"
         ),
     ),
     Fault(
         lambda e, a: isinstance(e, TypeError) and raised_in(e, "subpopbench.utils.eval_helper") and "eps" in str(e),
         lambda e, a: (
             f"SubpopBench's evaluation needs an older scikit-learn ({last_line(e)}); pip install "
-            f"'scikit-learn{SCIKIT_LEARN}'"
+            f"'scikit-learn{NEEDS['scikit-learn']}'"
         ),
     ),
     UNREADABLE_IMAGE,
