@@ -1,0 +1,255 @@
+"""An unmodified SubpopBench: its train script, sweep and tables with our algorithms, on a CPU; packages that only other
+data sets and logs need are stood in for.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+from hosts import forked_host
+
+from cim_plugin.compare import tables
+from cim_plugin.runs import find
+
+#: packages of these names with what the host imports of them
+STAND_INS = {
+    "transformers.py": """
+        import torch
+        AdamW = torch.optim.AdamW
+        AutoModel = AutoTokenizer = BertModel = BertTokenizer = DistilBertModel = DistilBertTokenizer = None
+        GPT2Model = GPT2Tokenizer = get_scheduler = None
+        """,
+    "tensorboard_logger.py": """
+        class Logger:
+            def __init__(self, logdir, flush_secs):
+                pass
+            def log_value(self, name, value, step):
+                assert isinstance(value, float) or value == 0
+        """,
+    "netcal/__init__.py": "",
+    "netcal/metrics.py": """
+        class ECE:
+            def measure(self, predictions, targets):
+                return 0.0
+        """,
+}
+#: scikit-learn's log_loss as the host calls it
+OLDER_SCIKIT_LEARN = """
+import sklearn.metrics
+inner = sklearn.metrics.log_loss
+sklearn.metrics.log_loss = lambda targets, predictions, eps, labels: inner(targets, predictions, labels=labels)
+"""
+HPARAMS = {"model": "small_cnn", "batch_size": 4}
+SPLITS = {"0": 8, "1": 4, "2": 4}  #: split -> images of each group
+
+
+@pytest.fixture(scope="module")
+def host(subpopbench, tmp_path_factory) -> str:
+    """The checkout and the stand-ins, as PYTHONPATH has them."""
+    pytest.importorskip("pandas", reason="SubpopBench needs pandas")
+    folder = tmp_path_factory.mktemp("stand_ins")
+    for name, text in STAND_INS.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(textwrap.dedent(text))
+    return f"{folder}:{subpopbench}"
+
+
+@pytest.fixture(scope="module")
+def waterbirds(shared_data, tmp_path_factory) -> Path:
+    """A few real images of every group in the host's layout."""
+    source = shared_data / "waterbirds_rebuilt" / "waterbirds_v1.0"
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "waterbirds").mkdir()
+    (folder / "waterbirds" / "waterbird_complete95_forest2water2").symlink_to(source)
+    seen: dict[tuple, int] = {}
+    with open(source / "metadata.csv") as read, open(folder / "waterbirds" / "metadata_waterbirds.csv", "w") as written:
+        writer = csv.writer(written)
+        writer.writerow(["id", "filename", "split", "y", "a"])
+        for row in csv.DictReader(read):
+            key = row["split"], row["y"], row["place"]
+            seen[key] = seen.get(key, 0) + 1
+            if seen[key] <= SPLITS[row["split"]]:
+                writer.writerow([row[name] for name in ("img_id", "img_filename", "split", "y", "place")])
+    return folder
+
+
+def run(host: str, code: str, *, plugin: str = "1", **more):
+    """Code after the stand-in of scikit-learn, with data loaders in the same process."""
+    start = f"{OLDER_SCIKIT_LEARN}\nfrom subpopbench.dataset import datasets\ndatasets.SubpopDataset.N_WORKERS = 0\n"
+    return forked_host.run(host, "-c", start + textwrap.dedent(code), CIM_PLUGIN_AUTOLOAD=plugin, timeout=300, **more)
+
+
+def train(
+    host: str, data: Path, output: Path, algorithm: str, *words: str, plugin: str = "1", hparams=HPARAMS, seed: int = 0
+) -> Path:
+    """Two steps, an evaluation after each; the run's folder."""
+    flags = ["--algorithm", algorithm, "--dataset", "Waterbirds", "--data_dir", str(data), "--output_dir", str(output)]
+    flags += ["--output_folder_name", "runs", "--steps", "2", "--checkpoint_freq", "1"]
+    flags += ["--hparams", json.dumps(hparams), "--seed", str(seed)]
+    code = f"""
+    import runpy, sys
+    sys.argv = ["train", *{[*flags, *words]}]
+    runpy.run_module("subpopbench.train", run_name="__main__", alter_sys=True)
+    """
+    done = run(host, code, plugin=plugin)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return output / f"runs_attr{'No' if 'no' in words else 'Yes'}" / f"Waterbirds_{algorithm}_hparams0_seed{seed}"
+
+
+def records(folder: Path) -> list[dict]:
+    """The lines of results.json, without what takes time."""
+    lines = [json.loads(line) for line in (folder / "results.json").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in ("step_time", "args")} for line in lines]
+
+
+@pytest.mark.parametrize("algorithm, words", [("CIM", []), ("CIM_VIB", ["--train_attr", "no"]), ("CnC", [])])
+def test_it_trains_and_leaves_what_the_host_leaves(algorithm, words, host, waterbirds, tmp_path):
+    folder = train(host, waterbirds, tmp_path, algorithm, *words)
+    assert {"args.json", "results.json", "model.pkl", "final_results.pkl", "done"} <= {p.name for p in folder.iterdir()}
+    first, second = records(folder)
+    assert (first["step"], second["step"]) == (0, 1) and first["loss"] != second["loss"]
+    assert set(second["te"]["per_group"]) == {f"y={y},a={a}" for y in range(2) for a in range(2)}
+
+
+def test_the_hosts_own_networks_are_taken_and_named_wrong_they_are_one_line(host, waterbirds, tmp_path):
+    folder = train(host, waterbirds, tmp_path, "CIM", hparams={"resnet18": True, "pretrained": False, "batch_size": 4})
+    assert records(folder)[0]["hparams"]["resnet18"] is True
+
+
+@pytest.mark.parametrize("algorithm", ["ERM", "JTT"])
+def test_the_hosts_own_gives_the_same_with_the_plugin_on_and_off(algorithm, host, waterbirds, tmp_path):
+    hparams = {"resnet18": True, "pretrained": False, "batch_size": 4}
+    on, off = (
+        records(train(host, waterbirds, tmp_path / plugin, algorithm, plugin=plugin, hparams=hparams))
+        for plugin in "10"
+    )
+    assert on == off
+
+
+def test_dfr_takes_the_first_stage_of_the_same_host(host, waterbirds, tmp_path):
+    """Its checkpoint holds an object, which torch.load has refused since 2.6."""
+    train(host, waterbirds, tmp_path, "ERM")
+    train(host, waterbirds, tmp_path, "DFR", "--stage1_folder", "runs_attrYes")
+
+
+def test_compare_prints_what_collect_results_prints(host, waterbirds, tmp_path):
+    for algorithm in ("ERM", "CIM"):
+        for seed in range(2):
+            train(host, waterbirds, tmp_path, algorithm, seed=seed)
+    code = f"""
+    import runpy, sys
+    sys.argv = ["collect_results", "--input_dir", {str(tmp_path / "runs_attrYes")!r}]
+    runpy.run_module("subpopbench.scripts.collect_results", run_name="__main__", alter_sys=True)
+    """
+    done = run(host, code)
+    assert done.returncode == 0, done.stderr
+    printed = re.findall(r"^(ERM|CIM) +(\d+\.\d) \+/- (\d+\.\d) +(\d+\.\d) \+/- (\d+\.\d) ", done.stdout, re.M)
+    (table,) = tables.build(find.find([str(tmp_path)]).runs, ("oracle", "worst_group", "worst_class"))
+    ours = [
+        (
+            row.family.algorithm,
+            *(f"{100 * value:.1f}" for name in ("average", "worst group") for value in row.cells[name][:2]),
+        )
+        for row in table.rows
+    ]
+    assert len(printed) == 6 and sorted(printed) == sorted(ours)
+
+
+def test_a_sweep_launches_ours_beside_the_hosts_own(host, tmp_path):
+    words = [
+        "launch",
+        "--output_folder_name",
+        "s",
+        "--dataset",
+        "Waterbirds",
+        "--n_hparams",
+        "2",
+        "--skip_confirmation",
+    ]
+    code = f"""
+    import runpy, sys
+    sys.argv = ["sweep", *{[*words, "--command_launcher", "dummy", "--output_dir", str(tmp_path)]}]
+    runpy.run_module("subpopbench.sweep", run_name="__main__", alter_sys=True)
+    """
+    on, off = (run(host, code, plugin=plugin) for plugin in "10")
+    assert on.returncode == off.returncode == 0, on.stderr
+    jobs = [{line for line in done.stdout.splitlines() if line.startswith("Dummy launcher")} for done in (on, off)]
+    assert len(jobs[0]) == len(jobs[1]) + 2 * 5 and jobs[1] < jobs[0]
+
+
+def test_a_newer_scikit_learn_is_one_line(host, waterbirds, tmp_path):
+    words = ["--algorithm", "VIB", "--data_dir", str(waterbirds), "--output_dir", str(tmp_path), "--steps", "1"]
+    code = f"""
+    sklearn.metrics.log_loss = inner
+    import runpy, sys
+    sys.argv = ["train", *{[*words, "--hparams", json.dumps(HPARAMS)]}]
+    runpy.run_module("subpopbench.train", run_name="__main__", alter_sys=True)
+    """
+    done = run(host, code)
+    assert done.returncode == 2 and "'scikit-learn<1.5'" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "dataset, expected",
+    [
+        ("Waterbirds", "python -m subpopbench.scripts.download waterbirds --data_path {data} --download"),
+        ("CMNIST", "python -m subpopbench.scripts.download cmnist --data_path {data} --download"),
+        ("CXRMultisite", "MedicalData.md"),
+        ("CivilCommentsFine", "--dataset CivilCommentsFine holds text"),
+        ("MultiNLI", "--dataset MultiNLI holds text"),
+        ("MIMICNotes", "--dataset MIMICNotes holds tables"),
+    ],
+)
+def test_missing_and_other_data_are_one_line(dataset, expected, host, tmp_path):
+    words = [
+        "--algorithm",
+        "CIM",
+        "--dataset",
+        dataset,
+        "--data_dir",
+        str(tmp_path),
+        "--output_dir",
+        str(tmp_path / "o"),
+    ]
+    code = f"""
+    import runpy, sys
+    sys.argv = ["train", *{words}]
+    runpy.run_module("subpopbench.train", run_name="__main__", alter_sys=True)
+    """
+    done = run(host, code)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and expected.format(data=tmp_path) in line and "Traceback" not in done.stderr
+
+
+def test_cmnist_is_read_as_pixels(host, shared_data, tmp_path):
+    """By its own normalisation."""
+    raw = tmp_path / "cmnist" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in (shared_data / "MNIST").glob("*.gz"):
+        with gzip.open(file) as packed, open(raw / file.stem, "wb") as written:
+            shutil.copyfileobj(packed, written)
+    code = f"""
+    import json, torch
+    from subpopbench import hparams_registry
+    from subpopbench.learning import algorithms
+    hparams = hparams_registry.default_hparams("CIM", "CMNIST")
+    hparams |= {{"cmnist_label_prob": 0.5, "cmnist_attr_prob": 0.5, "cmnist_spur_prob": 0.2, "cmnist_flip_prob": 0.25}}
+    hparams |= {{"image_arch": "resnet_sup_in1k", "model": "small_cnn"}}
+    data = datasets.CMNIST({str(tmp_path)!r}, "tr", hparams)
+    batch = [torch.stack([torch.as_tensor(part) for part in parts]) for parts in zip(*[data[i] for i in range(8)])]
+    algorithm = algorithms.CIM("images", data.INPUT_SHAPE, data.num_labels, data.num_attributes, len(data), hparams)
+    values = algorithm.update(batch, 0)
+    pixels = algorithm.model.morphing.pixel_space.to_pixels(batch[1])
+    print(json.dumps([values["loss"], pixels.min().item(), pixels.max().item()]))
+    """
+    done = run(host, code)
+    assert done.returncode == 0, done.stderr
+    loss, least, largest = json.loads(done.stdout.splitlines()[-1])
+    assert loss > 0 and least == pytest.approx(0, abs=1e-6) and largest == pytest.approx(1, abs=1e-6)
