@@ -120,7 +120,7 @@ def _build(host, saved: dict[str, Any], file: str) -> RobustClassifier:
     """The model with the network of the host that is found here, which may be somebody's own version of it."""
     recipe, weights = domainbed_files.recipe_and_weights(saved, file)
     try:
-        with _random_weights(host.networks), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with random_weights(host.networks), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             encoder = host.networks.Featurizer(tuple(saved["model_input_shape"]), saved["model_hparams"])
     except InputError:
@@ -137,7 +137,7 @@ def _build(host, saved: dict[str, Any], file: str) -> RobustClassifier:
 
 
 @contextlib.contextmanager
-def _random_weights(networks) -> Iterator[None]:
+def random_weights(networks) -> Iterator[None]:
     """The host's networks without fetching the pretrained weights, which those of the file replace."""
     places = [
         (getattr(getattr(networks, "torchvision", None), "models", None), name) for name in ("resnet18", "resnet50")

@@ -9,13 +9,15 @@ from ..errors import InputError
 from ..runs.layout import RESULTS
 from .domainbed import open_domainbed
 from .opened_run import OpenedRun
+from .subpopbench import is_run, open_subpopbench
 from .train import open_train
 
 MODEL = "model.pkl"  #: what marks a folder of DomainBed
 
 
 def open_run(path: str, split: str, rule: str, data: str | None) -> OpenedRun:
-    """Open a run folder of ``cim-plugin train``, a DomainBed output folder, or a file of DomainBed's.
+    """Open a run folder of ``cim-plugin train``, an output folder of DomainBed or SubpopBench, or a file of
+    DomainBed's.
 
     Args:
         path: the folder or file.
@@ -39,6 +41,8 @@ def open_run(path: str, split: str, rule: str, data: str | None) -> OpenedRun:
 
 
 def _open(path: str, split: str, rule: str, data: str | None) -> OpenedRun:
+    if is_run(path):  # its results have the name of those of 'cim-plugin train'
+        return open_subpopbench(path, split, data)
     if os.path.isfile(os.path.join(path, RESULTS)):
         return open_train(path, split, rule, data)
     file = os.path.join(path, MODEL) if os.path.isdir(path) else path
@@ -46,9 +50,10 @@ def _open(path: str, split: str, rule: str, data: str | None) -> OpenedRun:
         return open_domainbed(file, split, data)
     if not os.path.exists(path):
         raise InputError(
-            f"{path} does not exist; name a folder of 'cim-plugin train', or one of DomainBed with {MODEL}"
+            f"{path} does not exist; name a folder of 'cim-plugin train', or one of DomainBed or SubpopBench with "
+            f"{MODEL}"
         )
     raise InputError(
-        f"{path} holds neither {RESULTS} of 'cim-plugin train' nor {MODEL} of DomainBed (a run with --skip_model_save "
-        f"has none)"
+        f"{path} holds neither {RESULTS} of 'cim-plugin train' nor {MODEL} of DomainBed or SubpopBench (a run with "
+        f"--skip_model_save has none)"
     )

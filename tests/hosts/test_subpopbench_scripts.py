@@ -118,7 +118,25 @@ def test_it_trains_and_leaves_what_the_host_leaves(algorithm, words, host, water
     assert set(second["te"]["per_group"]) == {f"y={y},a={a}" for y in range(2) for a in range(2)}
 
 
-def test_the_hosts_own_networks_are_taken_and_named_wrong_they_are_one_line(host, waterbirds, tmp_path):
+def test_show_opens_its_model_with_the_hosts_data(host, waterbirds, tmp_path):
+    folder = train(host, waterbirds, tmp_path, "CIM")
+    code = f"""
+    import json
+    from cim_plugin.show.opening import open_run
+    opened = open_run({str(folder)!r}, "test", "worst_group", None)
+    print(json.dumps([opened.title, len(opened.labels), opened.group_names, opened.groups.tolist(), list(opened.read([0, 1]).shape)]))
+    """
+    done = run(host, code)
+    assert done.returncode == 0, done.stderr
+    title, n_images, names, groups, shape = json.loads(done.stdout.splitlines()[-1])
+    assert title == "CIM on Waterbirds, split test, after its last evaluation" and (n_images, shape) == (
+        16,
+        [2, 3, 224, 224],
+    )
+    assert names == ["y=0,a=0", "y=0,a=1", "y=1,a=0", "y=1,a=1"] and sorted(groups) == sorted([0, 1, 2, 3] * 4)
+
+
+def test_the_hosts_own_networks_are_taken(host, waterbirds, tmp_path):
     folder = train(host, waterbirds, tmp_path, "CIM", hparams={"resnet18": True, "pretrained": False, "batch_size": 4})
     assert records(folder)[0]["hparams"]["resnet18"] is True
 
