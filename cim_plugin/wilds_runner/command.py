@@ -35,14 +35,14 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, resume or evaluate. Exit status 0, 1 where the loss is not finite, 128 + the signal's number where
-    stopped.
+    """Train, resume or evaluate. Exit status 0, 1 where the loss is not finite or another process of the run was
+    killed, 128 + the signal's number where stopped.
     """
     check_system()
     check_installed()
     config = make_config(args)
     from .fabric import make_fabric
-    from .processes import on_rank_zero
+    from .processes import has_lost_another, on_rank_zero
 
     fabric = make_fabric(config)
     fabric.launch()
@@ -52,6 +52,15 @@ def run(args: argparse.Namespace) -> int:
         on_rank_zero(fabric, lock.acquire)  # before a look is taken at what the folder holds
         try:
             return _train_or_evaluate(config, fabric)
+        except RuntimeError as error:
+            if not has_lost_another(fabric, error):
+                raise
+            print(
+                f"cim-plugin train: error: another process of this run has ended, as where memory is short; go on "
+                f"with: {_resume_command()}",
+                file=sys.stderr,
+            )
+            return 1
         finally:
             lock.release()
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ..errors import InputError, NotFinite
 
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  #: what gloo says of a process
+
 
 def on_rank_zero(fabric, compute: Callable[[], Any]) -> Any:
     """What the first process computes, in all of them; they wait for it, and fail together."""
@@ -25,6 +27,15 @@ def on_rank_zero(fabric, compute: Callable[[], Any]) -> Any:
     if isinstance(found, Exception):
         raise found
     return found
+
+
+def has_lost_another(fabric, error: RuntimeError) -> bool:
+    """Whether an error says that another process of the run is there no more."""
+    if fabric.world_size == 1:
+        return False
+    words = str(error)  # gloo raises nothing more telling
+    is_gloos = "gloo" in words and any(lost in words for lost in LOST)
+    return is_gloos or isinstance(error, torch.distributed.DistError)
 
 
 def gather(fabric, values: Tensor) -> Tensor:

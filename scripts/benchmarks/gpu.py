@@ -8,7 +8,9 @@ in a row that says so. ``--device cpu`` tries the command's logic; its kernels r
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
@@ -80,7 +82,7 @@ TARGETS = {"resnet18": 1.20, "resnet50": 1.10}  #: of a step, as a ratio to ERM'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a minute: tiny sizes, which show that everything runs")
-    parser.add_argument("--minutes", type=number(0, strict=True), default=10.0, help="after which nothing is begun")
+    parser.add_argument("--minutes", type=number(0, strict=True), default=10.0, help="at most")
     parser.add_argument("--output_dir", type=Path, default=Path("bench_gpu"), help="gets gpu.json and gpu.md")
     parser.add_argument("--json", action="store_true", help="one JSON object per row instead of the page")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu tries the command's logic only")
@@ -97,12 +99,13 @@ def run(args: argparse.Namespace) -> int:
             "torch finds no GPU here, so there is nothing to measure; --device cpu --quick tries the logic"
         )
     sizes, rows = QUICK if args.quick else LARGE, []
-    end = time.monotonic() + 60 * args.minutes
-    for section, measure in SECTIONS.items():
-        for row in _within(end, section, measure(sizes, args.device)):
-            rows.append({"section": section, **row, "machine": _machine(args.device)})
-            if args.json:
-                print(json.dumps(rows[-1]), flush=True)
+    with _alarm(60 * args.minutes):
+        end = time.monotonic() + 60 * args.minutes
+        for section, measure in SECTIONS.items():
+            for row in _within(end, measure(sizes, args.device)):
+                rows.append({"section": section, **row, "machine": _machine(args.device)})
+                if args.json:
+                    print(json.dumps(rows[-1]), flush=True)
     page = gpu_page.page(rows)
     write_whole(args.output_dir / "gpu.json", f"{json.dumps(rows, indent=1)}\n".encode())
     write_whole(args.output_dir / "gpu.md", page.encode())
@@ -120,7 +123,23 @@ def _machine(device: str) -> str:
     )
 
 
-def _within(end: float, section: str, measured: Iterator[tuple[str, Callable[[], Row]]]) -> Iterator[Row]:
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """What is being measured when the time is over ends with a TimeoutError."""
+
+    def ring(number, frame):
+        raise TimeoutError("the time was over")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _within(end: float, measured: Iterator[tuple[str, Callable[[], Row]]]) -> Iterator[Row]:
     """Rows while there is time. What fails, as where memory is short, is a row that says so, and stops nothing."""
     for name, measure in measured:
         if time.monotonic() >= end:

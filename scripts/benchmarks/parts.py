@@ -7,11 +7,13 @@ convolution takes more where its input has a gradient.
 from __future__ import annotations
 
 import argparse
-from typing import Callable
+import contextlib
+from typing import Any, Callable
 
 import torch
 from torch import nn
 
+from cim_plugin.algorithms.first_convolution import phased
 from cim_plugin.models.encoders import make_encoder
 
 from . import measuring, network
@@ -21,6 +23,7 @@ from .step import Case, How, make_step
 ERM = "ERM step"
 FIRST = "first convolution"
 FIRST_TO_INPUT = "first convolution, to its input too"
+FIRST_IN_PHASES = "first convolution, that in phases"  #: as CIM has it
 
 
 def make_parts(case: Case) -> dict[str, Callable[[], None]]:
@@ -36,18 +39,27 @@ def make_parts(case: Case) -> dict[str, Callable[[], None]]:
         "CIM step, contiguous": make_step(case, "CIM", "cpu", How(torch.contiguous_format)),
         FIRST: _convolve(convolution, torch.rand(shape)),
         FIRST_TO_INPUT: _convolve(convolution, torch.rand(shape).requires_grad_()),
+        FIRST_IN_PHASES: _convolve(convolution, torch.rand(shape).requires_grad_(), phased),
         "fused triplet": triplet_step(case.batch_size, case.side),
         "transformation network": network.step(present, torch.rand(shape)),
     }
 
 
-def _convolve(convolution: nn.Conv2d, images: torch.Tensor) -> Callable[[], None]:
+def _as_it_is(images: torch.Tensor, encoder: nn.Module) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+def _convolve(
+    convolution: nn.Conv2d, images: torch.Tensor, around: Callable[..., Any] = _as_it_is
+) -> Callable[[], None]:
     gradient = torch.rand_like(convolution(images))
 
     def run() -> None:
         convolution.zero_grad()
         images.grad = None
-        convolution(images).backward(gradient)
+        with around(images, convolution):
+            output = convolution(images)
+        output.backward(gradient)
 
     return run
 
@@ -71,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     times = measuring.in_turn(make_parts(Case(args.model, images, side)), pairs)
     for name, own in times.items():
         note = f"{1000 * measuring.cpu_median(own):.1f} CPU ms"
-        if name == FIRST_TO_INPUT:
+        if name in (FIRST_TO_INPUT, FIRST_IN_PHASES):
             note += (
                 f", {1000 * (measuring.cpu_median(own) - measuring.cpu_median(times[FIRST])):.1f} of them for its input"
             )

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -82,3 +83,13 @@ def test_the_kernels_are_held_to_plain_autograd_where_triton_interprets_them():
     for row in rows:
         assert row["repeats"] and row["value_error"] < 1e-5 and row["gradient_error"] < 1e-3
         assert row["plain_value_error"] > 0
+
+
+def test_what_takes_too_long_is_ended(bench, monkeypatch, no_gpu, tmp_path):
+    def section(sizes, device):
+        yield "long", lambda: time.sleep(60)
+        yield "later", lambda: {}
+
+    monkeypatch.setattr(gpu, "SECTIONS", {"loader": section})
+    rows = bench("gpu", "--device", "cpu", "--quick", "--minutes", "0.002", "--output_dir", str(tmp_path))
+    assert [row["note"] for row in rows] == ["TimeoutError: the time was over", "left out: the time was over"]

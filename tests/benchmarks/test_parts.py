@@ -21,7 +21,7 @@ def test_the_gradient_to_the_input_is_computed_where_it_is_asked_for():
 
 def test_rows(bench):
     rows = bench("parts", "--quick", "--model", "small_cnn")
-    assert [row["name"] for row in rows][0] == "ERM step" and len({row["name"] for row in rows}) == len(rows) == 8
+    assert [row["name"] for row in rows][0] == "ERM step" and len({row["name"] for row in rows}) == len(rows) == 9
     for row in rows:
         check_ratio(row)
         assert row["shape"] == [2, 3, 96, 96]
