@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shlex
 import sys
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from ..runs import jobs
 from ..runs.cluster import settings
@@ -15,13 +14,7 @@ from ..runs.jobs import Job
 
 INCOMPLETE = "Incomplete"  #: how a host calls a job that was started and is not done
 DONE = "done"  #: the file that it leaves in the folder of one that is
-LEFTOVERS = (
-    "results.json",
-    "results.jsonl",
-    "out.txt",
-    "err.txt",
-    "model*.pkl",
-)  #: of one that is not; the host would append to them
+LEFTOVERS = ("results.json", "results.jsonl", "out.txt", "err.txt")  #: of one that is not; the host would append
 
 Words = Callable[[list[str]], list[str]]  #: a job's words -> those that run it with the interpreter of the sweep
 
@@ -47,9 +40,11 @@ def submitit(commands: Sequence[str], with_this_interpreter: Words) -> None:
         return
     root = os.path.dirname(next(iter(missing)))
     by_name = {os.path.basename(folder): folder for folder in missing}
-    cluster = Cluster(
-        settings.of_environment(), root, resumes=False, leftovers=lambda name: list(_leftovers(by_name[name]))
-    )
+
+    def leftovers(name: str) -> list[str]:
+        return [os.path.join(by_name[name], file) for file in LEFTOVERS]
+
+    cluster = Cluster(settings.of_environment(), root, resumes=False, leftovers=leftovers)
     wanted = [
         Job(name, jobs.command(with_this_interpreter(missing[folder]), preexec_fn=jobs.end_with_parent))
         for name, folder in by_name.items()
@@ -69,8 +64,3 @@ def _folder(command: str, listed: Mapping[str, Any]) -> str:
     words = shlex.split(command)
     found = listed[command].output_dir if command in listed else words[words.index("--output_dir") + 1]
     return os.path.abspath(found)
-
-
-def _leftovers(folder: str) -> Iterable[str]:
-    for name in LEFTOVERS:
-        yield from glob.glob(os.path.join(glob.escape(folder), name)) if "*" in name else [os.path.join(folder, name)]
