@@ -17,13 +17,13 @@ from cim_plugin.runs.jobs import Job
 #: row of the table -> flags of cim-plugin train
 ROWS = {
     "ERM": ["--algorithm", "ERM"],
-    "ERM, balanced": ["--algorithm", "ERM", "--cross_fit", "100"],
+    "ERM, balanced": ["--algorithm", "ERM", "--cross_fit", "300"],
     "groupDRO": ["--algorithm", "groupDRO"],
     "CIM": ["--algorithm", "CIM"],
     "CIM, λ=0": ["--algorithm", "CIM", "--cim_lambda", "0"],
 }
 WHAT = {
-    "ERM, balanced": "without labels of groups: --cross_fit 100",
+    "ERM, balanced": "without labels of groups: --cross_fit 300",
     "groupDRO": "sees the group of every training image",
     "CIM": "the poster's loss",
     "CIM, λ=0": "its control: the same network without that loss",
@@ -32,13 +32,14 @@ WHAT = {
 RULES = {"worst_group": "by groups of validation data", "last": "without labels of groups"}
 SETTINGS = "-d waterbirds --model small_cnn --transform image_base --target_resolution 28 --optimizer AdamW --lr 1e-3"
 SETTINGS = f"{SETTINGS} --weight_decay 1e-4 --batch_size 32 --loader_kwargs num_workers=0".split()
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 EVALUATED = "train_eval.csv"  #: gets a line per epoch
 
 
 def train(args: argparse.Namespace) -> int:
     """Make the data and train what is not finished. Exit status 1 where a run failed."""
     data = data_of(args)
-    if status := subprocess.call([*PLUGIN, "data", "demo", "--root", data]):
+    if status := subprocess.call([*PLUGIN, "data", "demo", "--root", data], env={**os.environ, **ONE_THREAD}):
         return status
     folders = folders_of(args)
     starts = {
@@ -116,7 +117,7 @@ def run_all(starts: dict[str, jobs.Start], bar: Any, done: Callable[[], int]) ->
         bar.set_description(os.path.basename(job.name))
 
     todo = [Job(folder, start) for folder, start in starts.items()]
-    slots = [{"OMP_NUM_THREADS": "1"}] * (os.cpu_count() or 1)
+    slots = [ONE_THREAD] * (os.cpu_count() or 1)
     statuses = jobs.run(todo, slots, started=say, watch=watch, go_on=False)
     return next(iter(jobs.failed(statuses)), None)
 
