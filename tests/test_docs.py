@@ -135,6 +135,11 @@ def test_links_of_the_readme_lead_somewhere():
     assert local and [link for link in local if not (ROOT / link).exists()] == []
 
 
+def test_pictures_of_the_readme_are_small():
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(pictures) == 1 and (ROOT / pictures[0]).stat().st_size < 200_000
+
+
 # --- the README, run ---------------------------------------------------------------------------------------------------
 
 
@@ -160,3 +165,11 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
         ran.append(words[1])
     assert {"data", "train", "compare", "show"} <= set(ran)
     assert {Path(name).suffix for name in map(str, tmp_path.iterdir())} >= {".html"}
+
+
+def test_the_lines_of_python_of_the_readme_run():
+    (code,) = blocks_of_the_readme("python")
+    assert len(code.split("\n\n", 1)[1].strip().splitlines()) <= 10
+    found: dict = {}
+    exec(compile(code, "README.md", "exec"), found)
+    assert found["m"].shape[0] == found["images"].shape[0] and found["psi"].shape == found["x"].shape
