@@ -19,6 +19,7 @@ BENCHMARKS = {
     "reports": ("reports", "cim-plugin compare on 5,000 DomainBed jobs, and on 2,000 runs as a web page"),
     "loader": ("loader", "images per second of cim-plugin train's loader, decoding and cached"),
     "parts": ("parts", "what CIM adds to ERM's step, part by part, and what channels_last saves"),
+    "mask": ("mask", "what L_con alone makes of m, by the network's first weights, its start and its rate"),
     "network": ("network", "other shapes of the transformation network, against the present one"),
     "optimizer": ("optimizer", "fused optimizers against torch's default"),
     "profile": ("operations", "where a CIM step at 224 spends its time, with and without the fused triplet"),
