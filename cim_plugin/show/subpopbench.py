@@ -122,7 +122,7 @@ def _read(file: str) -> dict[str, Any]:
 
 def _build(algorithms: Any, saved: dict[str, Any], file: str) -> torch.nn.Module:
     name, shape = saved["args"]["algorithm"], tuple(saved["model_input_shape"])
-    hparams = catalog.complete(name, {**saved["model_hparams"], "pretrained": False, "pretrained_model_path": None})
+    hparams = catalog.complete_old(name, {**saved["model_hparams"], "pretrained": False, "pretrained_model_path": None})
     try:
         with random_weights(algorithms.networks), contextlib.redirect_stdout(io.StringIO()):
             make = algorithms.get_algorithm_class(name)
