@@ -160,7 +160,8 @@ def mean_probabilities(
 def shuffle_tiles(images: Tensor, tiles: int) -> Tensor:
     """Cut every image into equal tiles and put them into an order of its own, drawn from torch's generator.
 
-    What fills a ground, its colours and its texture, is left; the shape of what is larger than a tile is not.
+    What fills a ground, its colours and its texture, is left; the shape of what is larger than a tile is not. Puli et
+    al. (2022, arXiv:2210.01302) corrupt the images of a biased model so, among other ways.
 
     Args:
         images: (N, C, H, W), any dtype.

@@ -26,7 +26,9 @@ def random_candidates(labels: Tensor, environments: Tensor | None) -> tuple[Tens
 
 
 def cross_environment_candidates(labels: Tensor, environments: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Positives from another environment, negatives from the same one: what a class shares, not where it was seen."""
+    """Positives from another environment, negatives from the same one: what a class shares, not where it was seen. The
+    pairs are those of Correct-n-Contrast (Zhang et al., 2022, arXiv:2203.01517).
+    """
     if environments is None:
         raise ValueError(
             "'cross_environment' pairs need the environment of every image; use 'random' where there is none"

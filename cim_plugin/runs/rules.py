@@ -20,7 +20,7 @@ RULES = {
     "average": Rule("average accuracy on validation data", "no group labels"),
     "worst_class": Rule("worst-class accuracy on validation data", "no group labels"),
     "worst_pseudo_group": Rule(
-        "worst accuracy over (label, whether the pseudo-environment agrees) on validation data, with --cross_fit",
+        "worst accuracy over (label, whether the pseudo-environment agrees) on validation data (--cross_fit, JTT)",
         "no group labels",
     ),
     "last": Rule("the last epoch", "nothing"),

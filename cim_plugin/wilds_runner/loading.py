@@ -226,7 +226,7 @@ class TrainingOrder:
 
     def balance(self, labels: Tensor, cells: Tensor) -> None:
         """From now on draw every class equally often, and of a class every cell that it has, with replacement, in as
-        many batches as before.
+        many batches as before (Idrissi et al., 2022, arXiv:2110.14503, do so with groups).
 
         Args:
             labels: (N,) int64 of the split's images; for standard batches.

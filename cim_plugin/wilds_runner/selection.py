@@ -34,7 +34,8 @@ def _test(outcomes: Outcomes) -> float | None:
     return outcomes["test"].accuracy if worst is None else worst
 
 
-#: rule -> its score
+#: rule -> its score; worst_class is as good as groups for Yang et al. (2023, arXiv:2302.12254), worst_pseudo_group is
+#: that of XRM (Pezeshki et al., 2024, arXiv:2309.16748)
 SCORES: dict[str, Callable[[Outcomes, int], "float | None"]] = {
     "worst_group": lambda o, epoch: o["val"].worst_group_metric,
     "average": lambda o, epoch: o["val"].accuracy,

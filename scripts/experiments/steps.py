@@ -32,7 +32,9 @@ NOISE = 4.0  #: logits of random masks are uniform in [-NOISE, NOISE], about a b
 
 
 class RandomMask(nn.Module):
-    """Smooth noise of a given mean as m; it follows from the image, so that an image keeps its mask."""
+    """Smooth noise of a given mean as m; it follows from the image, so that an image keeps its mask. Images that it
+    mixes are mixed much as by FMix (Harris et al., 2020, arXiv:2002.12047).
+    """
 
     def __init__(self, mean: float):
         super().__init__()
