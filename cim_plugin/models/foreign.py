@@ -78,7 +78,10 @@ VALUES: dict[str, tuple[Check, str]] = {
         "an augmentation",
     ),
     "randaugment_n": (lambda value: value is None or _number(value), "a number"),
-    "cross_fit": (lambda value: value is None or (isinstance(value, int) and value >= 1), "a number of steps"),
+    "cross_fit": (
+        lambda value: value in (None, "auto") or (isinstance(value, int) and value >= 1),
+        "a number of steps or 'auto'",
+    ),
     "groupby_fields": (
         lambda value: isinstance(value, list) and all(isinstance(field, str) for field in value),
         "a list of metadata fields",

@@ -7,9 +7,8 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-from ..algorithms.pseudo_environments import pseudo_groups
 from ..errors import InputError
-from ..wilds_runner import cross_fit
+from ..wilds_runner import pseudo
 from ..wilds_runner.datasets import Dataset
 from . import heads
 from .heads import Choice, Head
@@ -38,14 +37,13 @@ def _dfr(material: Material) -> Choice:
 
 
 def _pseudo(material: Material) -> Choice:
-    path = os.path.join(material.folder, cross_fit.FILE)
-    if not os.path.isfile(path):
+    if pseudo.file_in(material.folder) is None:
+        path = os.path.join(material.folder, pseudo.PREDICTED)
         raise InputError(
             f"--method pseudo: {path} does not exist, the run was trained without pseudo-environments; train one with "
             f"--cross_fit, or take --method afr"
         )
-    labels = material.data.splits["val"].labels
-    return _balanced(material, pseudo_groups(labels, cross_fit.read(material.folder, material.data)["val"]).numpy())
+    return _balanced(material, pseudo.read(material.folder, material.data).groups["val"].numpy())
 
 
 def _balanced(material: Material, groups: np.ndarray) -> Choice:

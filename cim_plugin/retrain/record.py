@@ -13,7 +13,7 @@ from torch import Tensor
 from ..runs.layout import RESULTS, model_file, place, prediction_file
 from ..runs.rules import RULES
 from ..show.train import OpenedModel
-from ..wilds_runner import checkpoint, cross_fit
+from ..wilds_runner import checkpoint, pseudo
 from ..wilds_runner.costs import peak_memory, versions
 from ..wilds_runner.datasets import Dataset
 from ..wilds_runner.evaluation import Outcome, as_record, evaluate
@@ -59,9 +59,9 @@ def write(
     for key, (_, outcome) in outcomes.items():
         logs.row(f"{key}_eval.csv", {"epoch": opened.choice["epoch"], **outcome.metrics}, opened.choice["epoch"])
         logs.write(f"Epoch eval, {opened.data.splits[key].name}:\n{outcome.text}\n")
-    environments = os.path.join(opened.folder, cross_fit.FILE)
-    if os.path.isfile(environments):
-        shutil.copyfile(environments, os.path.join(folder, cross_fit.FILE))
+    environments = pseudo.file_in(opened.folder)
+    if environments is not None:
+        shutil.copyfile(environments, os.path.join(folder, os.path.basename(environments)))
     record = _record(opened, rule, method, choice, outcomes, seconds)
     checkpoint.save_json(os.path.join(folder, RESULTS), record)
 

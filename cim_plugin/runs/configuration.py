@@ -44,6 +44,10 @@ def _flag(group: str, help: str, *, default: Any = OPEN, may_differ: bool = Fals
     return field(default_factory=partial(copy.copy, default), metadata=metadata)
 
 
+def _auto_or_steps(text: str) -> int | str:
+    return "auto" if text == "auto" else whole(1)(text)
+
+
 def _auto_or_bool(text: str) -> bool | str:
     return "auto" if text == "auto" else parse_bool(text)
 
@@ -110,11 +114,13 @@ class Configuration:
     gradient_accumulation_steps: int = _loaders(
         "batches whose gradients are summed before a step", type=whole(1), default=1
     )
-    cross_fit: int | None = _loaders(
-        "pseudo-environments without labels of groups: four reference models of so many steps (in our study 300 "
-        "with tiles, 100 without) on each half of the training images predict the other half; batches "
-        "are balanced by them, and 'cross_environment' pairs go by them",
-        type=whole(1),
+    cross_fit: int | str | None = _loaders(
+        "pseudo-environments without labels of groups: four reference models on each half of the training images "
+        "predict the other half; batches are balanced by them, and 'cross_environment' pairs go by them; alone or "
+        "auto: as many steps as both halves agree best after, at most 640; or a number of steps",
+        type=_auto_or_steps,
+        nargs="?",
+        const="auto",
         metavar="STEPS",
         default=None,
     )
@@ -125,6 +131,12 @@ class Configuration:
         metavar="N",
         default=None,
     )
+    pseudo_environments: str | None = _loaders(
+        "pseudo-environments from a table that any other method has made, with the columns split, row or image, and "
+        "environment, in the place of those of cross_fit",
+        metavar="FILE",
+        default=None,
+    )
     model: str = _model("small_cnn, a torchvision model, or a timm model (timm/NAME where both have the name)")
     model_kwargs: dict[str, Any] = _model("pretrained=true|false and other arguments of the model", default={})
     pretrained_model_path: str | None = _model(
@@ -132,6 +144,12 @@ class Configuration:
     )
     algorithm: str = _algorithm(f"one of {', '.join(catalog.TRAINABLE)}", required=True)
     groupby_fields: list[str] = _algorithm("metadata fields whose combinations are the groups")
+    groups: str = _algorithm(
+        "whose losses group DRO weighs: those of groupby_fields, or pseudo: a class and a pseudo-environment, without "
+        "labels of groups",
+        choices=("true", "pseudo"),
+        default="true",
+    )
     no_group_logging: bool = _algorithm("leave the groups out of the logs")
     n_epochs: int = _optimization("passes over the training split", type=whole(1))
     optimizer: str = _optimization("optimizer", choices=OPTIMIZERS)
@@ -191,8 +209,11 @@ class Configuration:
 
     @property
     def has_first_phase(self) -> bool:
-        """Whether models are trained before the training, which tell pseudo-environments: of --cross_fit, or JTT's."""
-        return self.cross_fit is not None or catalog.trains_twice(self.algorithm)
+        """Whether pseudo-environments come before the training: a file's, or those that models tell, of --cross_fit or
+        JTT's.
+        """
+        brought = self.cross_fit is not None or self.pseudo_environments is not None
+        return brought or catalog.trains_twice(self.algorithm)
 
     @property
     def is_pretrained(self) -> bool:

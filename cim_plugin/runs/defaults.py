@@ -169,7 +169,8 @@ def fill(config: dict[str, Any], dataset: str, algorithm: str) -> None:
         if config[choice] not in (None, of_dataset.get(choice)):  # the arguments of another optimizer do not fit
             of_dataset = {name: value for name, value in of_dataset.items() if name != arguments}
     _fill(config, of_dataset)
-    _fill(config, ALGORITHMS.get(algorithm, ALGORITHMS[None]))
+    of_groups = None if config.get("groups") == "pseudo" else algorithm  # then pseudo-groups balance the batches
+    _fill(config, ALGORITHMS.get(of_groups, ALGORITHMS[None]))
     _fill(config, LOADER)
     _fill(config, MODELS.get(config["model"], MODELS[None]))
     if config["scheduler"] is not None:

@@ -20,7 +20,8 @@ RULES = {
     "average": Rule("average accuracy on validation data", "no group labels"),
     "worst_class": Rule("worst-class accuracy on validation data", "no group labels"),
     "worst_pseudo_group": Rule(
-        "worst accuracy over (label, whether the pseudo-environment agrees) on validation data (--cross_fit, JTT)",
+        "worst accuracy over (label, whether the pseudo-environment agrees) on validation data (--cross_fit, JTT), or "
+        "over (label, pseudo-environment) (--pseudo_environments)",
         "no group labels",
     ),
     "last": Rule("the last epoch", "nothing"),

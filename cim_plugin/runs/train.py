@@ -18,6 +18,7 @@ AVERAGES = ("acc_avg", "adj_acc_avg")  #: and what they call average accuracy
 ADJUSTED = "adjusted average"
 SPLIT = "test"
 
+PSEUDO = ("cross_fit", "pseudo_environments")  #: flags of which each brings pseudo-environments
 #: flags that do not change what is computed
 BOOKKEEPING = MAY_DIFFER | {
     "dataset",
@@ -170,7 +171,7 @@ def select(runs: list[Run], rule: str) -> tuple[list[Selected], list[str]]:
             )
             continue
         used[run.seed] = run
-        if chosen is None and rule == "worst_pseudo_group" and not run.flags.get("cross_fit"):
+        if chosen is None and rule == "worst_pseudo_group" and not any(map(run.flags.get, PSEUDO)):
             marks.append(f"seed {run.seed} has no pseudo-groups, it was trained without --cross_fit: {run.folder}")
         elif chosen is None:
             marks.append(

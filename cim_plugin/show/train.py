@@ -123,15 +123,15 @@ def _environments(config: Configuration, data, split: str) -> Tensor:
     """(N,) int64, as the trainer has them for the training split: pseudo-environments, or the combination of the group
     fields other than the label.
     """
-    from ..wilds_runner import cross_fit
+    from ..wilds_runner import pseudo
     from ..wilds_runner.model import group_environments
 
     if (
-        config.cross_fit
-        and split in cross_fit.SPLITS
+        pseudo.name_of(config) is not None
+        and split in pseudo.SPLITS
         and config.hyperparameters.get("cim_pairs") == "cross_environment"
     ):
-        return cross_fit.read(config.log_dir, data)[split]
+        return pseudo.read(config.log_dir, data).environments[split]
     return group_environments(config, data, split)
 
 

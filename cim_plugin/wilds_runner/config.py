@@ -166,9 +166,9 @@ def _hyperparameters(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_together(config: Configuration) -> None:
-    if config.has_first_phase:
-        _check_first_phase(config)
-    if catalog.needs_uniform_groups(config.algorithm) and not config.uniform_over_groups:
+    _check_pseudo_environments(config)
+    weighs_groups = catalog.needs_uniform_groups(config.algorithm) and config.groups != "pseudo"
+    if weighs_groups and not config.uniform_over_groups:
         raise InputError(
             f"{config.algorithm} needs --uniform_over_groups true: its weights assume that the groups are sampled "
             f"equally often"
@@ -206,15 +206,28 @@ def _check_loader(arguments: dict[str, Any]) -> None:
         raise InputError(f"--loader_kwargs {of_workers[0]} does nothing without num_workers of at least 1")
 
 
-def _check_first_phase(config: Configuration) -> None:
-    """Two cannot both decide which images a batch holds."""
-    ours = f"--cross_fit {config.cross_fit} balances batches by pseudo-environments"
-    if catalog.trains_twice(config.algorithm):
-        if config.cross_fit is not None:
-            raise InputError(f"{ours}, JTT draws what its first model gets wrong more often; leave one out")
-        ours = "JTT draws what its first model gets wrong more often"
-    if catalog.needs_uniform_groups(config.algorithm):
-        raise InputError(f"{ours}, {config.algorithm} needs them balanced by groups; leave one out")
+def _check_pseudo_environments(config: Configuration) -> None:
+    """Two cannot both say what the pseudo-environments are, or which images a batch holds."""
+    weighs, twice = catalog.needs_uniform_groups(config.algorithm), catalog.trains_twice(config.algorithm)
+    sources = [name for name in ("cross_fit", "pseudo_environments") if getattr(config, name) is not None]
+    if len(sources) == 2:
+        raise InputError("--cross_fit and --pseudo_environments both bring pseudo-environments; leave one out")
+    if config.groups == "pseudo" and not weighs:
+        raise InputError(f"--groups pseudo does nothing with {config.algorithm}, which weighs no groups; leave it out")
+    if config.groups == "pseudo" and not sources:
+        raise InputError("--groups pseudo does nothing without --cross_fit or --pseudo_environments; give one of them")
+    if not sources and not twice:
+        return
+    ours = "JTT draws what its first model gets wrong more often"
+    if sources:
+        by = f"--{sources[0]} {getattr(config, sources[0])} balances batches by pseudo-environments"
+        if twice:
+            raise InputError(f"{by}, {ours}; leave one out")
+        ours = by
+    if weighs and config.groups != "pseudo":
+        raise InputError(
+            f"{ours}, {config.algorithm} needs them balanced by groups; add --groups pseudo, or leave one out"
+        )
     for name, unwanted in (("uniform_over_groups", True), ("train_loader", "group")):
         if getattr(config, name) == unwanted:
             raise InputError(f"{ours}, --{name} {str(unwanted).lower()} by groups; leave one out")

@@ -1,14 +1,12 @@
-"""``--cross_fit`` and the first model of JTT: pseudo-environments of a data set's training and validation images, see
-:mod:`..algorithms.pseudo_environments`, and the file that keeps them.
+"""``--cross_fit`` and the first model of JTT: pseudo-environments of a data set's training and validation images by
+short reference models, see :mod:`..algorithms.pseudo_environments`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import os
-import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
@@ -18,14 +16,13 @@ from torch import Tensor, nn
 
 from .. import catalog
 from ..algorithms import pseudo_environments
-from ..algorithms.pseudo_environments import FOLDS, MODELS, STEPS
+from ..algorithms.pseudo_environments import FOLDS, MODELS, STEPS, Found, chosen, flagged_shares
 from ..algorithms.reference_models import ReferenceModels, balanced_draws
-from ..errors import InputError, NotFinite
-from ..files import Unreadable, read_text
+from ..errors import NotFinite
+from ..files import write_whole
 from ..progress import progress
 from ..runs.configuration import Configuration
-from .checkpoint import write_whole
-from .datasets import Dataset, Split, digest_of
+from .datasets import Split
 from .loading import Loader, make_loader, seed_of, to_pixels
 from .model import build_model
 from .optimization import make_optimizer
@@ -40,12 +37,11 @@ AUTO = "auto"  #: of --cross_fit: as many steps as the models agree best at
 #: pseudo-environments do not depend on what a sweep draws
 LEARNING_RATES = {False: 1e-3, True: 1e-4}
 WEIGHT_DECAY = 0.01
-SPLITS = ("train", "val")
-FILE = "cross_fit.csv"
-HEADER = "split,row,label,pseudo_environment"
+CURVE = "cross_fit_curve.csv"  #: of a run whose number of steps was chosen
+MOST_NAMES = 20  #: classes whose flagged shares are named in the log
 
 
-def find(training: Training, show: bool, after_batch: Callable[[], None]) -> dict[str, Tensor]:
+def find(training: Training, show: bool, after_batch: Callable[[], None]) -> Found:
     """The pseudo-environments of a training, see :func:`predict_out_of_fold` and, for JTT,
     :func:`predict_by_first_model`.
     """
@@ -64,34 +60,59 @@ def reference_model(session: Session, number: int) -> nn.Module:
     return build_model(config, session.facts, session.transform)
 
 
-def in_words(config: Configuration, splits: Mapping[str, Split], pseudo: Mapping[str, Tensor]) -> str:
-    """For log.txt: how often pseudo-environment and label agree, and a warning where that says nothing."""
-    shares = shares_that_agree(splits, pseudo)
-    if catalog.trains_twice(config.algorithm):
-        return _errors_in_words(config, shares)
-    found = ", ".join(f"{100 * share:.1f}% of {key}" for key, share in shares.items())
-    words = f"\nCross-fit: the pseudo-environment agrees with the label for {found}\n"
-    largest = torch.bincount(splits["train"].labels).max().item() / len(pseudo["train"])
-    if shares["train"] > largest:
-        return words
-    return (
-        f"{words}warning: always the largest class would agree for {100 * largest:.1f}% of train: the reference models "
-        f"have learnt too little for pseudo-environments; give --cross_fit more steps\n"
+def write_curve(folder: str, found: Found) -> None:
+    """cross_fit_curve.csv: a line per look at the models; no file where the number of steps was given."""
+    if found.curve:
+        lines = [f"{look.steps},{look.agreement:.4f},{look.flagged:.4f}" for look in found.curve]
+        text = "\n".join(["steps,agreement,flagged", *lines, ""])
+        write_whole(os.path.join(folder, CURVE), text.encode())
+
+
+def in_words(training: Training, found: Found) -> str:
+    """For log.txt: the steps, how many images of every class are flagged, and a warning of classes that flags say
+    nothing of; of JTT how many images its first model gets wrong.
+    """
+    if catalog.trains_twice(training.config.algorithm):
+        return _errors_in_words(training, found)
+    names, labels = training.session.facts.class_names, training.data.splits["train"].labels
+    shares = flagged_shares(labels, found.train, len(names)).tolist()
+    lines = [f"Cross-fit: {_steps_in_words(found)}"]
+    known = sorted((share, name) for share, name in zip(shares, names) if share == share)
+    shown = known if len(known) <= MOST_NAMES else known[-MOST_NAMES:]
+    of_all = "" if len(known) == len(shown) else f" (the {MOST_NAMES} largest of {len(known)} classes)"
+    lines.append(
+        f"Flagged, as the pseudo-environment is not the class{of_all}: "
+        + ", ".join(f"{100 * share:.1f}% of {name}" for share, name in reversed(shown))
     )
+    for share, name in reversed(known):
+        if share > 0.5:
+            lines.append(
+                f"warning: {100 * share:.1f}% of {name} are flagged: the reference models do not know this class, so "
+                f"its flags tell no rare images; try --cross_fit_tiles 1, or another number of --cross_fit steps"
+            )
+    return "\n" + "".join(f"{line}\n" for line in lines)
 
 
-def _errors_in_words(config: Configuration, shares: Mapping[str, float]) -> str:
-    wrong = ", ".join(f"{100 * (1 - share):.1f}% of {key}" for key, share in shares.items())
-    words = f"\nJTT: the first model is wrong for {wrong}\n"
-    if shares["train"] < 1:
+def _errors_in_words(training: Training, found: Found) -> str:
+    wrong = {
+        key: (values != training.data.splits[key].labels).double().mean().item()
+        for key, values in (("train", found.train), ("val", found.val))
+    }
+    shares = ", ".join(f"{100 * share:.1f}% of {key}" for key, share in wrong.items())
+    words = f"\nJTT: the first model is wrong for {shares}\n"
+    if wrong["train"]:
         return words
-    steps = config.hyperparameters["jtt_steps"]
-    return f"{words}warning: nothing is upweighted, so this is ERM; give fewer --jtt_steps than {steps}\n"
+    return f"{words}warning: nothing is upweighted, so this is ERM; give fewer --jtt_steps than {found.steps}\n"
 
 
-def shares_that_agree(splits: Mapping[str, Split], pseudo: Mapping[str, Tensor]) -> dict[str, float]:
-    """Split -> the share of its images, in [0, 1], whose pseudo-environment is that of their label."""
-    return {key: (values == splits[key].labels).double().mean().item() for key, values in pseudo.items()}
+def _steps_in_words(found: Found) -> str:
+    if not found.curve:
+        return f"{found.steps} steps of every reference model"
+    best = chosen(found.curve)
+    return (
+        f"{found.steps} steps of every reference model, after which the two halves agree best on what they flag (kappa "
+        f"{best.agreement:.2f}, {100 * best.flagged:.1f}% of val); {CURVE} has the curve"
+    )
 
 
 # --- the reference models ---------------------------------------------------------------------------------------------
@@ -105,7 +126,7 @@ def predict_out_of_fold(
     fabric,
     show: bool = False,
     after_batch: Callable[[], None] = lambda: None,
-) -> dict[str, Tensor]:
+) -> Found:
     """See :func:`~..algorithms.pseudo_environments.cross_fit`. Of group labels none are used; labels of validation data
     only where the number of steps is chosen.
 
@@ -120,22 +141,20 @@ def predict_out_of_fold(
         show: show a progress bar.
         after_batch: called after every batch; what it raises ends the work.
 
-    Returns:
-        "train" and "val" -> (N,) int64 in [0, K).
-
     Raises:
         NotFinite: the logits of a model are NaN or infinite.
         InputError: an image cannot be read.
     """
     labels = splits["train"].labels
     steps = None if config.cross_fit == AUTO else config.cross_fit
+    most = max(steps or 0, STEPS[-1])  # so that the first batches are the same, whatever the number of steps
     fold = pseudo_environments.folds(labels, _generator(config, "folds"))
-    draws = [_draws(config, labels, fold, number, steps or STEPS[-1]) for number in range(FOLDS * MODELS)]
-    with _references(config, labels, loaders, make_model, draws, fabric, show, after_batch) as references:
-        found = pseudo_environments.cross_fit(
+    draws = [_draws(config, labels, fold, number, most) for number in range(FOLDS * MODELS)]
+    total = FOLDS * MODELS * (steps or STEPS[-1])
+    with _references(config, labels, loaders, make_model, draws, fabric, show, after_batch, total) as references:
+        return pseudo_environments.cross_fit(
             references, labels, splits["val"].labels, fold, steps, _generator(config, "sample")
         )
-    return {"train": found.train, "val": found.val}
 
 
 def predict_by_first_model(
@@ -146,7 +165,7 @@ def predict_by_first_model(
     fabric,
     show: bool = False,
     after_batch: Callable[[], None] = lambda: None,
-) -> dict[str, Tensor]:
+) -> Found:
     """What the first model of JTT (Liu et al., 2021, arXiv:2107.09044) takes every image for: one model, trained for
     jtt_steps on batches that are drawn from all training images alike. It is asked about these very images; validation
     images, which the paper does not ask about, serve to choose by.
@@ -156,11 +175,13 @@ def predict_by_first_model(
     labels, steps = splits["train"].labels, config.hyperparameters["jtt_steps"]
     shape = (steps, config.batch_size)
     draws = [torch.randint(len(labels), shape, generator=_generator(config, "batches", 0))]
-    with _references(config, labels, loaders, make_model, draws, fabric, show, after_batch) as references:
+    with _references(config, labels, loaders, make_model, draws, fabric, show, after_batch, steps) as references:
         references.train(0, steps)
-        return {
-            key: references.probabilities([0], key, torch.arange(len(splits[key].labels))).argmax(1) for key in SPLITS
-        }
+        train, val = (
+            references.probabilities([0], key, torch.arange(len(splits[key].labels))).argmax(1)
+            for key in ("train", "val")
+        )
+    return Found(train, val, steps, [])
 
 
 @contextlib.contextmanager
@@ -173,9 +194,12 @@ def _references(
     fabric,
     show: bool,
     after_batch: Callable[[], None],
+    total: int,
 ) -> Iterator[ReferenceModels]:
-    """A model for each of the draws, see :class:`ReferenceModels`; NotFinite where logits inside are not finite."""
-    with progress(total=sum(map(len, draws)), unit="step", desc="reference models", show=show, leave=False) as bar:
+    """A model for each of the draws, see :class:`ReferenceModels`, which take at most ``total`` steps together;
+    NotFinite where logits inside are not finite.
+    """
+    with progress(total=total, unit="step", desc="reference models", show=show, leave=False) as bar:
 
         def images(split: str, batches: list[Tensor], seeds: list[tuple]) -> Iterator[Tensor]:
             for batch, words in zip(loaders[split]([[(row, 0) for row in rows.tolist()] for rows in batches]), seeds):
@@ -220,69 +244,3 @@ def _stepper(model: nn.Module, config: Configuration, fabric) -> Callable[[Tenso
         optimizer.zero_grad()
 
     return step
-
-
-# --- the file ---------------------------------------------------------------------------------------------------------
-
-_FIX = "restore the file that the run wrote, or begin again with another --log_dir"
-
-
-def write(folder: str, data: Dataset, pseudo: Mapping[str, Tensor]) -> None:
-    """cross_fit.csv of a run: a line per image of the training and the validation split, in order."""
-    lines = [
-        f"{start}{value}"
-        for start, value in zip(_starts(data), itertools.chain.from_iterable(pseudo[key].tolist() for key in SPLITS))
-    ]
-    text = "\n".join([HEADER, *lines, ""])
-    write_whole(os.path.join(folder, FILE), lambda file: file.write(text.encode()))
-
-
-def read(folder: str, data: Dataset) -> dict[str, Tensor]:
-    """What :func:`write` wrote: "train" and "val" -> (N,) int64 in [0, K).
-
-    Raises:
-        InputError: the file is missing or damaged, or of other data.
-    """
-    path = os.path.join(folder, FILE)
-    try:
-        lines = read_text(path).splitlines()
-    except Unreadable as error:
-        raise InputError(f"{error}; {_FIX}") from error
-    starts = _starts(data)
-    if len(lines) != len(starts) + 1:
-        raise InputError(f"{path} has {len(lines)} lines where {len(starts) + 1} belong; {_FIX}")
-    if lines[0] != HEADER:
-        raise InputError(f"{path}, line 1: {lines[0][:80]!r} where {HEADER!r} belongs; {_FIX}")
-    values = []
-    for number, (line, start) in enumerate(zip(lines[1:], starts), 2):
-        value = line.removeprefix(start)
-        is_number = re.fullmatch("[0-9]{1,9}", value) is not None
-        if not (line.startswith(start) and is_number and int(value) < data.n_classes):
-            raise InputError(
-                f"{path}, line {number}: {line[:80]!r} where {start!r} and a class from 0 to {data.n_classes - 1} "
-                f"belong; "
-                f"{_FIX}"
-            )
-        values.append(int(value))
-    return dict(zip(SPLITS, torch.tensor(values).split([len(data.splits[key].labels) for key in SPLITS])))
-
-
-def fingerprint(pseudo: Mapping[str, Tensor] | None) -> dict[str, str]:
-    """As :func:`.datasets.fingerprint`; {} where a run has none."""
-    return {} if pseudo is None else {"the pseudo-environments": digest_of(pseudo[key] for key in SPLITS)}
-
-
-def check_unchanged(folder: str, data: Dataset, before: Mapping[str, str]) -> None:
-    """Read the file, and hold it to the fingerprint of the run, which an older one lacks.
-
-    Raises:
-        InputError: see :func:`read`; or it says what the run did not write.
-    """
-    for what, digest in fingerprint(read(folder, data)).items():
-        if before.get(what, digest) != digest:
-            raise InputError(f"{os.path.join(folder, FILE)} is not as the run wrote it; {_FIX}")
-
-
-def _starts(data: Dataset) -> list[str]:
-    """All of every line but the pseudo-environment."""
-    return [f"{key},{row},{label}," for key in SPLITS for row, label in enumerate(data.splits[key].labels.tolist())]

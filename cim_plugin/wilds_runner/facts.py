@@ -13,8 +13,9 @@ class Facts(NamedTuple):
     n_classes: int
     class_names: list[str]  #: (n_classes,)
     original_resolution: tuple[int, int] | None  #: height and width of all images; None where they differ
-    n_environments: int  #: that pairs can go by: combinations of the group fields other than the label
-    n_groups: int
+    #: that pairs can go by: combinations of the group fields other than the label, or pseudo-environments
+    n_environments: int
+    n_groups: int  #: that the weights of group DRO are of
     groups_in_training: list[int]  #: those that the training split holds, ascending
 
     def as_record(self) -> dict[str, Any]:

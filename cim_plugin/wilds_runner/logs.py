@@ -74,17 +74,20 @@ class RunLog:
         if key in ("train", "val"):
             self.write(f"Epoch eval, {self.training.data.splits[key].name}:\n{outcome.text}\n")
 
-    def evaluation(self, key: str, predictions: Tensor, losses: Tensor, epoch: int) -> None:
+    def evaluation(self, key: str, predictions: Tensor, losses: Tensor, epoch: int, weighed: Tensor | None) -> None:
         """The line of {split}_algo.csv. Evaluation draws no triplets and no noise: its objective is the supervised
         loss, as the algorithm weighs groups.
 
         Args:
             predictions: (N,) int64.
             losses: (N,) cross-entropies.
+            weighed: (N,) int64, the groups that group DRO weighs; None where they are not known: all weigh alike.
         """
         training, split = self.training, self.training.data.splits[key]
         device = training.fabric.device
-        objective = training.classifier.total({"supervised": losses.to(device)}, split.groups.to(device)).cpu()
+        objective = losses.mean()
+        if weighed is not None:
+            objective = training.classifier.total({"supervised": losses.to(device)}, weighed.to(device)).cpu()
         averages = Averages(self.averages.n_groups, "cpu")
         averages.add(
             split.groups,

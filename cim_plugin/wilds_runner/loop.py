@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from ..algorithms.classifier import LossTerms
 from ..errors import NotFinite
-from . import cross_fit, results
+from . import cross_fit, pseudo, results
 from .evaluation import Outcome, evaluate, predict
 from .loading import Batch, seed_of, to_pixels
 from .logs import RunLog
 from .optimization import WARMUPS
 from .processes import gather_lists, on_rank_zero
-from .state import Progress, environments, go_by, groups_of_pseudo, save, state_of
+from .state import Progress, begin_by, environments, groups_of_pseudo, save, state_of, weighed_groups
 from .training import Training
 
 SAVE_SECONDS = 600  #: a long epoch is saved this often between its steps
@@ -60,17 +61,27 @@ class Loop:
         return state_of(self.training, self.progress, self.log)
 
     def _first_phase(self) -> None:
-        """Find the pseudo-environments. The state comes after the file: one that counts on the file finds it."""
+        """Find or read pseudo-environments. The state comes after the file: one that counts on the file finds it."""
+        training, config = self.training, self.training.config
+        given = pseudo.of_config(config, training.data)
+        of_run = self._found() if given is None else given
+        path = os.path.join(config.log_dir, pseudo.name_of(config))
+        on_rank_zero(training.fabric, lambda: pseudo.write(path, training.data, of_run))
+        begin_by(training, self.progress, of_run)
+        save(training, self.state())
+
+    def _found(self) -> pseudo.Pseudo:
+        """What reference models, or JTT's first model, tell."""
         training, fabric = self.training, self.training.fabric
         with self.progress.clock.measure("cross_fit"):
-            pseudo = on_rank_zero(
+            found = on_rank_zero(
                 fabric,
                 lambda: cross_fit.find(training, not self.log.bar.disable, lambda: self._stop_if_asked(self.state)),
             )
-        on_rank_zero(fabric, lambda: cross_fit.write(training.config.log_dir, training.data, pseudo))
-        go_by(training, self.progress, pseudo)
-        self.log.write(cross_fit.in_words(training.config, training.data.splits, pseudo))
-        save(training, self.state())
+        on_rank_zero(fabric, lambda: cross_fit.write_curve(training.config.log_dir, found))
+        of_run = pseudo.predicted(training.data, {"train": found.train, "val": found.val})
+        self.log.write(cross_fit.in_words(training, found))
+        return of_run
 
     def _train_epoch(self) -> None:
         training, progress, fabric = self.training, self.progress, self.training.fabric
@@ -99,13 +110,14 @@ class Loop:
     def _step(self, batch: Batch, n_batches: int) -> None:
         training, progress, config = self.training, self.progress, self.training.config
         split, device = training.data.splits["train"], training.fabric.device
-        labels, groups, pairs_by = (
+        weighed = weighed_groups(training, progress, "train")
+        labels, groups, weighed, pairs_by = (
             values[batch.rows].to(device, non_blocking=True)
-            for values in (split.labels, split.groups, environments(training, progress))
+            for values in (split.labels, split.groups, weighed, environments(training, progress))
         )
         torch.manual_seed(seed_of(config.seed, "step", progress.epoch, progress.batch))
         steps_now = training.ends_step(progress.batch + 1, n_batches)
-        terms, objective = _backward(training, batch, labels, groups, pairs_by, steps_now)
+        terms, objective = _backward(training, batch, labels, weighed, pairs_by, steps_now)
         self.not_finite = torch.where(
             (self.not_finite < 0) & ~objective.detach().isfinite(), progress.batch, self.not_finite
         )
@@ -175,10 +187,10 @@ class Loop:
         with progress.clock.measure("evaluation"):
             for key in training.splits:
                 predicted[key], losses = predict(training, key, after_batch)
-                groups = groups_of_pseudo(training, progress, key)
+                groups = groups_of_pseudo(progress, key)
                 outcomes[key] = evaluate(training.data, training.data.splits[key], predicted[key], pseudo_groups=groups)
                 log.outcome(key, outcomes[key], progress.epoch)
-                log.evaluation(key, predicted[key], losses, progress.epoch)
+                log.evaluation(key, predicted[key], losses, progress.epoch, weighed_groups(training, progress, key))
         return outcomes, predicted
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ..models.recipe import Recipe
 from ..models.train_files import recipe_of
 from ..models.transforms import Transform
 from ..runs.configuration import Configuration
+from . import pseudo
 from .datasets import Dataset
 from .facts import Facts
 from .loading import seed_of, seeded
@@ -34,10 +36,24 @@ def facts_of(config: Configuration, data: Dataset) -> Facts:
         n_classes=data.n_classes,
         class_names=class_names(data),
         original_resolution=resolution and (int(resolution[0]), int(resolution[1])),
-        n_environments=len(group_environments(config, data, "train").unique()),
-        n_groups=data.grouper.n_groups,
-        groups_in_training=data.splits["train"].groups.unique().tolist(),
+        **_groups(config, data),
     )
+
+
+def _groups(config: Configuration, data: Dataset) -> dict[str, Any]:
+    """What pairs and the weights of group DRO go by; with --cross_fit all pseudo-groups that there may be."""
+    by_file = pseudo.of_config(config, data)
+    if by_file is not None:
+        count = pseudo.n_environments(by_file.environments)
+    elif config.cross_fit is not None:
+        count = data.n_classes
+    else:
+        count = len(group_environments(config, data, "train").unique())
+    groups = {"n_groups": data.grouper.n_groups, "groups_in_training": data.splits["train"].groups.unique().tolist()}
+    if config.groups == "pseudo":
+        n_groups = 2 * data.n_classes if by_file is None else by_file.n_groups
+        groups = {"n_groups": n_groups, "groups_in_training": list(range(n_groups))}
+    return {"n_environments": count, **groups}
 
 
 def build_model(config: Configuration, facts: Facts, transform: Transform) -> RobustClassifier:
@@ -57,7 +73,7 @@ def recipe_of_run(config: Configuration, facts: Facts, transform: Transform) -> 
         config.hyperparameters,
         transform,
         facts.class_names,
-        facts.n_classes if config.cross_fit else facts.n_environments,
+        facts.n_environments,
         [group in in_training for group in range(facts.n_groups)],
     )
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..runs.layout import RESULTS, model_file, place, prediction_file
 from . import checkpoint
-from .cross_fit import shares_that_agree
 from .evaluation import Outcome, as_record
 from .model import recipe_of_run
+from .pseudo import shares_that_agree
 
 if TYPE_CHECKING:
     from .state import Progress
@@ -87,7 +87,7 @@ def summary(training: Training, progress: Progress) -> dict[str, Any]:
         "data": training.fingerprint,
         "n_parameters": sum(p.numel() for p in classifier.parameters()),
         "agreeing_pseudo_environments": None
-        if progress.pseudo is None
+        if progress.pseudo is None or config.pseudo_environments is not None
         else shares_that_agree(data.splits, progress.pseudo),
         "similarity": classifier.contrast and classifier.contrast.similarity.how,
         "seconds": {name: round(seconds, 3) for name, seconds in progress.clock.seconds.items()},

@@ -6,16 +6,18 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Mapping
 
+import torch
 from torch import Tensor
 
 from .. import catalog
-from ..algorithms.pseudo_environments import pseudo_groups
 from ..runs.layout import STATE
-from . import checkpoint, cross_fit, selection
+from . import checkpoint, selection
+from . import pseudo as pseudo_environments
 from .costs import Clock, cost
 from .evaluation import Outcome
 from .logs import RunLog
 from .processes import on_rank_zero
+from .pseudo import Pseudo
 from .training import Training
 
 
@@ -25,7 +27,7 @@ class Progress:
 
     epoch: int = 0  #: that runs or comes next
     batch: int = 0  #: of it, that comes next
-    pseudo: dict[str, Tensor] | None = None  #: split -> (N,) int64 pseudo-environments, once they are known
+    pseudo: Pseudo | None = None  #: once they are known
     chosen: dict[str, selection.Chosen] = field(default_factory=dict)
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)  #: rule -> split -> outcome
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)  #: rows and predictions of this epoch's batches
@@ -45,24 +47,39 @@ class Progress:
 
 def environments(training: Training, progress: Progress) -> Tensor:
     """(N,) int64 of the training split: what pairs go by."""
-    return training.environments if progress.pseudo is None else progress.pseudo["train"]
+    return training.environments if progress.pseudo is None else progress.pseudo.environments["train"]
 
 
-def groups_of_pseudo(training: Training, progress: Progress, key: str) -> Tensor | None:
-    """(N,) int64 of a split: pairs of label and pseudo-environment; None where none are known."""
-    if progress.pseudo is None or key not in progress.pseudo:
-        return None
-    return pseudo_groups(training.data.splits[key].labels, progress.pseudo[key])
+def groups_of_pseudo(progress: Progress, key: str) -> Tensor | None:
+    """(N,) int64 of a split: its pseudo-groups; None where none are known."""
+    return None if progress.pseudo is None else progress.pseudo.groups.get(key)
 
 
-def go_by(training: Training, progress: Progress, pseudo: dict[str, Tensor]) -> None:
+def weighed_groups(training: Training, progress: Progress, key: str) -> Tensor | None:
+    """(N,) int64 of a split: the groups that group DRO weighs; None where they are not known."""
+    if training.config.groups == "pseudo":
+        return groups_of_pseudo(progress, key)
+    return training.data.splits[key].groups
+
+
+def go_by(training: Training, progress: Progress, pseudo: Pseudo) -> None:
     """Batches, triplets and selection go by these pseudo-environments from now on."""
     progress.pseudo = pseudo
     config, train = training.config, training.data.splits["train"].labels
     if catalog.trains_twice(config.algorithm):
-        training.order.upweight(pseudo["train"] != train, config.hyperparameters["jtt_upweight"])
+        training.order.upweight(pseudo.environments["train"] != train, config.hyperparameters["jtt_upweight"])
     else:
-        training.order.balance(train, pseudo_groups(train, pseudo["train"]))
+        training.order.balance(train, pseudo.groups["train"])
+
+
+def begin_by(training: Training, progress: Progress, pseudo: Pseudo) -> None:
+    """As :func:`go_by`, at the beginning of a run: with --groups pseudo all pseudo-groups that the training split holds
+    have the same weight.
+    """
+    go_by(training, progress, pseudo)
+    if training.config.groups == "pseudo":
+        held = torch.bincount(pseudo.groups["train"], minlength=pseudo.n_groups) > 0
+        training.classifier.group_weights.weights.copy_(held / held.sum())
 
 
 def state_of(training: Training, progress: Progress, log: RunLog) -> dict[str, Any]:
@@ -72,7 +89,7 @@ def state_of(training: Training, progress: Progress, log: RunLog) -> dict[str, A
         "config": training.config.as_record(),
         "epoch": progress.epoch,
         "batch": progress.batch,
-        "cross_fit": progress.pseudo is not None,  # cross_fit.csv is there
+        "cross_fit": progress.pseudo is not None,  # their file is there
         "model": training.classifier.state_dict(),
         "optimizer": training.optimizer.state_dict(),
         "scheduler": scheduler.state_dict() if scheduler is not None else None,
@@ -88,7 +105,7 @@ def state_of(training: Training, progress: Progress, log: RunLog) -> dict[str, A
         "clock": progress.clock.seconds,
         "cost": cost(training.fabric, progress.cost_before),
         "lasting": dict(log.announcer.lasting),
-        "data": training.fingerprint | cross_fit.fingerprint(progress.pseudo),
+        "data": training.fingerprint | pseudo_environments.fingerprint(progress.pseudo),
     }
 
 
@@ -101,7 +118,7 @@ def restore(training: Training, progress: Progress, log: RunLog, state: dict[str
     training.fabric.strategy.precision.load_state_dict(state["precision"])
     progress.epoch, progress.batch = state["epoch"], state["batch"]
     if state.get("cross_fit"):
-        go_by(training, progress, cross_fit.read(training.config.log_dir, training.data))
+        go_by(training, progress, pseudo_environments.read(training.config.log_dir, training.data))
     progress.chosen = {name: selection.Chosen(*choice) for name, choice in state["chosen"].items()}
     progress.outcomes = {
         name: {key: Outcome(**outcome) for key, outcome in of_rule.items()}

@@ -13,7 +13,7 @@ import torch
 from ..algorithms import mask_statistics
 from ..algorithms.classifier import LOG_NAMES
 from ..errors import InputError
-from . import cross_fit
+from . import pseudo
 from .averages import Averages
 from .checks import (
     Check,
@@ -65,7 +65,7 @@ def check_state(training: Training, state: dict[str, Any], path: str) -> None:
             f"its end; go on with one"
         )
     if state.get("cross_fit"):
-        cross_fit.check_unchanged(training.config.log_dir, training.data, state.get("data") or {})
+        pseudo.check_unchanged(training.config, training.data, state.get("data") or {})
 
 
 def _check_data(training: Training, state: dict[str, Any]) -> None:

@@ -63,9 +63,11 @@ class Training:
         return n_done % self.config.gradient_accumulation_steps == 0 or n_done == n_batches
 
     def group_weights(self) -> Tensor | None:
-        """(n_groups,) of group DRO, None for other algorithms."""
+        """(n_groups,) of group DRO, in the order of the data's groups; None for other algorithms, and where it weighs
+        pseudo-groups.
+        """
         weighing = self.classifier.group_weights
-        return weighing.weights if weighing is not None else None
+        return weighing.weights if weighing is not None and self.config.groups != "pseudo" else None
 
 
 def make_training(session: Session, fabric, cache=None) -> Training:

@@ -83,7 +83,9 @@ def predict(noise_config, noise):
             return models[-1][1]
 
         engine = fabric.get("fabric") or Fabric(accelerator="cpu", devices=1)
-        return cross_fit.predict_out_of_fold(config, noise.splits, loaders, make_model, engine), models
+        found = cross_fit.predict_out_of_fold(config, noise.splits, loaders, make_model, engine)
+        assert (found.steps, found.curve) == (5, [])
+        return {"train": found.train, "val": found.val}, models
 
     return predicted
 

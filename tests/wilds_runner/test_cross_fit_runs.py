@@ -37,6 +37,7 @@ from test_resume import assert_same_run, stop_at
 
 from cim_plugin import cli
 from cim_plugin.algorithms import contrastive
+from cim_plugin.algorithms.pseudo_environments import Found
 from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import cross_fit, loop
 from cim_plugin.wilds_runner.loading import TrainingOrder
@@ -157,7 +158,7 @@ def test_batches_and_triplets_of_a_run_go_by_the_file(release, tmp_path, monkeyp
     flags = [*PAIRS, "--groupby_fields", "y", "--n_epochs", "12"]
     assert train(release, tmp_path / "without", *flags, algorithm="CIM") == 2
     assert not drawn
-    assert train(release, tmp_path / "with", *FLAGS, *flags, algorithm="CIM") == 0
+    assert train(release, tmp_path / "with", "--cross_fit", "60", *flags, algorithm="CIM") == 0
     pairs = read_pseudo(tmp_path / "with")["train"]
     rows = [[row for row, _ in batch] for epoch in epochs for batch in epoch]
     assert len(rows) == len(drawn) == 36
@@ -181,7 +182,7 @@ def _reference_score(folder, path) -> float:
 
 
 def test_the_rule_chooses_the_first_epoch_with_the_highest_worst_accuracy_over_pseudo_groups(release, tmp_path):
-    assert train(release, tmp_path, *FLAGS, "--n_epochs", "24", "--save_step", "1") == 0
+    assert train(release, tmp_path, "--cross_fit", "60", "--n_epochs", "24", "--save_step", "1") == 0
     scores = [
         _reference_score(tmp_path, tmp_path / f"waterbirds_split:val_seed:0_epoch:{epoch}_pred.csv")
         for epoch in range(24)
@@ -207,8 +208,13 @@ def test_results_and_log_say_how_many_agree_and_what_it_took(run):
     assert results(run)["agreeing_pseudo_environments"] == pytest.approx(shares)
     assert results(run)["seconds"]["cross_fit"] > 0 and results(run)["steps"] == 9
     text = (run / "log.txt").read_text()
-    expected = f"agrees with the label for {100 * shares['train']:.1f}% of train, {100 * shares['val']:.1f}% of val\n"
-    assert expected in text.split("Epoch [0]")[0] and text.count("Cross-fit:") == 1
+    assert f"Cross-fit: {STEPS} steps of every reference model\n" in text.split("Epoch [0]")[0]
+    assert text.count("Cross-fit:") == 1 and not (run / "cross_fit_curve.csv").exists()
+    for label, name in enumerate(("landbird", "waterbird")):
+        flags = [environment != label for of, environment in read_pseudo(run)["train"] if of == label]
+        assert f" {100 * sum(flags) / len(flags):.1f}% of {name}" in text
+        warned = f"of {name} are flagged: the reference models do not know this class" in text
+        assert warned == (sum(flags) / len(flags) > 0.5)
 
 
 def test_labels_in_the_file_are_those_of_the_data(run, release):
@@ -255,16 +261,16 @@ def test_without_the_flag_there_is_no_file_no_rule_and_no_share(trained):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ("--algorithm groupDRO", "groupDRO needs them balanced by groups"),
-        ("--algorithm CIM+groupDRO", "CIM+groupDRO needs them balanced by groups"),
-        ("--uniform_over_groups", "--uniform_over_groups true by groups"),
-        ("--train_loader group", "--train_loader group by groups"),
+        ("--algorithm groupDRO", "groupDRO needs them balanced by groups; add --groups pseudo, or "),
+        ("--algorithm CIM+groupDRO", "CIM+groupDRO needs them balanced by groups; add --groups pseudo, or "),
+        ("--uniform_over_groups", "--uniform_over_groups true by groups; "),
+        ("--train_loader group", "--train_loader group by groups; "),
     ],
 )
 def test_two_samplers_are_refused_in_one_line(configure, flags, message):
     with pytest.raises(InputError) as error:
         configure("--cross_fit", "5", *flags.split())
-    assert str(error.value) == f"--cross_fit 5 balances batches by pseudo-environments, {message}; leave one out"
+    assert str(error.value) == f"--cross_fit 5 balances batches by pseudo-environments, {message}leave one out"
 
 
 def test_no_steps_are_refused_and_the_default_is_off(configure, capsys):
@@ -274,7 +280,7 @@ def test_no_steps_are_refused_and_the_default_is_off(configure, capsys):
     with pytest.raises(SystemExit):
         configure("--help")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "pairs go by them (default: off)" in shown and "1: whole images (default: 4 with cross_fit)" in shown
+    assert "or a number of steps (default: off)" in shown and "1: whole images (default: 4 with cross_fit)" in shown
     off, on, whole = (
         configure(),
         configure("--uniform_over_groups", "false", "--cross_fit", "3"),
@@ -308,24 +314,21 @@ def test_a_reference_model_that_diverges_ends_the_run_in_one_line(release, tmp_p
     )
 
 
-@pytest.mark.parametrize("better", [False, True])
-def test_references_that_are_no_better_than_the_largest_class_are_told(release, tmp_path, monkeypatch, better):
-    def predicted(config, splits, *_):
-        classes = torch.bincount(splits["train"].labels)
-        assert classes.max() < len(splits["train"].labels)
-        constant = torch.full_like(splits["train"].labels, int(classes.argmax()))
-        if better:  # by one image
-            other = torch.nonzero(splits["train"].labels != constant).flatten()[0]
-            constant[other] = splits["train"].labels[other]
-        return {"train": constant, "val": splits["val"].labels}
+@pytest.mark.parametrize("share, warned", [(0.5, False), (0.6, True)])
+def test_a_class_of_which_more_than_half_are_flagged_is_told(release, tmp_path, monkeypatch, share, warned):
+    def found(config, splits, *_):
+        labels = splits["train"].labels.clone()
+        of_class = torch.nonzero(labels == 1).flatten()
+        assert len(of_class) % 10 == 0
+        labels[of_class[: round(share * len(of_class))]] = 0
+        return Found(labels, splits["val"].labels, 2, [])
 
-    monkeypatch.setattr(cross_fit, "predict_out_of_fold", predicted)
+    monkeypatch.setattr(cross_fit, "predict_out_of_fold", found)
     assert train(release, tmp_path, "--cross_fit", "2", "--n_epochs", "1") == 0
-    warned = (
-        "the reference models have learnt too little for pseudo-environments; give --cross_fit more steps"
-        in (tmp_path / "log.txt").read_text()
-    )
-    assert warned != better
+    text = (tmp_path / "log.txt").read_text()
+    assert f"{100 * share:.1f}% of waterbird, 0.0% of landbird" in text
+    assert (f"warning: {100 * share:.1f}% of waterbird are flagged: the reference models do not" in text) == warned
+    assert "of landbird are flagged" not in text
 
 
 # --- stopped and resumed ----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from test_cross_fit_runs import read_pseudo, signal_before
 from test_resume import RUN as THREE_EPOCHS
 from test_resume import assert_same_run, stop_at
 
+from cim_plugin.algorithms.pseudo_environments import Found
 from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import cross_fit, loop
 from cim_plugin.wilds_runner.loading import TrainingOrder, seed_of, to_pixels
@@ -106,7 +107,7 @@ def test_log_and_results_say_how_many_were_wrong_and_a_rule_goes_by_them(run):
 
 def test_a_first_model_that_errs_nowhere_is_told(release, tmp_path, monkeypatch):
     def right(config, splits, *_):
-        return {key: splits[key].labels.clone() for key in ("train", "val")}
+        return Found(splits["train"].labels.clone(), splits["val"].labels.clone(), 6, [])
 
     monkeypatch.setattr(cross_fit, "predict_by_first_model", right)
     assert train(release, tmp_path, *ROWS["JTT"], "--n_epochs", "1", algorithm="JTT") == 0
