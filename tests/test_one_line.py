@@ -51,7 +51,9 @@ MAKE = {
 
 
 @pytest.mark.parametrize("what", MAKE)
-@pytest.mark.parametrize("words", ["compare run", "show run", "leaderboard pack run -o x.tar.gz"])
+@pytest.mark.parametrize(
+    "words", ["compare run", "show run", "leaderboard pack run -o x.tar.gz", "export run --format safetensors"]
+)
 def test_in_the_place_of_the_results(what, words, refused, tmp_path):
     (tmp_path / "run").mkdir()
     MAKE[what]("run/results.json")

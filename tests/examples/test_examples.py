@@ -58,8 +58,8 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("PYTHONPATH", f"{EXAMPLES}:{HERE.parent}")
     book = notebook()
-    (settings,) = [cell for cell in book.cells if "STEPS = 300" in cell.source]
-    settings.source = settings.source.replace("STEPS = 300", "STEPS = 2")
+    (settings,) = [cell for cell in book.cells if "STEPS = 250" in cell.source]
+    settings.source = settings.source.replace("STEPS = 250", "STEPS = 2")
     nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert "m goes from 0." in book.cells[-1].outputs[0]["text"]
 
