@@ -170,8 +170,8 @@ def meaning(runs: dict[tuple[str, int], dict], seeds: int) -> str:
     gain = 100 * (found["CIM"] - found["CIM, λ=0"])
     loss = "gains nothing" if gain < 1 else f"gains {gain:.0f} points"
     return (
-        f"Without labels of groups ERM has {percent['ERM']} in its worst group, and {percent['ERM, balanced']} on balanced "
-        f"batches; group DRO, which sees the groups, has {percent['groupDRO']}.\n"
+        f"Without labels of groups ERM has {percent['ERM']} in its worst group, and {percent['ERM, balanced']} on "
+        f"balanced batches; group DRO, which sees the groups, has {percent['groupDRO']}.\n"
         f"The poster's loss {loss} here over the same network without it ({percent['CIM']} and "
         f"{percent['CIM, λ=0']}), on a small synthetic task with few seeds, which says little about real data."
     )
