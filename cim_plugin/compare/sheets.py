@@ -129,7 +129,7 @@ def _measured(table: Table) -> Sheet:
 
 def _shown(quantity: Quantity) -> str:
     if quantity.unit == "s":
-        return f"{1000 * quantity.mean:.3g}"
+        return f"{1000 * quantity.mean:.3g}" if quantity.mean < 1 else f"{1000 * quantity.mean:.0f}"
     if quantity.unit == "GiB":
         return f"{quantity.mean:.2f}"
     sign = "+" if quantity.unit == "points" else ""

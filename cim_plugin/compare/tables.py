@@ -277,7 +277,7 @@ def _families(runs: list[Run], splits_by_flags: bool) -> list[Family]:
 
 
 def _settings(run: Run, differing: Iterable[str]) -> Settings:
-    values = run.settings | {name: run.flags[name] for name in differing if name in run.flags}
+    values = run.settings | {name: run.flags[name] for name in differing if run.flags.get(name) is not None}
     return Settings(run.algorithm, values, tuple(run.settings), _off(run))
 
 

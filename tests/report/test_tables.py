@@ -126,6 +126,12 @@ def test_different_configurations_are_different_rows(compare, tmp_path):
     assert any("Mixed configurations are kept apart" in note and "lr, n_epochs" in note for note in table.notes)
 
 
+def test_a_flag_that_is_off_is_not_named(compare, tmp_path):
+    write_rows(tmp_path, erm=("ERM", ERM, {}), balanced=("ERM", CIM, {"config": {"cross_fit": 300}}))
+    (table,) = compare(tmp_path, ["worst_group"])
+    assert sorted(row.family.name for row in table.rows) == ["ERM", "ERM, cross_fit=300"]
+
+
 def test_what_an_algorithm_implies_is_no_other_configuration(compare, tmp_path):
     write_rows(tmp_path, erm=("ERM", ERM, {}), dro=("groupDRO", CIM, {}), even=("ERM", ERM, {"config": GROUP_DRO}))
     (table,) = compare(tmp_path, ["worst_group"])
