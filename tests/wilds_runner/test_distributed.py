@@ -39,6 +39,8 @@ RUN = (
 )  # small_cnn normalises groups of channels, not batches
 
 
+SHORT = {"JTT": ("--jtt_steps", "10")}  #: what keeps a first phase short
+
 #: what rounding becomes after several steps of Adam, which divides gradients that are next to nothing by their size
 ADAMS_STEP = 1e-3
 
@@ -57,7 +59,7 @@ def two_processes(argv, output, before=None):
         start(argv, before, output.with_suffix(f".{rank}"), **shared, RANK=str(rank), LOCAL_RANK=str(rank))
         for rank in range(2)
     ]
-    return [finish(child) for child in children]
+    return [finish(child, timeout=600) for child in children]
 
 
 def assert_same_weights(first: dict, second: dict, tolerance: float = 1e-5) -> None:
@@ -80,8 +82,9 @@ def gradients_of_one_step(log_dir) -> dict:
 def pair(request, release, tmp_path_factory):
     """The folders of the same run by one process and by two."""
     root = tmp_path_factory.mktemp(request.param)
-    assert train(release, root / "one", *RUN, algorithm=request.param) == 0
-    statuses = two_processes(words(release, root / "two", *RUN, algorithm=request.param), root / "output")
+    flags = (*RUN, *SHORT.get(request.param, ()))
+    assert train(release, root / "one", *flags, algorithm=request.param) == 0
+    statuses = two_processes(words(release, root / "two", *flags, algorithm=request.param), root / "output")
     assert statuses == [0, 0], (root / "output.0").read_text()[-2000:]
     return root / "one", root / "two"
 
@@ -110,7 +113,7 @@ def variants() -> dict[str, tuple[str, ...]]:
 
 #: what else decides which rows a process has, and how they are counted
 OPTIONS = {
-    **{algorithm: ("--algorithm", algorithm) for algorithm in catalog.TRAINABLE},
+    **{algorithm: ("--algorithm", algorithm, *SHORT.get(algorithm, ())) for algorithm in catalog.TRAINABLE},
     **variants(),
     "groups sampled equally": ("--algorithm", "CIM", "--uniform_over_groups", "true"),
     "--cross_fit": ("--algorithm", "CIM_VIB", "--cross_fit", "10"),
@@ -232,7 +235,8 @@ def test_two_processes_write_the_predictions_of_their_model(release, pair, tmp_p
     _, two = pair
     model = next(two.glob("*best_model.pth"))
     (tmp_path / model.name).write_bytes(model.read_bytes())
-    assert train(release, tmp_path, *RUN, "--eval_only", algorithm=results(two)["algorithm"]) == 0
+    algorithm = results(two)["algorithm"]
+    assert train(release, tmp_path, *RUN, *SHORT.get(algorithm, ()), "--eval_only", algorithm=algorithm) == 0
     for split in ("val", "test"):
         name = f"waterbirds_split:{split}_seed:0_epoch:best_pred.csv"
         assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
