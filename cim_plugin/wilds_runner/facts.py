@@ -1,10 +1,10 @@
-"""What of a data set a model and its transform follow from: with these values of a record both are made again where
-the data are not.
+"""What of a data set a model and its transform follow from: with these plain values both are made again where the data
+are not.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Facts(NamedTuple):
@@ -17,8 +17,3 @@ class Facts(NamedTuple):
     n_environments: int
     n_groups: int  #: that the weights of group DRO are of
     groups_in_training: list[int]  #: those that the training split holds, ascending
-
-    def as_record(self) -> dict[str, Any]:
-        """For results.json."""
-        record = self._asdict()
-        return {**record, "original_resolution": self.original_resolution and list(self.original_resolution)}

@@ -61,9 +61,7 @@ def _val_metric(outcomes: Mapping[str, Mapping[str, Outcome]], name: str) -> flo
 
 
 def summary(training: Training, progress: Progress) -> dict[str, Any]:
-    """results.json but for the costs: the configuration, what each rule chose and how that does on every split, and the
-    facts of the data by which transform and model can be made again without them.
-    """
+    """results.json but for the costs: the configuration, what each rule chose and how that does on every split."""
     config, data, classifier = training.config, training.data, training.classifier
     return {
         "status": "finished" if progress.epoch == config.n_epochs else "running",
@@ -83,7 +81,6 @@ def summary(training: Training, progress: Progress) -> dict[str, Any]:
             for name, choice in progress.chosen.items()
         },
         "config": config.as_record(),
-        "facts": training.session.facts.as_record(),
         "data": training.fingerprint,
         "n_parameters": sum(p.numel() for p in classifier.parameters()),
         "agreeing_pseudo_environments": None
