@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Iterator
 
+from cim_plugin import cli
 from cim_plugin.errors import InputError, exit_status
 from cim_plugin.runs import jobs
 
@@ -45,7 +46,8 @@ def main() -> int:
     for stage in (ALGORITHMS[:-1], ALGORITHMS[-1:]):
         wanted = [job for job in _jobs(stage, args) if job is not None]
         failed += jobs.failed(jobs.run(wanted, [{}] * args.at_once))
-    return 1 if failed else 0
+    folders = [str(folder) for folder in args.output_dir.glob("*_attr*")]
+    return cli.main(["compare", *sorted(folders)]) or (1 if failed else 0)
 
 
 def prepare(source: Path, folder: Path) -> None:
