@@ -100,7 +100,7 @@ def test_names_and_hyperparameters_stand_beside_the_hosts_own(small):
         json.loads(forked_host.run(small, "-c", textwrap.dedent(code), CIM_PLUGIN_AUTOLOAD=plugin).stdout)
         for plugin in "10"
     )
-    assert on[0] == off[0] + OURS and on[1] == off[1] + ["cim_local"]
+    assert on[0] == off[0] + OURS and on[1] == off[1] + ["cim_local", "cim_submitit"]
     assert {name: on[2][name] for name in off[0]} == off[2]
     for name in OURS:
         default, drawn = on[2][name]

@@ -17,9 +17,9 @@ import torch
 
 from ... import catalog
 from ...models import extra_state
-from .. import hyperparameters
+from .. import hyperparameters, launcher
 from ..robust_algorithm import RobustAlgorithm
-from . import compositions, faults, launcher
+from . import compositions, faults
 from .images import REGISTRY, SMALL, checked_all, concatenate, featurizer, pixels
 
 #: our data sets: agreement of photograph and label per environment, and how the tables call it

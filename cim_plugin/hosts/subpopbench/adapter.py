@@ -1,4 +1,4 @@
-"""SubpopBench as host: our algorithms, their hyperparameters and one launcher in the tables that its scripts read.
+"""SubpopBench as host: our algorithms, their hyperparameters and two launchers in the tables that its scripts read.
 
 Every ``on_*`` is called by :mod:`cim_plugin.autoload` with the host's module right after that module has run. Its own
 algorithms stay what they are; those that ask for a GPU where there is none are mended in :mod:`.without_gpu`.
@@ -15,9 +15,8 @@ import torch
 
 from ... import catalog
 from ...algorithms.morphing import PixelSpace
-from .. import hyperparameters
+from .. import hyperparameters, launcher
 from ..batches import Batch, checked
-from ..domainbed import launcher
 from ..robust_algorithm import RobustAlgorithm
 from . import faults, without_gpu
 from .encoders import featurizer_by

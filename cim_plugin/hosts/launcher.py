@@ -1,4 +1,6 @@
-"""DomainBed's command launchers of this plugin: a sweep's jobs on every GPU that is visible, or on a cluster."""
+"""Command launchers of this plugin for DomainBed and SubpopBench: a sweep's jobs on every GPU that is visible, or on a
+cluster.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,17 @@ import sys
 
 import torch
 
-from ...errors import InputError
-from ...runs import jobs
-from ...runs.jobs import Job
-from .. import sweeps
+from ..errors import InputError
+from ..runs import jobs
+from ..runs.jobs import Job
+from . import sweeps
 
 
 def cim_local(commands):
     """Run a sweep's commands with the interpreter that runs the sweep, one at a time on every visible GPU, or on the
     CPU.
 
-    The host writes ``python -m domainbed.scripts.train``, which is another interpreter where another ``python`` is
+    A host writes ``python -m ...``, which is another interpreter where another ``python`` is
     first on the path. Goes on after a failed job.
 
     Raises:
