@@ -14,9 +14,10 @@ OURS = list(catalog.ALGORITHMS)
 TRAIN = ("-m", "subpopbench.train")
 
 #: what their steps log beside "loss" and "L_sup"
+MORPHING = {"L_con", "no_triplet", "mask_mean", "mask_std", "gap_mean", "gap_std"}
 TERMS = {
-    "CIM": {"L_con", "no_triplet", "mask_mean"},
-    "CIM_VIB": {"L_con", "no_triplet", "mask_mean", "KL"},
+    "CIM": MORPHING,
+    "CIM_VIB": MORPHING | {"KL"},
     "VIB": {"KL"},
     "SCL_E2E": {"L_scl"},
     "CnC": {"L_scl"},
