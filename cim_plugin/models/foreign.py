@@ -82,6 +82,9 @@ VALUES: dict[str, tuple[Check, str]] = {
         lambda value: value in (None, "auto") or (isinstance(value, int) and value >= 1),
         "a number of steps or 'auto'",
     ),
+    # the run's own copy is read, never what this names
+    "pseudo_environments": (lambda value: value is None or isinstance(value, str), "a file"),
+    "groups": (lambda value: value in (None, "true", "pseudo"), "true or pseudo"),
     "groupby_fields": (
         lambda value: isinstance(value, list) and all(isinstance(field, str) for field in value),
         "a list of metadata fields",
@@ -102,6 +105,7 @@ def taken_from(before: dict[str, Any], file: str) -> Configuration:
             raise InputError(f"{file}: its configuration has no {name!r}")
         if not fits(taken[name]):
             raise InputError(f"{file}: {name} {_short(taken[name])} is not taken out of a file; it can be {wanted}")
+    taken["groups"] = taken["groups"] or "true"  # as in every run that is older than the flag
     for name, known in (("model_kwargs", MODEL_KWARGS), ("dataset_kwargs", DATASET_KWARGS)):
         taken[name] = _arguments(before.get(name, {}), known, name, file)
     taken["hyperparameters"] = _hyperparameters(taken["algorithm"], before.get("hyperparameters"), file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import json
 import shutil
 import signal
 from collections import Counter
@@ -144,7 +145,17 @@ def test_the_run_keeps_them_and_show_and_another_run_read_them(release, table, f
         (split, label, environment) for split in ("train", "val") for label, environment in clusters(release)[split]
     ]
     assert not (folder / "cross_fit.csv").exists() and results(folder)["agreeing_pseudo_environments"] is None
-    assert cli.main(["show", str(folder), "--split", "val", "--json", "--images", "0", "1"]) == 0
+    capsys.readouterr()
+    assert cli.main(["show", str(folder), "--split", "val", "--json", "--images", "0", "1", "2"]) == 0
+    cells = clusters(release)["val"]
+    for example in json.loads(capsys.readouterr().out)["shown"]:
+        if not example["positive"]:
+            continue
+        own, positive, negative = (
+            cells[number] for number in (example["image"], example["positive"]["image"], example["negative"]["image"])
+        )
+        assert positive[0] == own[0] != negative[0] and positive[1] != own[1] == negative[1]
+    assert cli.main(["show", str(finished("CIM+group DRO, a file")), "--json", "--images", "0"]) == 0
     flags = ["--pseudo_environments", str(folder / "pseudo_environments.csv"), *PAIRS]
     assert train(release, tmp_path, *THREE_EPOCHS, *flags, algorithm="CIM") == 0
     assert_same_run(tmp_path, folder)
