@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Mapping, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -65,7 +67,7 @@ class RobustClassifier(nn.Module):
         morphing: InputMorphing | None = None,
         contrast: TripletContrast | None = None,
         bottleneck: GaussianBottleneck | None = None,
-        temperature: float | None = None,
+        temperature: float = 0.1,
         pairs: str = "random",
         group_weights: GroupWeights | None = None,
         gradient: str = "both",
@@ -154,4 +156,4 @@ class RobustClassifier(nn.Module):
         """
         if self.group_weights is not None:
             losses = {**losses, "supervised": self.group_weights(losses["supervised"], groups, self.shard)}
-        return sum(self.weights[name] * values.mean() for name, values in losses.items())
+        return functools.reduce(torch.add, (self.weights[name] * values.mean() for name, values in losses.items()))

@@ -23,6 +23,9 @@ class PixelSpace(nn.Module):
         std: per-channel standard deviation that the host divided by, length C, positive.
     """
 
+    mean: Tensor  #: (C, 1, 1), float32
+    std: Tensor  #: (C, 1, 1), float32
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         if len(mean) != len(std):
@@ -114,14 +117,16 @@ class TransformationNetwork(nn.Module):
 
         By torch's own draw the pixels hardly reach m: it is a constant, and stays one (docs/mask.md).
         """
-        first, *_, last = convolutions = [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
-        for convolution in convolutions:
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)
-        first.weight /= SPREAD
-        first.bias -= CENTRE * first.weight.sum((1, 2, 3))
-        last.weight *= 0.1
-        last.bias += math.log(self.start / (1 - self.start))
+        first, *others, last = [tuple(layer.parameters()) for layer in self.features if isinstance(layer, nn.Conv2d)]
+        for weight, bias in (first, *others, last):
+            nn.init.kaiming_normal_(weight, nonlinearity="relu")
+            nn.init.zeros_(bias)
+        weight, bias = first
+        weight.div_(SPREAD)
+        bias.sub_(CENTRE * weight.sum((1, 2, 3)))
+        weight, bias = last
+        weight.mul_(0.1)
+        bias.add_(math.log(self.start / (1 - self.start)))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (N, C, H, W) in [0, 1] -> m (N, 1 or C, H, W) in (0, 1), of their dtype also under autocast: rounded m

@@ -71,4 +71,4 @@ def _frequencies(channels: int, dtype: torch.dtype, device: torch.device) -> tup
     random = np.random.RandomState(0)
     frequencies, phases = random.randn(FEATURES, channels) / WIDTH, random.uniform(0, 2 * math.pi, (FEATURES, 1))
     with torch.inference_mode(False):
-        return tuple(torch.tensor(values, dtype=dtype, device=device) for values in (frequencies, phases))
+        return torch.tensor(frequencies, dtype=dtype, device=device), torch.tensor(phases, dtype=dtype, device=device)

@@ -138,14 +138,15 @@ def _largest_error(arithmetic: _Arithmetic, device: torch.device) -> float:
     images in both modes.
     """
     psi, x = torch.rand(2, 3, 1, 33, 27, generator=torch.Generator().manual_seed(0)).to(device)
-    rows = torch.tensor([[1, 2, 0], [0, 0, 1]], device=device)
+    positive, negative = torch.tensor([[1, 2, 0], [0, 0, 1]], device=device)
     errors = []
     with torch.enable_grad():
         for others in (x, None):
             images = psi.clone().requires_grad_()
             exact = images.double()  # no TF32 in double precision
-            ours = _triplet(images, others, *rows, 2, "smooth", arithmetic)
-            expected = triplet(exact, exact if others is None else others.double(), *rows, 2, "smooth")
+            ours = _triplet(images, others, positive, negative, 2, "smooth", arithmetic)
+            reference = exact if others is None else others.double()
+            expected = triplet(exact, reference, positive, negative, 2, "smooth")
             gradient, expected_gradient = (
                 torch.autograd.grad((s_pos - 2 * s_neg).sum(), images)[0] for s_pos, s_neg in (ours, expected)
             )
@@ -164,7 +165,8 @@ def _triplet(
     arithmetic: _Arithmetic,
 ) -> tuple[Tensor, Tensor]:
     """psi, in full precision, is compared with ``others``, which get no gradient, or with itself."""
-    choose_scales(*psi.shape[-2:], scales)
+    height, width = psi.shape[-2:]
+    choose_scales(height, width, scales)
     n, channels = psi.shape[:2]
     rows = (
         torch.stack([positive, negative])[:, :, None] * channels + torch.arange(channels, device=positive.device)

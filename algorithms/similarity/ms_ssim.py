@@ -78,8 +78,8 @@ class _Scale(NamedTuple):
     mean: Tensor
     variance: Tensor
 
-    def __getitem__(self, index: Tensor) -> _Scale:  # type: ignore[override]
-        return _Scale(*(part.index_select(0, index) for part in tuple(self)))
+    def of(self, rows: Tensor) -> _Scale:
+        return _Scale(*(part.index_select(0, rows) for part in self))
 
 
 def _blur(images: Tensor) -> Tensor:
@@ -94,7 +94,8 @@ def _blur(images: Tensor) -> Tensor:
 
 def _pyramid(images: Tensor, scales: int) -> list[_Scale]:
     """The statistics that a batch brings to every comparison, finest scale first."""
-    choose_scales(*images.shape[-2:], scales)
+    height, width = images.shape[-2:]
+    choose_scales(height, width, scales)
     pyramid = []
     for level in range(scales):
         if level:  # odd sides are padded with a counted zero, as pytorch_msssim does
@@ -180,6 +181,6 @@ def triplet(
         anchors = _pyramid(full_precision(anchor), scales)
         references = anchors if reference is anchor else _pyramid(full_precision(reference.detach()), scales)
         s_pos, s_neg = (
-            _compare(anchors, [scale[rows] for scale in references], floor) for rows in (positive, negative)
+            _compare(anchors, [scale.of(rows) for scale in references], floor) for rows in (positive, negative)
         )
         return s_pos, s_neg

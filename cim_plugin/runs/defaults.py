@@ -130,7 +130,7 @@ OTHER_DATASETS = {
 
 _UNIFORM = {"train_loader": "standard", "uniform_over_groups": True, "distinct_groups": True}
 
-ALGORITHMS: dict[str, dict[str, Any]] = {
+ALGORITHMS: dict[str | None, dict[str, Any]] = {
     "groupDRO": _UNIFORM,
     "CIM+groupDRO": _UNIFORM,
     None: {"train_loader": "standard", "uniform_over_groups": False},  #: every other one
@@ -138,7 +138,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 
 LOADER = {"loader_kwargs": {"num_workers": 4, "pin_memory": True}, "n_groups_per_batch": 4, "randaugment_n": 2}
 
-MODELS: dict[str, dict[str, Any]] = {
+MODELS: dict[str | None, dict[str, Any]] = {
     "small_cnn": {},
     None: {"model_kwargs": {"pretrained": True}, "target_resolution": [224, 224]},
 }

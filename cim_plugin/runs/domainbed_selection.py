@@ -78,11 +78,11 @@ def _leave_one_out(runs: list[Run], target: int) -> Chosen | None:
                 beside[record.step][other] = record.inside[other]
     candidates = []
     for step in sorted(alone):
-        others = beside[step]
+        inside = beside[step]
         n_environments = len(alone[step][0][1].outside)
-        if len(alone[step]) == 1 and len(others) == n_environments - 1:
+        if len(alone[step]) == 1 and len(inside) == n_environments - 1:
             run, record = alone[step][0]
-            validation = np.sum([others[number] for number in sorted(others)]) / (n_environments - 1)
+            validation = np.sum([inside[number] for number in sorted(inside)]) / (n_environments - 1)
             candidates.append(Chosen(validation, record.inside[target], run, step))
     return max(candidates, key=lambda chosen: chosen.validation, default=None)
 

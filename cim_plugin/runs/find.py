@@ -33,7 +33,8 @@ def find(folders: list[str]) -> Found:
     Raises:
         InputError: a folder or file is not there, or there is no run at all.
     """
-    found, seen = Found(), set()
+    found = Found()
+    seen: set[str] = set()
     with _no_collection():
         for top in folders:
             if top.endswith(packed.SUFFIX) and os.path.isfile(top):

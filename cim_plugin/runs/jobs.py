@@ -107,7 +107,8 @@ def run(
     Raises:
         Stopped: SIGINT, SIGTERM or SIGHUP came. The jobs have got it, once each, and have ended.
     """
-    waiting, running, statuses = list(jobs), {}, {}
+    waiting, statuses = list(jobs), dict[str, int]()
+    running: dict[int, tuple[Job, Process]] = {}  # by the number of the slot
     passed_on, next_look = 0, 0.0
     with _received([*SIGNALS, *heard]) as signals:
         try:
@@ -218,5 +219,6 @@ def _call(environment: Environment, target: Callable[..., Any], args: tuple) -> 
 
 def _stop_with_parent() -> None:
     """Where the process that asks was killed: the same command takes up the run, and must not find another at it."""
-    multiprocessing.parent_process().join()
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
     os.kill(os.getpid(), signal.SIGINT)

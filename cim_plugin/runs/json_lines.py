@@ -23,11 +23,10 @@ def lines(texts: list[str], path: str) -> Iterator[Line]:
     Raises:
         Unreadable: a line is not a JSON object, or has no arguments.
     """
-    before = None
+    before: _Repeated | None = None
     for number, text in enumerate(texts, 1):
         if text.strip():
-            record = _shortened(text, path, before) if before else None
-            if record is None:
+            if before is None or (record := _shortened(text, path, before)) is None:
                 record = parse_json(text, path, number)
                 arguments = json.dumps(get(record, "args", dict, f"{path}, line {number}"), sort_keys=True)
                 before = _Repeated(record, arguments)

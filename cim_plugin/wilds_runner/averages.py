@@ -65,7 +65,7 @@ class Averages:
 
     def line(self) -> dict[str, float]:
         """The averages as a line of {split}_algo.csv: the columns of WILDS, then our loss terms."""
-        sums = {name: value.tolist() for name, value in self.sums.items()}
+        sums: dict[str, Any] = {name: value.tolist() for name, value in self.sums.items()}
         counts = sums.get("count_group", [])
         line: dict[str, float] = {}
 

@@ -20,7 +20,7 @@ from ..runs.layout import STATE
 FIX = "what was saved before is whole. Make room or choose another --log_dir, and --resume"  #: where the disk refuses
 
 
-def write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(path: str, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside ``path``, bring it to the disk, and move it into place.
 
     Raises:

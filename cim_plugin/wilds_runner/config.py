@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("hyperparameters of the algorithm")
     for name, entry in catalog.all_hyperparameters().items():
         group.add_argument(f"--{name}", **{**entry.flag, "help": entry.flag["help"] + SAID})
-    for name, keywords in catalog.RETIRED_FLAGS.items():
-        group.add_argument(f"--{name}", **keywords)
+    for name, retired in catalog.RETIRED_FLAGS.items():
+        group.add_argument(f"--{name}", **retired)
 
 
 SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the help has the default already

@@ -232,7 +232,7 @@ def _check_splits(splits: dict[str, Split], config: Configuration) -> None:
 def fingerprint(data: Dataset) -> dict[str, str]:
     """What a run's numbers depend on beside the pixels, in words -> digest: a run is not to go on with other data."""
     splits = data.splits
-    release = RELEASES.get(getattr(data.wilds, "dataset_name", None))
+    release = RELEASES.get(getattr(data.wilds, "dataset_name", ""))
     attribute = release.image_names if release is not None else "_input_array"
     names = "\n".join(map(str, getattr(data.wilds, attribute, ())))
     return {

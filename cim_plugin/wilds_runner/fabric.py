@@ -41,7 +41,7 @@ def make_fabric(config: Configuration) -> Fabric:
             accelerator=accelerator,
             devices=devices,
             num_nodes=config.num_nodes,
-            plugins=None if config.precision == "32" else MixedOfPixels(config.precision, accelerator),
+            plugins=None if config.precision == "32" else MixedOfPixels(config.precision, accelerator),  # type: ignore[arg-type]
             strategy=DDPStrategy(timeout=WAIT) if n_processes > 1 else "auto",
         )
     except Exception as error:

@@ -40,4 +40,4 @@ def install() -> None:
     ):
         module = importlib.import_module(name)
         if hasattr(module, "avg_over_groups"):
-            module.avg_over_groups = avg_over_groups
+            setattr(module, "avg_over_groups", avg_over_groups)

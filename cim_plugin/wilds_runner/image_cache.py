@@ -129,7 +129,7 @@ def _build(path: str, data: Dataset, transform: Transform, loader_kwargs: dict[s
             for batch in loader(evaluation_order(n, 64)):
                 images = np.ascontiguousarray(batch.images.permute(0, 2, 3, 1).numpy())
                 cache[batch.rows.numpy()] = images
-                checksum = zlib.crc32(images, checksum)  # rows come in order
+                checksum = zlib.crc32(images.data, checksum)  # rows come in order
                 bar.update(len(batch.rows))
         cache.flush()
         del cache

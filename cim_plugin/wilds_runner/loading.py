@@ -88,13 +88,14 @@ class Images(TorchDataset):
         """
         rows = torch.tensor([row for row, _ in batch], dtype=torch.int64)
         try:
-            images = self._cached(batch) if self.cache is not None and self.augment is None else self._one_by_one(batch)
+            as_they_are = self.cache if self.augment is None else None
+            images = self._one_by_one(batch) if as_they_are is None else self._cached(as_they_are, batch)
         except InputError as error:
             return error
         return Batch(images, rows)
 
-    def _cached(self, batch) -> Tensor:
-        return torch.from_numpy(self.cache[self.indices[[row for row, _ in batch]]]).permute(0, 3, 1, 2).contiguous()
+    def _cached(self, cache: np.ndarray, batch) -> Tensor:
+        return torch.from_numpy(cache[self.indices[[row for row, _ in batch]]]).permute(0, 3, 1, 2).contiguous()
 
     def _one_by_one(self, batch) -> Tensor:
         return torch.stack([self._augmented(row, seed) for row, seed in batch])
@@ -235,7 +236,7 @@ class TrainingOrder:
         n_cells = torch.bincount(torch.stack([labels, cells]).unique(dim=1)[0])
         chances = 1 / (torch.bincount(cells)[cells] * n_cells[labels]).double()
         self.sampler = BatchSampler(
-            WeightedRandomSampler(chances, len(cells)), self.sampler.batch_size, drop_last=False
+            WeightedRandomSampler(chances.tolist(), len(cells)), self.sampler.batch_size, drop_last=False
         )
 
     def upweight(self, rows: Tensor, factor: float) -> None:
@@ -247,7 +248,9 @@ class TrainingOrder:
             factor: at least 1.
         """
         chances = torch.where(rows, factor, 1.0).double()
-        self.sampler = BatchSampler(WeightedRandomSampler(chances, len(rows)), self.sampler.batch_size, drop_last=False)
+        self.sampler = BatchSampler(
+            WeightedRandomSampler(chances.tolist(), len(rows)), self.sampler.batch_size, drop_last=False
+        )
 
     def __len__(self) -> int:
         return len(self.sampler)

@@ -42,26 +42,12 @@ class LogFiles:
         self.tracker = tracker
         self.sizes: dict[str, int] = {}
         self.columns: dict[str, list[str]] = {}  #: of CSV files
-        there = {name: size for name, size in sizes.items() if folder is not None and self._is_there(name)}
-        for name, size in there.items():
-            path = os.path.join(folder, name)
-            os.truncate(path, min(size, os.path.getsize(path)))
+        there = (
+            {} if folder is None else {os.path.join(folder, name): name for name in sizes if _is_there(folder, name)}
+        )
+        for path, name in there.items():
+            os.truncate(path, min(sizes[name], os.path.getsize(path)))
             self.sizes[name] = os.path.getsize(path)
-
-    def _is_there(self, name: str) -> bool:
-        """Whether there is a file of this name in the folder.
-
-        Raises:
-            InputError: it is none, or a link, through which another folder's file would be written.
-        """
-        path = os.path.join(self.folder, name)
-        if not os.path.lexists(path):
-            return False
-        if os.path.basename(name) != name or not stat.S_ISREG(os.lstat(path).st_mode):
-            raise InputError(
-                f"{path} is not an ordinary file of this folder, so nothing is written there; move it away"
-            )
-        return True
 
     def write(self, text: str) -> None:
         """Append to log.txt."""
@@ -99,10 +85,24 @@ class LogFiles:
         data = text.encode("utf-8", "surrogateescape")  # the bytes of a path that are no text, as they are
         path = os.path.join(self.folder, name)
         if name not in self.sizes:
-            self._is_there(name)
+            _is_there(self.folder, name)
         try:
             with open(path, "ab" if name in self.sizes else "wb") as file:
                 file.write(data)
         except OSError as error:
             raise InputError(f"cannot write {path} ({reason(error)}); {FIX}") from error
         self.sizes[name] = self.sizes.get(name, 0) + len(data)
+
+
+def _is_there(folder: str, name: str) -> bool:
+    """Whether there is a file of this name in the folder.
+
+    Raises:
+        InputError: it is none, or a link, through which another folder's file would be written.
+    """
+    path = os.path.join(folder, name)
+    if not os.path.lexists(path):
+        return False
+    if os.path.basename(name) != name or not stat.S_ISREG(os.lstat(path).st_mode):
+        raise InputError(f"{path} is not an ordinary file of this folder, so nothing is written there; move it away")
+    return True

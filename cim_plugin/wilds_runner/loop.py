@@ -216,4 +216,5 @@ def _step_by_epoch(training: Training, outcomes: dict[str, Outcome]) -> None:
     if config.scheduler != "ReduceLROnPlateau":
         training.scheduler.step()
         return
-    training.scheduler.step(outcomes[config.scheduler_metric_split].metrics[config.scheduler_metric_name])
+    metrics = outcomes[config.scheduler_metric_split].metrics
+    training.scheduler.step(metrics[config.scheduler_metric_name or config.val_metric])

@@ -89,9 +89,9 @@ def compile_modules(classifier: RobustClassifier) -> None:
         InputError: there is no compiler.
     """
     if torch.cuda.is_available():  # Triton compiles what starts its kernels
-        language, usual, found = "C", "gcc", (os.environ.get("CC", "gcc"), "clang")
+        language, usual, found = "C", "gcc", [os.environ.get("CC", "gcc"), "clang"]
     else:
-        language, usual, found = "C++", "g++", (os.environ.get("CXX", "g++"), "c++", "clang++")
+        language, usual, found = "C++", "g++", [os.environ.get("CXX", "g++"), "c++", "clang++"]
     if not any(map(shutil.which, found)):
         raise InputError(
             f"--compile true needs a {language} compiler, e.g. {usual}; install one, or leave --compile out"

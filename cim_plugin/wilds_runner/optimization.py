@@ -86,7 +86,7 @@ def make_scheduler(config: Configuration, optimizer: torch.optim.Optimizer, n_st
 
 def _by_epoch(config: Configuration, optimizer: torch.optim.Optimizer):
     with _said("scheduler", config):
-        scheduler = getattr(lr_scheduler, config.scheduler)(optimizer, **config.scheduler_kwargs)
+        scheduler = getattr(lr_scheduler, str(config.scheduler))(optimizer, **config.scheduler_kwargs)
     for name, low, epochs in (
         ("step_size", 1, [getattr(scheduler, "step_size", 1)]),
         ("milestones", 0, list(getattr(scheduler, "milestones", ()))),

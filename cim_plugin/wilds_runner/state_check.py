@@ -190,7 +190,8 @@ def _kept_per_weight(optimizer: torch.optim.Optimizer) -> list[str]:
     group = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
     weight = torch.zeros(1, requires_grad=True, device=optimizer.param_groups[0]["params"][0].device)
     weight.grad = torch.zeros_like(weight)
-    trial = type(optimizer)([weight], lr=1e-3)
+    make: Any = type(optimizer)
+    trial = make([weight], lr=1e-3)
     trial.param_groups[0].update(group)
     trial.step()
     return list(_without_nones(trial.state[weight]))

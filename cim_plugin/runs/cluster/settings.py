@@ -50,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"looks after them again ({HERE})",
     )
     for name, (low, high, what) in KNOWN.items():
-        kind = {"choices": [SLURM, LOCAL]} if name == "cluster" else {"type": str if low is None else whole(low, high)}
+        kind = (
+            {"choices": [SLURM, LOCAL]}
+            if name == "cluster"
+            else {"type": str if low is None or high is None else whole(low, high)}
+        )
         group.add_argument(f"--{name}", **kind, help=what)
     group.add_argument(
         "--cluster_file",
@@ -96,9 +100,10 @@ def _of_file(path: str) -> dict[str, Any]:
         value = values.get(name)
         if value is None:
             continue
-        if low is None and not isinstance(value, str):
-            raise InputError(f"{path}: {name} is {value!r}, which is not a text")
-        if low is not None and not is_whole(value, low, high):
+        if low is None or high is None:
+            if not isinstance(value, str):
+                raise InputError(f"{path}: {name} is {value!r}, which is not a text")
+        elif not is_whole(value, low, high):
             raise InputError(f"{path}: {name} is {value!r}, which is not a whole number from {low} to {high}")
     if values.get("cluster", SLURM) not in (SLURM, LOCAL):
         raise InputError(f"{path}: cluster is {values['cluster']!r}; choose {SLURM} or {LOCAL}")
