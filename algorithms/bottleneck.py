@@ -12,7 +12,11 @@ INITIAL_LOG_VARIANCE = -5.0
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) ‖ N(0, I)) per sample, in nats: (N, D), (N, D) -> (N,)."""
+    """KL(N(mean, exp(log_variance)) ‖ N(0, I)) per sample, in nats: (N, D), (N, D) -> (N,).
+
+    >>> gaussian_kl(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.zeros(2, 2))
+    tensor([0., 1.])
+    """
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 

@@ -33,6 +33,9 @@ def contrastive_loss(s_pos: Tensor, s_neg: Tensor, valid: Tensor, reading: str =
 
     Returns:
         (N,); for MS-SSIM in [-1, 1]; the least is best.
+
+    >>> contrastive_loss(torch.tensor([0.75, 0.5]), torch.tensor([0.25, 0.0]), torch.tensor([True, False]))
+    tensor([-0.5000,  0.0000])
     """
     return torch.where(valid, READINGS[reading] * (s_pos - s_neg), 0)
 

@@ -12,6 +12,9 @@ from .inputs import class_numbers
 def group_means(values: Tensor, groups: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
     """Mean of ``values`` (N,) per group, 0 for an empty one, and the counts: ``groups`` (N,) int64 -> (n_groups,)
     each.
+
+    >>> group_means(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 2]), 3)
+    (tensor([2., 0., 5.]), tensor([2., 0., 1.]))
     """
     empty = torch.zeros(n_groups, dtype=values.dtype, device=values.device)
     sums, counts = (

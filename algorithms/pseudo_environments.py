@@ -29,6 +29,9 @@ SAMPLE = 2048  #: validation images of a look; so many of a larger data set tell
 def pseudo_groups(labels: Tensor, environments: Tensor) -> Tensor:
     """The cell of every image, (N,) int64: 2·label where the pseudo-environment is the label's, 2·label + 1 where it is
     another one.
+
+    >>> pseudo_groups(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])).tolist()
+    [0, 1, 2]
     """
     return 2 * labels + (environments != labels)
 

@@ -49,6 +49,13 @@ def draw_triplets(labels: Tensor, environments: Tensor | None = None, pairs: str
         labels: (N,) int64.
         environments: (N,) int64, or ``None`` where the host has none.
         pairs: a key of ``CANDIDATES``.
+
+    >>> labels, environments = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 0])
+    >>> positive, negative, valid = draw_triplets(labels, environments, "cross_environment")
+    >>> valid.tolist()  # the second and third have no other class in their environment, the last no other of its class
+    [True, False, False, False]
+    >>> negative[0].item(), positive[0].item() in (1, 2)
+    (3, True)
     """
     own = torch.arange(len(labels), device=labels.device)
     rows, found = zip(*(_draw(candidates) for candidates in CANDIDATES[pairs](labels, environments)))
