@@ -64,24 +64,11 @@ class Loop:
         """Find or read pseudo-environments. The state comes after the file: one that counts on the file finds it."""
         training, config = self.training, self.training.config
         given = pseudo.of_config(config, training.data)
-        of_run = self._found() if given is None else given
+        of_run = _find(self) if given is None else given
         path = os.path.join(config.log_dir, pseudo.name_of(config))
         on_rank_zero(training.fabric, lambda: pseudo.write(path, training.data, of_run))
         begin_by(training, self.progress, of_run)
         save(training, self.state())
-
-    def _found(self) -> pseudo.Pseudo:
-        """What reference models, or JTT's first model, tell."""
-        training, fabric = self.training, self.training.fabric
-        with self.progress.clock.measure("cross_fit"):
-            found = on_rank_zero(
-                fabric,
-                lambda: cross_fit.find(training, not self.log.bar.disable, lambda: self._stop_if_asked(self.state)),
-            )
-        on_rank_zero(fabric, lambda: cross_fit.write_curve(training.config.log_dir, found))
-        of_run = pseudo.predicted(training.data, {"train": found.train, "val": found.val})
-        self.log.write(cross_fit.in_words(training, found))
-        return of_run
 
     def _train_epoch(self) -> None:
         training, progress, fabric = self.training, self.progress, self.training.fabric
@@ -192,6 +179,19 @@ class Loop:
                 log.outcome(key, outcomes[key], progress.epoch)
                 log.evaluation(key, predicted[key], losses, progress.epoch, weighed_groups(training, progress, key))
         return outcomes, predicted
+
+
+def _find(loop: Loop) -> pseudo.Pseudo:
+    """What reference models, or JTT's first model, tell."""
+    training, fabric, log = loop.training, loop.training.fabric, loop.log
+    with loop.progress.clock.measure("cross_fit"):
+        found = on_rank_zero(
+            fabric,
+            lambda: cross_fit.find(training, not log.bar.disable, lambda: loop._stop_if_asked(loop.state)),
+        )
+    on_rank_zero(fabric, lambda: cross_fit.write_curve(training.config.log_dir, found))
+    log.write(cross_fit.in_words(training, found))
+    return pseudo.predicted(training.data, {"train": found.train, "val": found.val})
 
 
 def _backward(
