@@ -129,7 +129,9 @@ class RobustClassifier(nn.Module):
             images = morphed.images if self.gradient == "both" else morphed.images.detach()
             if self.contrast is not None:
                 losses["contrastive"], valid = self.contrast(morphed, labels, environments, self.shard)
-                statistics = MaskStatistics.of(morphed.mask, losses["contrastive"], valid, self.contrast.reading)
+                statistics = MaskStatistics.of(
+                    morphed.mask, losses["contrastive"], valid, self.contrast.reading, self.shard
+                )
         with phased(images, self.encoder):
             features = self.encoder(images)
         if "supervised_contrastive" in self.weights:

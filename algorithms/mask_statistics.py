@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .contrastive import gap
+from .distributed import SINGLE_PROCESS, Shard
 
 COLLAPSED = 1e-4  #: a mean of m so close to 0, or to 1, is that of a network that tells no pixels apart any more
 CONSTANT = 1 / 255  #: m varies by less than a grey level inside images, in standard deviation: it is a constant
@@ -23,10 +24,16 @@ class MaskStatistics(NamedTuple):
     gap_std: Tensor  #: (), its standard deviation
 
     @classmethod
-    def of(cls, mask: Tensor, losses: Tensor, valid: Tensor, reading: str) -> MaskStatistics:
-        """m, (N, 1 or C, H, W), float; L_con and whether an anchor had a triplet, (N,) each, by ``reading``."""
+    def of(
+        cls, mask: Tensor, losses: Tensor, valid: Tensor, reading: str, shard: Shard = SINGLE_PROCESS
+    ) -> MaskStatistics:
+        """m, (N, 1 or C, H, W), float; L_con and whether an anchor had a triplet, (N,) each, by ``reading``.
+
+        Of several processes each has the gap of the whole batch.
+        """
+        of_all = gap(shard.gather(losses.detach()), shard.gather(valid.long()) > 0, reading)
         planes = mask.detach().to(losses.dtype).flatten(1)
-        return cls((~valid).sum(), planes.mean(1), planes.std(1, unbiased=False), *gap(losses, valid, reading))
+        return cls((~valid).sum(), planes.mean(1), planes.std(1, unbiased=False), *of_all)
 
     def per_image(self) -> dict[str, Tensor]:
         """By ``NAMES``, (N,) each, so that means over images of several batches or processes are right; no_triplet is

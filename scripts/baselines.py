@@ -17,7 +17,7 @@ from cim_plugin.progress import progress
 
 from .demo_wilds import PLUGIN, epochs_done, finished, run_all, said, start
 
-PSEUDO = ["--cross_fit", "100"]
+PSEUDO = ["--cross_fit", "auto"]
 #: the study's variant of CIM
 COLOURS = [
     *("--algorithm", "CIM", "--cim_similarity", "colours", "--cim_targets", "morphed"),
@@ -30,6 +30,7 @@ ROWS = {
     "groupDRO": ["--algorithm", "groupDRO"],
     "JTT": ["--algorithm", "JTT"],
     "ERM-balanced": ["--algorithm", "ERM", *PSEUDO],
+    "groupDRO-pseudo": ["--algorithm", "groupDRO", "--groups", "pseudo", *PSEUDO],
     "CnC": ["--algorithm", "CnC", *PSEUDO],
     "CIM": ["--algorithm", "CIM"],
     "CIM-contrastive": ["--algorithm", "CIM", "--cim_gradient", "contrastive"],

@@ -114,7 +114,7 @@ def test_registers_when_the_host_is_imported(on):
     assert on["registered"]["algorithms"][-len(OURS) :] == OURS
     assert on["registered"]["found"] == "CIM"
     assert on["registered"]["datasets"] == ["DebugDigitsOnPhotos"]
-    assert on["registered"]["launchers"] == ["cim_local"]
+    assert on["registered"]["launchers"] == ["cim_local", "cim_submitit"]
     assert on["registered"]["hparams"] == sorted(catalog.hyperparameters("CIM_VIB"))
     assert on["registered"]["wrapped"] == {"_hparams": 1, "__init__": 1}
 

@@ -61,6 +61,7 @@ class ChangedContrast:
 
     def __init__(self, contrast: TripletContrast, pairs_per_anchor: int = 1, hardest_of: int = 1):
         self.contrast, self.draws, self.hardest = contrast, pairs_per_anchor * hardest_of, hardest_of > 1
+        self.reading = contrast.reading
 
     def __call__(self, *args) -> tuple[Tensor, Tensor]:
         values, valid = zip(*(self.contrast(*args) for _ in range(self.draws)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cim_plugin.data.releases import RELEASES, is_synthetic
 from cim_plugin.runs.cluster.launcher import runner
+from cim_plugin.runs.train import PSEUDO
 from cim_plugin.wilds_runner.preparing import prepare
 
 from . import options
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace, name: str, words: list[str]) -> int:
     status = train(configs, prepare, runner(args, folder))
     show(
         folder,
-        (*RULES, "worst_pseudo_group") if configs[0]["cross_fit"] is not None else RULES,
+        (*RULES, "worst_pseudo_group") if any(getattr(configs[0], flag) for flag in PSEUDO) else RULES,
         PUBLISHED[name],
         failed=bool(status),
     )

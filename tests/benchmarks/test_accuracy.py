@@ -33,7 +33,7 @@ def test_rows_are_of_trainings_with_and_without_the_speed_ups(bench, monkeypatch
             (
                 fused.fused_triplet,
                 weights.is_contiguous(memory_format=torch.channels_last),
-                bool(training.optimizer.defaults["fused"]),
+                bool(training.optimizer.parts["others"].defaults["fused"]),
                 training.config.seed,
             )
         )

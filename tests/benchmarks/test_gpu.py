@@ -74,7 +74,7 @@ def test_the_kernels_are_held_to_plain_autograd_where_triton_interprets_them():
     code = (
         "import json; from cim_plugin.algorithms.similarity import triton_kernels as t; t._BLOCK = 4096; "
         "from scripts.benchmarks import gpu_kernels as g; "
-        "print(json.dumps([g.errors(case, 'cpu') for case in g.cases(((2, 2, 23, 22),))]))"
+        "print(json.dumps([g.errors(case, 'cpu') for case in g.cases(((3, 2, 23, 22),))]))"
     )
     variables = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(HERE.parent)}
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=300)

@@ -15,7 +15,7 @@ FUSED = "_Scale"  #: the autograd function of the fused triplet
 
 @pytest.fixture(scope="module")
 def spent():
-    return operations.profiled(Case("small_cnn", 2, 28, ""), 2, "cpu")
+    return operations.profiled(Case("small_cnn", 2, 28), 2, "cpu")
 
 
 def test_only_the_step_after_runs_the_fused_triplet(spent):

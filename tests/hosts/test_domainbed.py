@@ -104,7 +104,8 @@ def tables(host, plugin: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    "table, added", [("algorithms", OURS), ("datasets", ["DebugDigitsOnPhotos"]), ("launchers", ["cim_local"])]
+    "table, added",
+    [("algorithms", OURS), ("datasets", ["DebugDigitsOnPhotos"]), ("launchers", ["cim_local", "cim_submitit"])],
 )
 def test_names_stand_after_the_hosts_own(table, added, host):
     assert tables(host, "1")[table] == tables(host, "0")[table] + added

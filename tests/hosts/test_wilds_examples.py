@@ -403,6 +403,7 @@ FLAG_VALUES = {
     "cim_targets": ("CIM", "morphed", "output", "'input' or 'morphed'"),
     "cim_reading": ("CIM", "similarity", "inverse", "'distance' or 'similarity'"),
     "cim_mask_stride": ("CIM", 2, "3", "2 or 4"),
+    "cim_gradient": ("CIM", "contrastive", "none", "'both' or 'contrastive'"),
     "cim_learning_rate": ("CIM", 0.01, "inf", "at least 0"),
     "cim_similarity": ("CIM", "colours", "ssim", "'ms_ssim' or 'colours'"),
     "vib_beta": ("VIB", 0.1, "much", "'much' is not a number"),

@@ -125,7 +125,7 @@ def test_help_says_the_defaults(capsys, monkeypatch):
         ((), "the following arguments are required: DIR"),
         (("absent",), "absent does not exist; name a folder that holds runs"),
         (("file",), "file is not a folder"),
-        (("empty",), "no run in empty: neither"),
+        (("empty",), "no run in empty: no results.json of"),
         (("damaged",), "damaged/results.json, line 1: not JSON"),
         (("started",), "started: incomplete, stopped before the end of its first epoch"),
         (("killed",), "killed/results.jsonl: incomplete, killed while the first evaluation was written"),
