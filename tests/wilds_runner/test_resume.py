@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_runs import finish, read_model, relative_files, results, start, train, words
 
-from cim_plugin.wilds_runner import checkpoint, cross_fit, loop
+from cim_plugin.wilds_runner import checkpoint, costs, cross_fit, loop
 from cim_plugin.wilds_runner import results as results_module
 
 #: a line of train_algo.csv per epoch, so that a stop falls into its averages
@@ -180,11 +180,11 @@ def test_a_run_that_accumulates_gradients_stops_where_it_has_made_a_step(release
 
 
 def test_what_a_run_cost_is_not_what_resuming_it_costs(release, tmp_path, monkeypatch):
-    monkeypatch.setattr(results_module, "peak_memory", lambda: {"resident": 7, "gpu": 5})
+    monkeypatch.setattr(costs, "peak_memory", lambda: {"resident": 7, "gpu": 5})
     assert train(release, tmp_path, "--n_epochs", "1") == 0
     before = results(tmp_path)
-    monkeypatch.setattr(results_module, "peak_memory", lambda: {"resident": 9})
-    monkeypatch.setattr(results_module, "versions", lambda: {"torch": "another"})
+    monkeypatch.setattr(costs, "peak_memory", lambda: {"resident": 9})
+    monkeypatch.setattr(costs, "versions", lambda: {"torch": "another"})
     assert train(release, tmp_path, "--n_epochs", "1", "--resume") == 0
     assert {**results(tmp_path), "config": before["config"]} == before and before["peak_memory_bytes"] == {
         "resident": 7,
@@ -195,7 +195,7 @@ def test_what_a_run_cost_is_not_what_resuming_it_costs(release, tmp_path, monkey
 def test_the_most_memory_of_all_sessions_counts(release, tmp_path, monkeypatch):
     argv = words(release, tmp_path, *RUN, algorithm="ERM")
     assert finish(start(argv, functools.partial(stop_at, "loop", "_step", 5, signal.SIGINT))) == 130
-    monkeypatch.setattr(results_module, "peak_memory", lambda: {"resident": 1, "gpu": 2})
+    monkeypatch.setattr(costs, "peak_memory", lambda: {"resident": 1, "gpu": 2})
     assert train(release, tmp_path, *RUN, "--resume") == 0
     peak = results(tmp_path)["peak_memory_bytes"]
     assert peak["resident"] > 1_000_000 and peak["gpu"] == 2

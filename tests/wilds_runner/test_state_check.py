@@ -57,7 +57,8 @@ def change(*path, to=None, drop: bool = False):
 
 
 WEIGHT = "head.weight"
-PARAMETER = ("optimizer", "state", 0)
+OTHERS = ("optimizer", "others")  #: of all weights but those of the transformation network
+PARAMETER = (*OTHERS, "state", 0)
 
 WRONG = {
     "no weights": (change("model", drop=True), "has no 'model'"),
@@ -77,14 +78,14 @@ WRONG = {
     "a weight that is NaN": (change("model", WEIGHT, to=lambda w: w * math.nan), "not finite"),
     "an optimizer that is a list": (change("optimizer", to=[]), "'optimizer' is a list"),
     "another optimizer": (
-        change("optimizer", to=lambda o: torch.optim.SGD([torch.zeros(1)], 0.1, 0.9).state_dict()),
-        "'optimizer'['param_groups'][0] has 'momentum', which is not known",
+        change(*OTHERS, to=lambda o: torch.optim.SGD([torch.zeros(1)], 0.1, 0.9).state_dict()),
+        "'optimizer'['others']['param_groups'][0] has 'momentum', which is not known",
     ),
-    "a learning rate that is text": (change("optimizer", "param_groups", 0, "lr", to="0.1"), "['lr'] is '0.1'"),
-    "other weights": (change("optimizer", "param_groups", 0, "params", to=[0]), "['params'] is a list"),
+    "a learning rate that is text": (change(*OTHERS, "param_groups", 0, "lr", to="0.1"), "['lr'] is '0.1'"),
+    "other weights": (change(*OTHERS, "param_groups", 0, "params", to=[0]), "['params'] is a list"),
     "a half moment": (change(*PARAMETER, "exp_avg", drop=True), "has no 'exp_avg'"),
     "a moment of another shape": (change(*PARAMETER, "exp_avg", to=torch.zeros(7)), "a tensor (7,)"),
-    "a moment of no weight": (change("optimizer", "state", 999, to={}), "a key of 'optimizer'['state'] is 999"),
+    "a moment of no weight": (change(*OTHERS, "state", 999, to={}), "a key of 'optimizer'['others']['state'] is 999"),
     "no scheduler": (change("scheduler", to=None), "'scheduler' is None"),
     "another scheduler": (change("scheduler", to={"step_size": 1}), "'scheduler' has 'step_size'"),
     "a scheduler's text": (change("scheduler", "patience", to="x"), "'scheduler'['patience'] is 'x'"),
