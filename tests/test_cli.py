@@ -106,6 +106,7 @@ def fallback(*words: str, **environment: str | None) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 def test_fallback_trains_our_algorithm_with_the_autoload_off(tmp_path):
     done = fallback("train", "--algorithm", "CIM", "--steps", "1", cwd=tmp_path, PYTHONPATH=str(SMALL_HOST))
     assert done.returncode == 0, done.stderr
@@ -143,6 +144,7 @@ def bench(*words: str) -> subprocess.CompletedProcess:
     return run_python("-m", "scripts.bench", *words, cwd=HERE.parent)
 
 
+@pytest.mark.slow
 def test_bench_startup_prints_the_machine_and_a_row_per_comparison():
     done = bench("startup", "--pairs", "2")
     assert (done.returncode, done.stderr) == (0, "")
@@ -159,6 +161,7 @@ def test_bench_startup_prints_the_machine_and_a_row_per_comparison():
 @pytest.mark.parametrize(
     "words", [[], ["nonsense"], ["startup", "--pairs", "1"], ["startup", "--pairs", "many"]], ids=" ".join
 )
+@pytest.mark.slow
 def test_bench_refuses_wrong_words(words):
     done = bench(*words)
     assert done.returncode == 2

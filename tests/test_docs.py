@@ -150,6 +150,7 @@ def blocks_of_the_readme(*languages: str) -> list[str]:
     return [block for language, block in FENCE.findall(text) if language in languages]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
     """Those of ours that need no network and no host, in order, with one epoch of a part of the data."""
     pytest.importorskip("wilds", reason="training needs wilds")

@@ -373,6 +373,7 @@ REPOSITORY_VARIABLES = [
 
 
 @pytest.mark.parametrize("name", [*REPOSITORY_VARIABLES, "GIT_NAMESPACE"])
+@pytest.mark.slow
 def test_variables_of_a_git_hook_around_us_do_not_leak_in(source, tmp_path, cache, name):
     git(tmp_path, "init", "--quiet", "victim")
     victim = tmp_path / "victim"

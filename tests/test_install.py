@@ -279,6 +279,7 @@ def test_the_command_is_installed(installation):
 
 
 @of_ways(lambda tool, is_editable, form: tool is pip and form != "unpacked_sdist")
+@pytest.mark.slow
 def test_it_trains_in_a_host(installation, tmp_path):
     environment = installation.copy_environment(tmp_path)
     environment.see_heavy_packages()
@@ -293,6 +294,7 @@ def test_it_trains_in_a_host(installation, tmp_path):
 GONE = "import importlib.util; print(importlib.util.find_spec('cim_plugin'))"
 
 
+@pytest.mark.slow
 def test_uninstall_leaves_nothing_and_python_starts_in_silence(installation, tmp_path):
     environment = installation.copy_environment(tmp_path)
     run_python("-c", "pass", python=environment.python, PYTHONPATH=None, PYTHONDONTWRITEBYTECODE=None)

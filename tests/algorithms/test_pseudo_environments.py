@@ -256,6 +256,7 @@ def test_of_a_small_class_the_rare_images_are_flagged_and_not_the_common_ones(sh
 
 
 @pytest.mark.parametrize("share, n", [(0.05, 3000), (0.15, 3000), (0.03, 1000), (0.5, 40_000)])
+@pytest.mark.slow
 def test_the_number_of_steps_is_chosen_where_rare_images_are_found(share, n):
     """One share leaves a class of 30 images."""
     found, shares = _found(share, None, n=n)

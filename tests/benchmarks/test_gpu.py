@@ -15,6 +15,8 @@ from paired_rows import check_ratio
 
 from scripts.benchmarks import gpu, gpu_page
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def no_gpu(monkeypatch):

@@ -47,6 +47,7 @@ def test_the_table_has_a_line_per_operation(spent):
     ]
 
 
+@pytest.mark.slow
 def test_rows(bench):
     *rows, whole = bench("profile", "--quick", "--model", "small_cnn", "--top", "3")
     assert [row["version"] for row in rows] == ["before"] * 3 + ["after"] * 3

@@ -124,6 +124,7 @@ def test_an_image_shows_its_digit_on_the_place_that_the_metadata_name(root):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_a_seed_gives_the_same_files_and_another_seed_gives_others(root, name):
     written = archives.files(RELEASES[name].path(root))
     written.pop("MANIFEST.sha256")

@@ -12,6 +12,8 @@ from cim_plugin.data import demo
 from cim_plugin.data.releases import RELEASES
 from cim_plugin.files import write_whole
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = HERE.parent / "examples"
 NOTEBOOK = EXAMPLES / "look_at_m.ipynb"
 NEEDS = {"timm_encoder": "timm", "lightning_module": "lightning"}

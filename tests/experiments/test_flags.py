@@ -30,6 +30,7 @@ def made():
 
 
 @pytest.mark.parametrize("row", ["uniform, 300 steps", "balanced, 300 steps", "balanced, auto"])
+@pytest.mark.slow
 def test_flagged_images_are_counted_by_group(made, row):
     from scripts.flags import measure
 

@@ -19,6 +19,8 @@ from cim_plugin.runs import jobs, packed
 from cim_plugin.runs.folder_lock import FolderLock
 from scripts import study as command
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

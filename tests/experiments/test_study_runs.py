@@ -11,6 +11,8 @@ import torch
 from interpreters import HERE
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("folds, models", [(2, 1), (5, 1), (2, 3)])
 def test_every_image_is_predicted_by_models_that_have_not_seen_it(folds, models):

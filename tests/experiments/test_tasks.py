@@ -18,6 +18,7 @@ from cim_plugin.errors import InputError
     "name, tied",
     [("colours_85", 0.85), ("colours_95", 0.95), ("photos_95", 0.95), ("domainbed_colours", 0.85 * 0.5 + 0.85 * 0.5)],
 )
+@pytest.mark.slow
 def test_label_and_nuisance_are_tied_in_training_and_validation_only(mnist, name, tied):
     from scripts.experiments.tasks import Folders, make_task
 

@@ -23,6 +23,8 @@ from retired import GONE, said
 from cim_plugin.hosts import train_script
 from cim_plugin.hosts.domainbed.adapter import faults
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ("-m", "domainbed.scripts.train")
 
 

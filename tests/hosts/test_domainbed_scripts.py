@@ -18,6 +18,8 @@ import pytest
 from hosts import forked_host
 from hosts.forked_host import SMALL_HOST
 
+pytestmark = pytest.mark.slow
+
 OURS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E", "CnC"]
 DIGITS = ["--dataset", "DebugDigitsOnPhotos"]
 TEST_ENVS = [[0], [0, 1], [0, 2], [1], [1, 2], [2]]  #: what a sweep over three environments runs

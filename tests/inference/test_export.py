@@ -46,6 +46,7 @@ def test_a_program_of_torch_export_for_any_number_of_images(saved, tmp_path, ima
     assert "images (N, 3, 28, 36), normalised by mean (0.485, 0.456, 0.406)" in said and "classes: a, b" in said
 
 
+@pytest.mark.slow
 def test_an_onnx_model_for_any_number_of_images(saved, tmp_path, images):
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     file = run_export(saved, tmp_path, "onnx")

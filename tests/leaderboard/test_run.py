@@ -20,6 +20,8 @@ from cim_plugin.leaderboard import run as run_module
 from cim_plugin.runs.configuration import Configuration
 from cim_plugin.wilds_runner import config as flags
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = Path(__file__).with_name("stand_in_trainer.py")
 SMALL = (
     "--model small_cnn --target_resolution 28 --batch_size 16 --n_epochs 1 --lr 1e-3 --loader_kwargs num_workers=0 "

@@ -48,6 +48,7 @@ def runs(tmp_path_factory):
     return {name: (folder / name, *seen[str(folder / name)]) for name in (*ALGORITHMS, "CIM")}, folder / "root"
 
 
+@pytest.mark.slow
 def test_logits_and_prepared_images_equal_the_training_process_s_to_the_last_bit(runs, tmp_path):
     folders, root = runs
     rows = [line.split(",") for line in (root / "waterbirds_v1.0" / "metadata.csv").read_text().split("\n")[1:] if line]

@@ -36,6 +36,7 @@ def status(*words) -> int:
 @pytest.mark.parametrize(
     ("suffix", "name"), [(suffix, name) for name, (suffixes, _) in formats.FORMATS.items() for suffix in suffixes]
 )
+@pytest.mark.slow
 def test_format_follows_from_the_suffix(suffix, name, runs, tmp_path, capsys):
     assert status(runs, "-o", tmp_path / f"report{suffix}") == 0 and capsys.readouterr().out == ""
     written = (tmp_path / f"report{suffix}").read_text(encoding="utf-8")
@@ -161,6 +162,7 @@ def test_wrong_input_is_said_in_one_line(words, message, runs, tmp_path, monkeyp
     assert (runs / "ERM" / "results.json").read_text() == before and not os.path.exists("report.pdf")
 
 
+@pytest.mark.slow
 def test_random_damage_never_ends_in_a_traceback(runs, tmp_path, capsys):
     """Every value of results.json and of a record replaced by every kind of value: an error in one line, or a table."""
     kinds = [None, True, -1, 0.5, float("nan"), 10**30, "", "x", [], [1], {}, {"a": 1}]

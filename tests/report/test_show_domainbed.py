@@ -143,6 +143,7 @@ def test_a_real_run(domainbed, tmp_path, algorithm):
     )
 
 
+@pytest.mark.slow
 def test_a_model_of_then_is_built_as_it_was(tmp_path):
     """On the small host: with hyperparameters that did nothing it is built anywhere, with others by ``show`` only."""
     script = """

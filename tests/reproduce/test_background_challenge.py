@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from stand_ins import IN9_CLASSES, reproduce, write_imagenet9, write_noise
 
+pytestmark = pytest.mark.slow
+
 
 def test_columns_are_the_accuracies_of_the_variants(tmp_path):
     write_imagenet9(tmp_path / "in9")

@@ -9,6 +9,8 @@ import pytest
 import torch
 from stand_ins import SMALL_SWEEP, reproduce, write_mnist
 
+pytestmark = pytest.mark.slow
+
 
 def read(folder, algorithm: str, seed: int = 0) -> dict:
     return json.loads((folder / f"{algorithm}-{seed}" / "results.json").read_text())

@@ -8,6 +8,8 @@ import pytest
 from stand_ins import cells, reproduce
 from wilds_runner.small_runs import write_celeba, write_release
 
+pytestmark = pytest.mark.slow
+
 
 def test_table_of_all_rules_stands_beside_the_published_one(tmp_path):
     write_release(tmp_path / "data")

@@ -15,6 +15,8 @@ from stand_ins import reproduce, write_mnist
 
 from cim_plugin.runs.folder_lock import FolderLock
 
+pytestmark = pytest.mark.slow
+
 
 def _trainer_of(command: int) -> int:
     """The process of the run: the fork server, a child of the command, has forked it."""

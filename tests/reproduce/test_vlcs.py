@@ -27,6 +27,7 @@ def jobs(folder: Path) -> list[dict]:
     return [json.loads(path.read_text())["args"] for path in folder.glob("*/results.jsonl")]
 
 
+@pytest.mark.slow
 def test_every_environment_and_pair_is_held_out_and_a_failed_job_is_done_again(tmp_path):
     write_vlcs(tmp_path / "data")
     write_weights(tmp_path, "resnet50")

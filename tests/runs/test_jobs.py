@@ -156,6 +156,7 @@ def wait(path: Path) -> None:
         sys.exit(7)
 
 
+@pytest.mark.slow
 def test_a_function_has_a_process_a_session_and_the_variables_of_its_slot(tmp_path):
     context = multiprocessing.get_context("forkserver")
     statuses = run([Job("a", jobs.function(context, note, tmp_path / "a", 4))], [{"GPU": "3"}])

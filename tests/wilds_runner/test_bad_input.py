@@ -179,6 +179,7 @@ def test_a_truncated_image_is_named_with_its_index(attempt, own_release, workers
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
+@pytest.mark.slow
 def test_images_of_another_size_need_a_resolution(attempt, release, monkeypatch):
     where = small_runs.FLAGS.index("--target_resolution")
     monkeypatch.setattr(small_runs, "FLAGS", small_runs.FLAGS[:where] + small_runs.FLAGS[where + 2 :])

@@ -15,6 +15,8 @@ from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import model, training
 
+pytestmark = pytest.mark.slow
+
 
 def _classifier(algorithm: str):
     encoder = nn.Sequential(

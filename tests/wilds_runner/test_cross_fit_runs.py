@@ -42,6 +42,8 @@ from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import cross_fit, loop
 from cim_plugin.wilds_runner.loading import TrainingOrder
 
+pytestmark = pytest.mark.slow
+
 STEPS = 20
 FLAGS = ("--cross_fit", str(STEPS))
 RUN = (*THREE_EPOCHS, *FLAGS)

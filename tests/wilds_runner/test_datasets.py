@@ -138,6 +138,7 @@ def writable_tables(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:Minimum metadata value")
 @pytest.mark.parametrize("dataset", FOLDERS)
+@pytest.mark.slow
 def test_the_real_loader_reads_the_folder_and_cim_trains_on_it(tmp_path, dataset, writable_tables):
     make, field, column = FOLDERS[dataset]
     counts = make(tmp_path)

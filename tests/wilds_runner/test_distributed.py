@@ -29,6 +29,8 @@ from cim_plugin.wilds_runner import datasets, loop
 from cim_plugin.wilds_runner.fabric import make_fabric
 from cim_plugin.wilds_runner.processes import on_rank_zero
 
+pytestmark = pytest.mark.slow
+
 RUN = (
     "--optimizer",
     "SGD",

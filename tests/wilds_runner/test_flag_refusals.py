@@ -85,6 +85,7 @@ def refused(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("flags", CASES, ids=lambda flags: flags[:60])
+@pytest.mark.slow
 def test_a_flag_that_cannot_be_used(flags, refused, release):
     first, _, rest = flags.partition("=")
     line = refused(release, *([flags] if first.split()[-1] == first else flags.split()), "--n_epochs", "30")

@@ -22,6 +22,8 @@ from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import cross_fit, loop
 from cim_plugin.wilds_runner.loading import TrainingOrder, seed_of, to_pixels
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 ROWS = {
     "JTT": (*THREE_EPOCHS, "--jtt_steps", str(STEPS), "--jtt_upweight", "7"),

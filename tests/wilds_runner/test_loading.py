@@ -28,6 +28,8 @@ from cim_plugin.wilds_runner.loading import (
     to_pixels,
 )
 
+pytestmark = pytest.mark.slow
+
 N_TRAIN = 30
 GROUP = "--train_loader group --n_groups_per_batch 2 --distinct_groups"
 

@@ -23,6 +23,8 @@ from cim_plugin.errors import InputError
 from cim_plugin.wilds_runner import cross_fit, loop
 from cim_plugin.wilds_runner.loading import TrainingOrder
 
+pytestmark = pytest.mark.slow
+
 LOOKS = (2, 4, 6)
 PAIRS = ("--cim_pairs", "cross_environment")
 

@@ -16,6 +16,8 @@ from small_runs import finish, read_model, relative_files, results, start, train
 from cim_plugin.wilds_runner import checkpoint, costs, cross_fit, loop
 from cim_plugin.wilds_runner import results as results_module
 
+pytestmark = pytest.mark.slow
+
 #: a line of train_algo.csv per epoch, so that a stop falls into its averages
 RUN = (
     "--optimizer",

@@ -123,6 +123,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
+@pytest.mark.slow
 def test_a_wrong_state_is_one_line_and_changes_nothing(release, run, capsys, what):
     wrong, says = WRONG[what]
     state = torch.load(run / "state.pth", weights_only=True)

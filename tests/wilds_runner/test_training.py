@@ -440,6 +440,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("flags", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.slow
 def test_every_option_changes_the_configuration_and_the_run_ends_well(release, tmp_path, flags):
     assert train(release, tmp_path, *flags, algorithm="CIM") == 0
     result = results(tmp_path)

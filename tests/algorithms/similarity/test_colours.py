@@ -42,6 +42,7 @@ def test_the_embedding_equals_a_loop_over_pixels(crops, channels):
     torch.testing.assert_close(colour_embedding(images, mask), torch.tensor(np.stack(expected)), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_cosines_are_near_those_of_the_exact_kernel(crops):
     images = crops(8, 3, 28, 28)
     found = colour_embedding(images, ones_like(images))

@@ -16,6 +16,8 @@ from cim_plugin.algorithms.similarity import fused as module
 from cim_plugin.algorithms.similarity.fused import fused_triplet
 from cim_plugin.algorithms.similarity.ms_ssim import FLOORS, choose_scales, triplet
 
+pytestmark = pytest.mark.slow
+
 TARGETS = ["input", "morphed"]
 #: N, C, H, W: one plane, odd and unequal sides, every number of scales, several blocks of planes, strips of lines
 SHAPES = [

@@ -12,6 +12,8 @@ from images import TRIPLETS, adversarial_pairs, reference_library, smooth_masks
 from cim_plugin.algorithms.similarity.library import library_triplet
 from cim_plugin.algorithms.similarity.ms_ssim import FLOORS, choose_scales, ms_ssim, triplet
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(28, 28, 2), (33, 47, 2), (96, 96, 4), (224, 224, 5)]
 TARGETS = ["input", "morphed"]
 HALF = [torch.bfloat16, torch.float16]

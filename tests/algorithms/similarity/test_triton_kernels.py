@@ -23,6 +23,8 @@ from cim_plugin.algorithms.similarity.ms_ssim import FLOORS, choose_scales, trip
 pytest.importorskip("triton")
 from interpreted_triton import add_rows, gradient, largest_error, use, values_without_gradient, weighted  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TARGETS = ["input", "morphed"]
 #: N, C, H, W: one plane, one image, odd and unequal sides, one and two scales
 SHAPES = [(1, 1, 11, 12), (2, 1, 23, 22), (2, 2, 13, 30), (1, 3, 21, 25)]

@@ -81,6 +81,7 @@ def command(tmp_path):
     (tmp_path / "go").touch()
 
 
+@pytest.mark.slow
 def test_every_job_has_its_status_and_one_log(tmp_path, capfd):
     wanted = [shell("good", "echo said; echo told >&2"), shell("bad one", "exit 3"), shell("killed", "kill -9 $$")]
     assert Cluster(HERE, tmp_path).run(wanted) == {"good": 0, "bad one": 3, "killed": -9}
@@ -90,6 +91,7 @@ def test_every_job_has_its_status_and_one_log(tmp_path, capfd):
     assert line.startswith("3 jobs on local, 2 at a time; logs: ") and "Ctrl-C leaves them running" in line
 
 
+@pytest.mark.slow
 def test_slots_of_gpus_are_told_to_the_jobs(tmp_path):
     wanted = [shell(name, "echo gpus $CUDA_VISIBLE_DEVICES; sleep 1") for name in "ab"]
     settings = Settings(cluster="local", gpus=2, array=2)
@@ -112,6 +114,7 @@ def test_ctrl_c_leaves_the_jobs_says_how_to_stop_them_and_the_same_command_finds
     assert [read(tmp_path / name) for name in "ab"] == ["started\ndone\n"] * 2
 
 
+@pytest.mark.slow
 def test_jobs_outlive_a_command_that_was_killed_and_what_is_missing_is_submitted_again(command, tmp_path):
     """Of "b" submitit's process is killed as well: its job ends with it."""
     first = command()
@@ -165,6 +168,7 @@ def test_leftovers_are_removed_before_every_start(tmp_path):
     assert read(tmp_path / "results") == "new\n"
 
 
+@pytest.mark.slow
 def test_a_job_whose_processes_were_all_killed_is_said_to_have_vanished(tmp_path, capfd):
     text = f"echo $PPID >{tmp_path}/worker; sleep 60"
     killing = f"until [ -s {tmp_path}/worker ]; do sleep 0.02; done; w=$(cat {tmp_path}/worker); "
