@@ -320,7 +320,7 @@ print(json.dumps(equal))
 def test_steps_on_one_batch_lower_its_loss(name, host):
     code = (
         f"{MAKE}\nimport json\nalgorithm = make('{name}', "
-        f"lr=1e-3)\nprint(json.dumps([algorithm.update(batches())['L_sup'] for _ in range(12)]))"
+        f"lr=1e-3)\nprint(json.dumps([algorithm.update(batches())['L_sup'] for _ in range(40)]))"
     )
     losses = ask(host, code)
     assert losses[-1] < losses[0]

@@ -92,7 +92,7 @@ def test_base_behind_a_constant_mask_does_what_it_does_on_darker_images(domainbe
     from cim_plugin.algorithms import contrastive, morphing
 
     def half(self, images):
-        mask = 0.5 + 0 * self.network(images).mean()
+        mask = (0.5 + 0 * self.network(images).mean()).expand(len(images), 1, 1, 1)
         return morphing.Morphed(images, mask, mask * images, mask * images)
 
     def without_random_numbers(self, *batch, inner=contrastive.TripletContrast.__call__):

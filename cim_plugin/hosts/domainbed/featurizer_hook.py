@@ -72,8 +72,10 @@ def _morph(featurizer: nn.Module, inputs: tuple) -> tuple:
 
 
 def draw_weights(psi: InputMorphing) -> None:
-    """Draw psi's initial weights again, from the random numbers as they stand now."""
-    psi.network.reset_parameters()
+    """Draw psi's initial weights again, from the random numbers as they stand now, as a new psi would."""
+    for module in (*psi.network.features, psi.network):  # torch draws those of every layer before the network does
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
 
 
 class AddedContrast:
