@@ -21,7 +21,7 @@ PACKAGES = ("torch", "torchvision", "timm", "wilds", "lightning-fabric", "numpy"
 class Clock:
     """Seconds spent per activity, over all the sessions of a run."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._ended: dict[str, float] = {}
         self._running: dict[str, float] = {}  #: activity -> its start
 

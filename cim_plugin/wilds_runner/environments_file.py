@@ -113,7 +113,7 @@ def _by_image(data: Dataset, key: str) -> Callable[[str], int | None]:
 
 def _image_names(data: Dataset) -> Sequence[str]:
     """Of every image of the data set, as its table has them."""
-    release = RELEASES.get(getattr(data.wilds, "dataset_name", None))
+    release = RELEASES.get(getattr(data.wilds, "dataset_name", ""))
     return [str(name) for name in getattr(data.wilds, release.image_names if release is not None else "_input_array")]
 
 

@@ -153,7 +153,7 @@ def to_pixels(images: Tensor, device) -> Tensor:
 class EpochBatches:
     """The batches of one epoch as the sampler of a DataLoader; set ``batches`` before every pass."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.batches: list[list[tuple[int, int]]] = []
 
     def __iter__(self):

@@ -65,7 +65,7 @@ class Loop:
         training, config = self.training, self.training.config
         given = pseudo.of_config(config, training.data)
         of_run = _find(self) if given is None else given
-        path = os.path.join(config.log_dir, pseudo.name_of(config))
+        path = os.path.join(config.log_dir, pseudo.name_of(config) or pseudo.PREDICTED)
         on_rank_zero(training.fabric, lambda: pseudo.write(path, training.data, of_run))
         begin_by(training, self.progress, of_run)
         save(training, self.state())
@@ -98,6 +98,7 @@ class Loop:
         training, progress, config = self.training, self.progress, self.training.config
         split, device = training.data.splits["train"], training.fabric.device
         weighed = weighed_groups(training, progress, "train")
+        assert weighed is not None  # the first phase has found them
         labels, groups, weighed, pairs_by = (
             values[batch.rows].to(device, non_blocking=True)
             for values in (split.labels, split.groups, weighed, environments(training, progress))
