@@ -113,12 +113,15 @@ def variants() -> dict[str, tuple[str, ...]]:
     return found
 
 
+FILE = "FILE"  #: stands for one of environments
 #: what else decides which rows a process has, and how they are counted
 OPTIONS = {
     **{algorithm: ("--algorithm", algorithm, *SHORT.get(algorithm, ())) for algorithm in catalog.TRAINABLE},
     **variants(),
     "groups sampled equally": ("--algorithm", "CIM", "--uniform_over_groups", "true"),
     "--cross_fit": ("--algorithm", "CIM_VIB", "--cross_fit", "10"),
+    "--groups pseudo": ("--algorithm", "CIM+groupDRO", "--groups", "pseudo", "--cross_fit", "10"),
+    "--pseudo_environments": ("--algorithm", "CIM", "--cim_pairs", "cross_environment", "--pseudo_environments", FILE),
     "an Adam of the network's own": ("--algorithm", "CIM", "--cim_learning_rate", "0.001"),
     "--cim_mask_stride": ("--algorithm", "CIM", "--cim_mask_stride", "2"),
 }
@@ -126,6 +129,10 @@ OPTIONS = {
 
 @pytest.mark.parametrize("flags", OPTIONS.values(), ids=OPTIONS)
 def test_every_algorithm_and_option_has_the_gradients_of_one_process(flags, release, tmp_path):
+    file = tmp_path / "environments.csv"
+    lines = [f"{split},{row},{row % 3}" for split in ("train", "val") for row in range(SIZES[split])]
+    file.write_text("\n".join(["split,row,environment", *lines]))
+    flags = [str(file) if word == FILE else word for word in flags]
     step = (*RUN, "--n_epochs", "1", "--batch_size", str(SIZES["train"]), *flags)
     assert train(release, tmp_path / "one", *step) == 0
     argv = words(release, tmp_path / "two", *step)
