@@ -98,5 +98,5 @@ def compare(with_it: Start, without_it: Start, pairs: int) -> list[tuple[tuple[f
 
 
 def summary(differences: list[float]) -> str:
-    low, middle, high = statistics.quantiles(differences, n=4)
+    low, middle, high = statistics.quantiles(differences, n=4, method="inclusive")
     return f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]"
