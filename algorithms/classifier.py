@@ -54,9 +54,12 @@ class RobustClassifier(nn.Module):
         gradient: one of ``GRADIENTS``.
 
     ``shard`` tells a process of several which rows of the global batch it holds; set it where there are several.
+    With ``frozen_batch_norm``, set before ``train()``, the encoder's batch normalisation goes by its running statistics
+    in training, too, and does not move them; its weights are trained. That is DomainBed's ``freeze_bn``.
     """
 
     shard: Shard = SINGLE_PROCESS
+    frozen_batch_norm = False
     inputs_checked = False  #: whether a training batch was compared with what is assumed of images and labels
 
     def __init__(
@@ -85,6 +88,14 @@ class RobustClassifier(nn.Module):
         self.pairs = pairs
         self.group_weights = group_weights
         self.gradient = gradient
+
+    def train(self, mode: bool = True) -> RobustClassifier:
+        super().train(mode)
+        if self.frozen_batch_norm:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def _load_from_state_dict(self, state_dict, prefix, *others) -> None:
         state_dict.pop(f"{prefix}sparsity_step", None)  # a counter of version 0.1

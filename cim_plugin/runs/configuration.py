@@ -142,6 +142,11 @@ class Configuration:
     pretrained_model_path: str | None = _model(
         "file with a state dict to start the encoder from; loaded without executing anything", default=None
     )
+    freeze_bn: bool = _model(
+        "the encoder's batch normalisation, and that of reference models, goes by its running statistics in training, "
+        "too, and does not move them, as DomainBed's freeze_bn; for fine-tuning on small batches",
+        default=False,
+    )
     algorithm: str = _algorithm(f"one of {', '.join(catalog.TRAINABLE)}", required=True)
     groupby_fields: list[str] = _algorithm("metadata fields whose combinations are the groups")
     groups: str = _algorithm(

@@ -62,7 +62,9 @@ def build_model(config: Configuration, facts: Facts, transform: Transform) -> Ro
     """
     with seeded(seed_of(config.seed, "model")):
         encoder = make_encoder(config.model, config.model_kwargs, config.pretrained_model_path)
-        return assemble(recipe_of_run(config, facts, transform), *encoder)
+        classifier = assemble(recipe_of_run(config, facts, transform), *encoder)
+    classifier.frozen_batch_norm = config.freeze_bn
+    return classifier.train()
 
 
 def recipe_of_run(config: Configuration, facts: Facts, transform: Transform) -> Recipe:
