@@ -137,6 +137,11 @@ class Configuration:
         metavar="FILE",
         default=None,
     )
+    balance_batches: bool = _loaders(
+        "with cross_fit or pseudo_environments: batches hold pseudo-groups equally often; false: batches are drawn as "
+        "without them, and pseudo-environments serve 'cross_environment' pairs and the rule worst_pseudo_group only",
+        default=True,
+    )
     model: str = _model("small_cnn, a torchvision model, or a timm model (timm/NAME where both have the name)")
     model_kwargs: dict[str, Any] = _model("pretrained=true|false and other arguments of the model", default={})
     pretrained_model_path: str | None = _model(

@@ -216,13 +216,25 @@ def _check_pseudo_environments(config: Configuration) -> None:
         raise InputError(f"--groups pseudo does nothing with {config.algorithm}, which weighs no groups; leave it out")
     if config.groups == "pseudo" and not sources:
         raise InputError("--groups pseudo does nothing without --cross_fit or --pseudo_environments; give one of them")
+    if not config.balance_batches and not sources:
+        raise InputError(
+            "--balance_batches false does nothing without --cross_fit or --pseudo_environments; give one of them"
+        )
+    if not config.balance_batches and config.groups == "pseudo":
+        raise InputError(
+            "--groups pseudo needs --balance_batches true: its weights assume that the pseudo-groups are sampled "
+            "equally often"
+        )
     if not sources and not twice:
         return
     ours = "JTT draws what its first model gets wrong more often"
     if sources:
-        by = f"--{sources[0]} {getattr(config, sources[0])} balances batches by pseudo-environments"
+        does = "balances batches by" if config.balance_batches else "brings"
+        by = f"--{sources[0]} {getattr(config, sources[0])} {does} pseudo-environments"
         if twice:
             raise InputError(f"{by}, {ours}; leave one out")
+        if not config.balance_batches:
+            return
         ours = by
     if weighs and config.groups != "pseudo":
         raise InputError(

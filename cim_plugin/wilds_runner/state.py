@@ -68,7 +68,7 @@ def go_by(training: Training, progress: Progress, pseudo: Pseudo) -> None:
     config, train = training.config, training.data.splits["train"].labels
     if catalog.trains_twice(config.algorithm):
         training.order.upweight(pseudo.environments["train"] != train, config.hyperparameters["jtt_upweight"])
-    else:
+    elif config.balance_batches:
         training.order.balance(train, pseudo.groups["train"])
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 import torch
-from small_runs import SIZES, finish, read_csv, read_metadata, results, start, train, words
+from small_runs import SIZES, finish, read_csv, read_metadata, read_model, results, start, train, words
 from test_cross_fit_runs import read_pseudo, signal_before
 from test_resume import RUN as THREE_EPOCHS
 from test_resume import assert_same_run, stop_at
@@ -193,6 +193,31 @@ def test_group_dro_weighs_pseudo_groups(release, table, tmp_path, monkeypatch, k
     assert "loss_group:0" not in "".join(columns) or not any(name.startswith("group_weight") for name in columns)
 
 
+# --- batches as without them ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["ERM", "groupDRO", "CIM"])
+def test_unbalanced_batches_are_those_of_a_run_without_pseudo_environments(release, table, tmp_path, algorithm):
+    """To the last bit, and the run is chosen by pseudo-groups as well."""
+    flags = ("--pseudo_environments", str(table), "--balance_batches", "false")
+    assert train(release, tmp_path / "with", *flags, algorithm=algorithm) == 0
+    assert train(release, tmp_path / "without", algorithm=algorithm) == 0
+    one, other = (read_model(tmp_path / name) for name in ("with", "without"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    chosen, without = (results(tmp_path / name)["selection"] for name in ("with", "without"))
+    assert chosen.pop("worst_pseudo_group")["needs"] == "no group labels" and chosen == without
+
+
+def test_pairs_go_by_pseudo_environments_of_unbalanced_batches(release, table, tmp_path):
+    flags = ("--pseudo_environments", str(table), *PAIRS, "--n_epochs", "1")
+    for name, more in (("balanced", ()), ("not", ("--balance_batches", "false"))):
+        assert train(release, tmp_path / name, *flags, *more, algorithm="CIM") == 0
+    assert train(release, tmp_path / "true groups", *PAIRS, "--n_epochs", "1", algorithm="CIM") == 0
+    first = [read_csv(tmp_path / name / "train_algo.csv")[0] for name in ("balanced", "not", "true groups")]
+    assert len({row["L_con"] for row in first}) == 3
+    assert first[1]["loss_avg"] == first[2]["loss_avg"] != first[0]["loss_avg"]  # of the same images
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +229,15 @@ def test_group_dro_weighs_pseudo_groups(release, table, tmp_path, monkeypatch, k
         ("--groups pseudo --cross_fit 5", "--groups pseudo does nothing with ERM, which weighs no groups"),
         ("--pseudo_environments f.csv --uniform_over_groups", "--uniform_over_groups true by groups; leave one out"),
         ("--pseudo_environments f.csv --algorithm groupDRO", "add --groups pseudo, or leave one out"),
+        (
+            "--balance_batches false",
+            "--balance_batches false does nothing without --cross_fit or --pseudo_environments",
+        ),
+        ("--balance_batches false --groups pseudo --cross_fit 5 --algorithm groupDRO", "needs --balance_batches true"),
+        (
+            "--balance_batches false --cross_fit 5 --algorithm JTT",
+            "--cross_fit 5 brings pseudo-environments, JTT draws",
+        ),
         ("--pseudo_environments f.csv --cross_fit_tiles 2", "--cross_fit_tiles 2 does nothing without --cross_fit"),
     ],
 )
