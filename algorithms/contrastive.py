@@ -11,7 +11,7 @@ from torch import Tensor
 from .distributed import SINGLE_PROCESS, Shard
 from .inputs import class_numbers
 from .morphing import Morphed
-from .similarity import Similarity
+from .similarity.base import Similarity
 from .triplets import CANDIDATES, draw_triplets
 
 #: The sign of L_con = sign · (s_pos - s_neg). The poster minimises MS(psi(x), x+) - MS(psi(x), x-). Read as the

@@ -15,7 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping
 
 from .errors import InputError
 from .flags import COUNT, any_number, whole
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .algorithms.contrastive import TripletContrast
     from .algorithms.mask_optimizer import WithOwnAdam
     from .algorithms.morphing import InputMorphing, PixelSpace
+    from .algorithms.similarity.base import Similarity
 
 
 LARGEST = 65536  #: of whole numbers, which are sizes of layers: much larger ones fit no memory
@@ -117,29 +119,34 @@ def _weight(default: float, low: float, high: float, help: str) -> Hyperparamete
     )
 
 
-def _choice(default: str, others: tuple[str, ...], help: str) -> Hyperparameter:
-    """A choice that sweeps leave at the default: it names a variant, and a sweep tunes one variant."""
-    options = (default, *others)
-    words = " or ".join(repr(option) for option in options)
+def _choice(options: Iterable[str], help: str) -> Hyperparameter:
+    """A choice that sweeps leave at the first option: it names a variant, and a sweep tunes one variant."""
+    options = tuple(options)
+    default, words = options[0], " or ".join(repr(option) for option in options)
     return Hyperparameter(
         default, lambda r: default, "fixed", lambda value: isinstance(value, str) and value in options, words, help
     )
 
+
+#: similarity -> (its class below ``algorithms/similarity``, what it is). The first one is the default.
+SIMILARITIES: dict[str, tuple[str, str]] = {
+    "ms_ssim": ("fused.MSSSIM", "MS-SSIM"),
+    "colours": ("colours.Colours", "how alike the colours are that m leaves, wherever they stand"),
+}
 
 #: part -> its hyperparameters. The first of each part is the weight of the part's loss term.
 PARTS: dict[str, dict[str, Hyperparameter]] = {
     "morphing": {
         "cim_lambda": _weight(1.0, -2, 1, "weight λ of L_con"),
         "cim_pairs": _choice(
-            "random",
-            ("cross_environment",),
+            ("random", "cross_environment"),
             "positives and negatives: any image of the class and of another one, or the class in another environment "
             "and another class in the same one (environment: the domain of DomainBed, the group fields of WILDS "
             "without y, the pseudo-environment of --cross_fit)",
         ),
-        "cim_targets": _choice("input", ("morphed",), "psi(x) is compared with x+ and x-, or with psi(x+) and psi(x-)"),
+        "cim_targets": _choice(("input", "morphed"), "psi(x) is compared with x+ and x-, or with psi(x+) and psi(x-)"),
         "cim_reading": _choice(
-            "distance", ("similarity",), "how the poster's MS(·,·) is read; 'similarity' reverses the sign of L_con"
+            ("distance", "similarity"), "how the poster's MS(·,·) is read; 'similarity' reverses the sign of L_con"
         ),
         "cim_mask_stride": Hyperparameter(
             4,
@@ -150,8 +157,7 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             "pixels per value of m, before it is interpolated; 2 for small images and fine masks",
         ),
         "cim_gradient": _choice(
-            "both",
-            ("contrastive",),
+            ("both", "contrastive"),
             "which losses train the transformation network: L_con and L_sup, or L_con alone, which is the poster's "
             "formula to the letter and saves the gradient to the encoder's input",
         ),
@@ -165,9 +171,7 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             "SGD, beside which it is 0.001",
             before=0.0,
         ),
-        "cim_similarity": _choice(
-            "ms_ssim", ("colours",), "MS-SSIM, or how alike the colours are that m leaves, wherever they stand"
-        ),
+        "cim_similarity": _choice(SIMILARITIES, ", or ".join(what for _, what in SIMILARITIES.values())),
     },
     "bottleneck": {
         "vib_beta": _weight(1e-3, -5, 0, "weight β of the KL; the poster has 1"),
@@ -191,8 +195,7 @@ PARTS: dict[str, dict[str, Hyperparameter]] = {
             "its temperature",
         ),
         "scl_pairs": _choice(
-            "random",
-            ("cross_environment",),
+            ("random", "cross_environment"),
             "its positives and negatives, as those of cim_pairs: any image of the class and of another one, or the "
             "class in another environment and another class in the same one, which is CnC's default",
         ),
@@ -481,17 +484,22 @@ def build_contrast(
         InputError: a hyperparameter does not go with this image size or host.
     """
     from .algorithms.contrastive import TripletContrast
-    from .algorithms.similarity import SIMILARITIES
 
     _check_pairs("cim_pairs", values, n_environments)
     name, options = values["cim_similarity"], {}
     if name == "pytorch_msssim" or values.get("cim_floor") == "exact":  # of an old run
         name, options = "ms_ssim", {"floor": "exact"}
     try:
-        similarity = SIMILARITIES[name](image_size, **options)
+        similarity = similarity_class(name)(image_size, **options)
         return TripletContrast(similarity, values["cim_pairs"], values["cim_targets"], values["cim_reading"])
     except ValueError as error:
         raise InputError(f"{algorithm}: {error}") from error
+
+
+def similarity_class(name: str) -> type[Similarity]:
+    """The class of a row of ``SIMILARITIES``."""
+    module, _, kind = SIMILARITIES[name][0].rpartition(".")
+    return getattr(import_module(f".algorithms.similarity.{module}", __package__), kind)
 
 
 def _check_pairs(name: str, values: Mapping[str, Any], n_environments: int | None) -> None:

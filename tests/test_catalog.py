@@ -21,9 +21,9 @@ from torch import nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import PixelSpace
-from cim_plugin.algorithms.similarity import SIMILARITIES
 from cim_plugin.algorithms.similarity.colours import Colours
 from cim_plugin.algorithms.similarity.fused import MSSSIM
+from cim_plugin.catalog import SIMILARITIES
 from cim_plugin.errors import InputError
 
 ALGORITHMS = ["CIM", "CIM_VIB", "VIB", "SCL_E2E", "CnC"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Similarity(ABC):
     """How alike psi(x) is to its positive and to its negative: each, at most 1, from embeddings of whole batches.
 
-    A new one is a file in this folder and a row of ``SIMILARITIES``; no other file asks which one it is.
+    A new one is a file in this folder and a row of ``catalog.SIMILARITIES``; no other file asks which one it is.
 
     Args:
         image_size: height and width in pixels.

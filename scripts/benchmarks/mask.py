@@ -17,7 +17,7 @@ from torch import Tensor
 from cim_plugin.algorithms.contrastive import TripletContrast
 from cim_plugin.algorithms.mask_statistics import NAMES, MaskStatistics
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace, TransformationNetwork
-from cim_plugin.algorithms.similarity import SIMILARITIES
+from cim_plugin.algorithms.similarity.fused import MSSSIM
 from cim_plugin.errors import InputError
 from cim_plugin.flags import any_number, whole
 
@@ -75,7 +75,7 @@ def train(images: Tensor, labels: Tensor, made: TransformationNetwork, rate: flo
         labels: (N,) int64.
     """
     morphing, optimizer = InputMorphing(PixelSpace.raw(3), made), torch.optim.Adam(made.parameters(), rate)
-    contrast = TripletContrast(SIMILARITIES["ms_ssim"](tuple(images.shape[-2:])))
+    contrast = TripletContrast(MSSSIM(tuple(images.shape[-2:])))
     found = []
     for _ in range(steps):
         rows = torch.randperm(len(images))[:32]

@@ -14,9 +14,9 @@ from torch.func import functional_call
 
 from cim_plugin.algorithms.contrastive import TripletContrast, contrastive_loss, supervised_contrastive_loss
 from cim_plugin.algorithms.morphing import InputMorphing, Morphed, PixelSpace
-from cim_plugin.algorithms.similarity import SIMILARITIES
 from cim_plugin.algorithms.similarity.colours import Colours, colour_embedding
 from cim_plugin.algorithms.similarity.fused import MSSSIM
+from cim_plugin.catalog import SIMILARITIES, similarity_class
 
 TARGETS = ["input", "morphed"]
 SIDES = (28, 28)
@@ -118,7 +118,7 @@ def test_l_con_of_colours_is_the_difference_of_their_cosines(crops, targets, rea
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_a_batch_without_triplets_gives_zeros_in_the_graph(crops, similarity):
     morphing = InputMorphing(PixelSpace.raw(3)).double()
-    contrast = TripletContrast(SIMILARITIES[similarity](SIDES))
+    contrast = TripletContrast(similarity_class(similarity)(SIDES))
     loss, valid = contrast(morphing(crops(3, 3, 28, 28)), torch.tensor([1, 1, 1]), None)
     loss.mean().backward()
     assert not valid.any()
@@ -151,7 +151,7 @@ def test_gradcheck_of_l_con_through_the_network(crops, similarity, targets):
 def test_minimising_l_con_brings_psi_nearer_to_its_positive(crops, similarity):
     images = crops(4, 3, 28, 28)
     morphing = InputMorphing(PixelSpace.raw(3)).double()
-    contrast = TripletContrast(SIMILARITIES[similarity](SIDES), "cross_environment")
+    contrast = TripletContrast(similarity_class(similarity)(SIDES), "cross_environment")
     optimizer = torch.optim.SGD(morphing.parameters(), lr=0.1)
     losses = []
     for _ in range(5):
@@ -169,7 +169,7 @@ def test_minimising_l_con_brings_psi_nearer_to_its_positive(crops, similarity):
 def test_l_con_never_synchronises(pairs, targets, similarity, meta):
     mask = torch.rand(4, 1, 28, 28, device=meta, requires_grad=True)
     x = torch.rand(4, 3, 28, 28, device=meta)
-    contrast = TripletContrast(SIMILARITIES[similarity](SIDES), pairs, targets)
+    contrast = TripletContrast(similarity_class(similarity)(SIDES), pairs, targets)
     loss, valid = contrast(Morphed(x, mask, mask * x, mask * x), LABELS.to(meta), ENVIRONMENTS.to(meta))
     loss.mean().backward()
     assert (loss.shape, valid.shape, mask.grad.shape) == ((4,), (4,), (4, 1, 28, 28))

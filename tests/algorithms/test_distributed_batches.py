@@ -13,7 +13,7 @@ from cim_plugin.algorithms.contrastive import TripletContrast, supervised_contra
 from cim_plugin.algorithms.distributed import SINGLE_PROCESS, Shard
 from cim_plugin.algorithms.group_dro import GroupWeights
 from cim_plugin.algorithms.morphing import Morphed
-from cim_plugin.algorithms.similarity import SIMILARITIES
+from cim_plugin.catalog import SIMILARITIES, similarity_class
 
 N_PROCESSES = [2, 3]
 LABELS = torch.tensor([0, 1, 1, 0, 2, 1, 0, 2, 2, 0, 1, 0])
@@ -78,7 +78,7 @@ def test_noise_is_drawn_for_the_whole_batch(n_processes, dtype):
 def test_triplets_come_from_the_whole_batch(n_processes, similarity, targets, pairs, crops):
     images = crops(12, 3, 28, 28)
     mask = torch.linspace(0.2, 1, 28, dtype=torch.float64).expand(12, 1, 28, 28).clone().requires_grad_()
-    contrast = TripletContrast(SIMILARITIES[similarity]((28, 28)), pairs, targets)
+    contrast = TripletContrast(similarity_class(similarity)((28, 28)), pairs, targets)
 
     def compute(images, mask, labels, environments, shard):
         psi = mask * images

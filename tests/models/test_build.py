@@ -11,7 +11,7 @@ import cim_plugin
 from cim_plugin.algorithms.classifier import RobustClassifier
 from cim_plugin.algorithms.contrastive import TripletContrast
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
-from cim_plugin.algorithms.similarity import SIMILARITIES
+from cim_plugin.algorithms.similarity.fused import MSSSIM
 from cim_plugin.errors import InputError
 
 
@@ -41,7 +41,7 @@ def test_the_loss_is_that_of_the_parts_put_together_by_hand():
     images, labels = batch()
     parts = model.classifier
     morphing = InputMorphing(PixelSpace.raw(3), parts.morphing.network)
-    contrast = TripletContrast(SIMILARITIES["ms_ssim"]((32, 32)))
+    contrast = TripletContrast(MSSSIM((32, 32)))
     by_hand = RobustClassifier(
         parts.encoder, parts.head, {"supervised": 1.0, "contrastive": 0.5}, morphing=morphing, contrast=contrast
     )

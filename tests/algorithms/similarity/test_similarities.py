@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from cim_plugin.algorithms.contrastive import TripletContrast
 from cim_plugin.algorithms.morphing import Morphed
-from cim_plugin.algorithms.similarity import SIMILARITIES, Similarity
+from cim_plugin.algorithms.similarity.base import Similarity
 from cim_plugin.algorithms.similarity.fused import MSSSIM
 from cim_plugin.algorithms.similarity.ms_ssim import ms_ssim
+from cim_plugin.catalog import SIMILARITIES, similarity_class
 
 N, SIDE = 4, 24
 LABELS, ENVIRONMENTS = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
@@ -40,7 +41,7 @@ class MeanColour(Similarity):
         return [1 - self.steepness * (own - reference[rows]).square().mean(1) for rows in (positive, negative)]
 
 
-@pytest.fixture(params=[*SIMILARITIES.values(), MeanColour], ids=[*SIMILARITIES, "own"])
+@pytest.fixture(params=[*map(similarity_class, SIMILARITIES), MeanColour], ids=[*SIMILARITIES, "own"])
 def make(request) -> type[Similarity]:
     return request.param
 
@@ -136,7 +137,7 @@ def test_the_smallest_side_is_true(make, crops):
     ],
 )
 def test_how_in_words(name, size, how):
-    assert SIMILARITIES[name](size).how == how
+    assert similarity_class(name)(size).how == how
 
 
 def test_the_exact_floor_is_said():
