@@ -9,6 +9,7 @@ from typing import Any, Mapping
 
 from .. import catalog
 from ..errors import InputError
+from ..hyperparameter import is_number, plain, shown
 
 #: the hosts' hyperparameters whose range is known: (least, largest)
 RANGES = {
@@ -38,11 +39,10 @@ def checked(algorithm: str, base: str, hparams: Mapping[str, Any], defaults: Map
     values = catalog.check(algorithm, hparams)
     for name in values.keys() - own.keys():
         if name in defaults or name in RANGES:
-            values[name] = _host_value(name, catalog.plain(values[name]), defaults.get(name, 0.0))
+            values[name] = _host_value(name, plain(values[name]), defaults.get(name, 0.0))
         elif near := difflib.get_close_matches(name, defaults, n=1, cutoff=0.8):
             raise InputError(
-                f"{base} has no hyperparameter {name!r} (given {catalog.shown(values[name])}); did you mean "
-                f"{near[0]!r}?"
+                f"{base} has no hyperparameter {name!r} (given {shown(values[name])}); did you mean {near[0]!r}?"
             )
     return values
 
@@ -65,13 +65,13 @@ def _host_value(name: str, value: Any, default: Any) -> Any:
     else:
         fits, expected = isinstance(value, type(default)), f"of the kind of {default!r}"
     if not fits:
-        raise InputError(f"{name}={catalog.shown(value)} is not {expected} (default {default!r})")
+        raise InputError(f"{name}={shown(value)} is not {expected} (default {default!r})")
     return value
 
 
 def _in_range(name: str, value: Any) -> tuple[bool, str]:
     least, largest = RANGES.get(name, (-math.inf, math.inf))
-    fits = catalog.is_number(value) and least <= value <= largest and (isinstance(value, int) or name not in WHOLE)
+    fits = is_number(value) and least <= value <= largest and (isinstance(value, int) or name not in WHOLE)
     expected = "a whole number" if name in WHOLE else "a finite number"
     if largest < math.inf:
         return fits, f"{expected} from {least} to {largest}"

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .. import catalog
 from ..algorithms.classifier import LOG_NAMES, RobustClassifier
 from ..algorithms.morphing import PixelSpace
 from ..announcer import Announcer
 from ..errors import InputError
+from ..models import from_catalog
 from .batches import Batch, check_finite, check_predictions, say_similarity, warn_of_a_step
 
 
@@ -48,7 +48,7 @@ class RobustAlgorithm:
         Raises:
             InputError: a hyperparameter does not go with this image size or these environments.
         """
-        self.model = catalog.build(
+        self.model = from_catalog.build(
             self.name,
             hparams,
             encoder=encoder,
@@ -58,7 +58,7 @@ class RobustAlgorithm:
             pixel_space=pixel_space,
             n_environments=n_environments,
         )
-        self.optimizer = catalog.optimizer(make_optimizer(self.model.parameters()), self.model, hparams)
+        self.optimizer = from_catalog.optimizer(make_optimizer(self.model.parameters()), self.model, hparams)
         self.announcer, self._step = Announcer(), -1
         if self.model.contrast is not None:
             say_similarity(self.name, self.model.contrast, image_size, pixel_space)

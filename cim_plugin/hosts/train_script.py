@@ -15,6 +15,7 @@ from typing import Any, Callable, NamedTuple
 
 from .. import catalog
 from ..errors import InputError, NotFinite
+from ..hyperparameter import shown
 
 
 class Fault(NamedTuple):
@@ -111,11 +112,11 @@ def given_hyperparameters(text: str) -> dict[str, Any]:
     try:
         given = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"--hparams {catalog.shown(text)} is not JSON ({error}); {like}") from error
+        raise InputError(f"--hparams {shown(text)} is not JSON ({error}); {like}") from error
     except (RecursionError, ValueError) as error:  # nested without end, or an int of thousands of digits
-        raise InputError(f"--hparams {catalog.shown(text)} cannot be read ({type(error).__name__}); {like}") from error
+        raise InputError(f"--hparams {shown(text)} cannot be read ({type(error).__name__}); {like}") from error
     if not isinstance(given, dict):
-        raise InputError(f"--hparams {catalog.shown(text)} is not a JSON object; {like}")
+        raise InputError(f"--hparams {shown(text)} is not a JSON object; {like}")
     return given
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Mapping
 import torch
 from torch import Tensor, nn
 
-from .. import catalog
+from .. import retired
 from ..algorithms.classifier import RobustClassifier
 from ..algorithms.morphing import PixelSpace
 from ..errors import InputError
-from . import domainbed_networks
+from . import domainbed_networks, from_catalog
 from .encoders import make_encoder
 from .transforms import StandardiseImageNet, StandardisePerImage
 
@@ -38,8 +38,8 @@ def assemble(recipe: Recipe, encoder: nn.Module | None = None, n_features: int |
         n_features = count_features(encoder, recipe.channels, recipe.image_size)
     if recipe.standardise != "none":
         encoder = nn.Sequential(STANDARDISE[recipe.standardise](), encoder)
-    with catalog.retired_allowed():
-        classifier = catalog.build(
+    with retired.allowed():
+        classifier = from_catalog.build(
             recipe.algorithm,
             recipe.hyperparameters,
             encoder=encoder,

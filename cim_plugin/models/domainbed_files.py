@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import catalog
+from .. import catalog, retired
 from ..algorithms.morphing import IMAGENET
 from ..errors import InputError
+from ..hyperparameter import plain, shown
 from . import extra_state
 from .encoders import read_checkpoint
 from .recipe import Recipe, from_dict, numbered
@@ -83,7 +84,7 @@ def algorithm_of(saved: dict[str, Any], file: str) -> str:
     name = ALIASES.get(name, name) if isinstance(name, str) else name
     if name not in (*catalog.ALGORITHMS, "ERM"):
         raise InputError(
-            f"{file} is a model of {catalog.shown(name)}; of DomainBed's algorithms those of this plugin "
+            f"{file} is a model of {shown(name)}; of DomainBed's algorithms those of this plugin "
             f"({', '.join(catalog.ALGORITHMS)}, CIM+ERM) and ERM are loaded"
         )
     return name
@@ -100,8 +101,8 @@ def recipe_and_weights(saved: dict[str, Any], file: str) -> tuple[Recipe, dict[s
     if len(saved["model_input_shape"]) != 3:
         raise InputError(f"{file} is a model of inputs of shape {tuple(saved['model_input_shape'])}, not of images")
     channels, *size = map(int, saved["model_input_shape"])
-    hparams = {name: catalog.plain(value) for name, value in saved["model_hparams"].items()}
-    own = (*catalog.all_hyperparameters(), *catalog.RETIRED)
+    hparams = {name: plain(value) for name, value in saved["model_hparams"].items()}
+    own = (*catalog.all_hyperparameters(), *retired.RETIRED)
     normalised = channels == 3 and size == [224, 224]  # the host normalises exactly these
     mean, std = IMAGENET if normalised else ([0.0] * channels, [1.0] * channels)
     weights = dict(saved["model_dict"])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .. import catalog
+from .. import retired
 from ..errors import InputError
 from ..runs.layout import MODELS, RESULTS
 from . import domainbed_files, pretrained, train_files, wilds_files
@@ -82,7 +82,7 @@ def read(file: str) -> Saved:
     Raises:
         InputError: it is damaged, or holds no model that can be rebuilt.
     """
-    with catalog.retired_allowed():
+    with retired.allowed():
         if file.endswith(pretrained.SUFFIX):
             return Saved(*pretrained.read(file))
         saved = domainbed_files.read_checkpoint_with_numbers(file)

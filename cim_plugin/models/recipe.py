@@ -7,9 +7,10 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Callable, Mapping
 
-from .. import catalog
+from .. import catalog, retired
 from ..errors import InputError
 from ..flags import is_finite, is_whole
+from ..hyperparameter import shown
 from .foreign import LONGEST, MODEL, MODEL_KWARGS
 
 LARGEST = 100_000  #: of classes, groups, and of the numbers that layers are made by
@@ -143,10 +144,10 @@ def from_dict(values: Any, where: str) -> Recipe:
         InputError: a value is missing, unknown, or none that may be taken out of a file.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"{where}: its recipe is {catalog.shown(values)}, not a table of values")
+        raise InputError(f"{where}: its recipe is {shown(values)}, not a table of values")
     known = {field.name for field in fields(Recipe)}
     if unknown := sorted(map(str, values.keys() - known)):
-        raise InputError(f"{where}: its recipe has {catalog.shown(unknown[0])}, which this version does not know")
+        raise InputError(f"{where}: its recipe has {shown(unknown[0])}, which this version does not know")
     taken = {}
     for field in fields(Recipe):
         if field.name not in values and field.default is not MISSING:
@@ -154,7 +155,7 @@ def from_dict(values: Any, where: str) -> Recipe:
         value = _tuples(values.get(field.name))
         fits, expected = _CHECKS[field.name]
         if not fits(value):
-            raise InputError(f"{where}: {field.name} {catalog.shown(value)} of its recipe is not {expected}")
+            raise InputError(f"{where}: {field.name} {shown(value)} of its recipe is not {expected}")
         taken[field.name] = value
     taken["hyperparameters"] = catalog.complete_old(taken["algorithm"], taken["hyperparameters"])
     _check_together(taken, where)
@@ -164,8 +165,8 @@ def from_dict(values: Any, where: str) -> Recipe:
 def _check_together(taken: dict[str, Any], where: str) -> None:
     for name, value in taken["hyperparameters"].items():
         if isinstance(value, int) and abs(value) > LARGEST:
-            raise InputError(f"{where}: hyperparameter {name}={catalog.shown(value)} is more than {LARGEST}")
-    with catalog.retired_allowed():
+            raise InputError(f"{where}: hyperparameter {name}={shown(value)} is more than {LARGEST}")
+    with retired.allowed():
         catalog.check(taken["algorithm"], taken["hyperparameters"])
     if len(taken["mean"]) != len(taken["std"]):
         raise InputError(

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, Mapping
 
 from .. import catalog
-from ..catalog import parse_bool
 from ..flags import SEED, KeyValues, number, whole
+from ..hyperparameter import BOOL_FLAG, parse_bool
 from . import defaults
 
 TRANSFORMS = ("image_base", "image_resize", "image_resize_and_center_crop", "rxrx1")
@@ -260,7 +260,7 @@ def _keywords(entry: dataclasses.Field, hint: Any) -> dict[str, Any]:
 
 #: type of a field -> argparse's keywords
 _OF_TYPE: dict[type, dict[str, Any]] = {
-    bool: catalog.BOOL_FLAG,
+    bool: BOOL_FLAG,
     list: {"nargs": "+"},
     dict: {"nargs": "*", "action": KeyValues, "metavar": "KEY=VALUE"},
 }

@@ -117,11 +117,11 @@ def fraction(value: Any, what: str) -> float:
 
 def own_settings(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
     """Those hyperparameters of this plugin that differ from their defaults."""
-    from .. import catalog
+    from .. import catalog, retired
 
     owner = catalog.owner(algorithm)
     if owner is None:
         return {}
-    defaults = {name: harmless for name, (harmless, _) in catalog.RETIRED.items()}
+    defaults = {name: harmless for name, (harmless, _) in retired.RETIRED.items()}
     defaults |= {name: entry.default for name, entry in catalog.hyperparameters(owner).items()}
     return {name: value for name, value in values.items() if name in defaults and value != defaults[name]}

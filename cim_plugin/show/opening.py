@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .. import catalog
+from .. import retired
 from ..errors import InputError
 from ..runs.layout import RESULTS
 from .domainbed import open_domainbed
@@ -30,7 +30,7 @@ def open_run(path: str, split: str, rule: str, data: str | None) -> OpenedRun:
         InputError: there is no such run, it has no transformation network or broken weights, or its data are not to be
             had.
     """
-    with catalog.retired_allowed():
+    with retired.allowed():
         learnt = _open(path, split, rule, data)
     if not all(weight.isfinite().all() for weight in learnt.model.parameters()):
         raise InputError(

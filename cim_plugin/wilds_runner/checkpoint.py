@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Callable, Sequence
 
 import torch
 
-from .. import catalog, files
+from .. import files, retired
 from ..errors import InputError
 from ..models import seal
 from ..models.encoders import read_checkpoint
@@ -99,7 +99,7 @@ def difference(
     if "hyperparameters" in names and isinstance(
         before.get("hyperparameters"), dict
     ):  # one by one, of which a reader sees what differs
-        if gone := catalog.retired(before["hyperparameters"]):
+        if gone := retired.words(before["hyperparameters"]):
             raise InputError(f"the run that is there cannot be taken up, its {gone}; choose another folder")
         names = [
             *(name for name in names if name != "hyperparameters"),

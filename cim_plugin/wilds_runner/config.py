@@ -8,7 +8,7 @@ import argparse
 import os
 from typing import Any, Callable
 
-from .. import catalog
+from .. import catalog, retired
 from ..data.releases import is_own
 from ..errors import InputError
 from ..flags import is_finite, is_whole, shortened
@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("hyperparameters of the algorithm")
     for name, entry in catalog.all_hyperparameters().items():
         group.add_argument(f"--{name}", **{**entry.flag, "help": entry.flag["help"] + SAID})
-    for name, retired in catalog.RETIRED_FLAGS.items():
-        group.add_argument(f"--{name}", **retired)
+    for name, answer in retired.FLAGS.items():
+        group.add_argument(f"--{name}", **answer)
 
 
 SAID = "%(default).0s"  #: no characters: tells argparse's formatter that the help has the default already

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import catalog
 from ..algorithms.distributed import Shard
 from ..errors import InputError
+from ..models import from_catalog
 from ..models.transforms import Transform
 from ..runs.configuration import Configuration
 from . import selection
@@ -89,7 +89,7 @@ def make_training(session: Session, fabric, cache=None) -> Training:
     optimizer = make_optimizer(config, classifier.parameters(), fabric.device.type)
     n_steps = math.ceil(len(order) / config.gradient_accumulation_steps) * config.n_epochs
     scheduler = make_scheduler(config, optimizer, n_steps)
-    model, wrapped = fabric.setup(classifier, catalog.optimizer(optimizer, classifier, config.hyperparameters))
+    model, wrapped = fabric.setup(classifier, from_catalog.optimizer(optimizer, classifier, config.hyperparameters))
     model.mark_forward_method("loss_terms")
     classifier.shard = Shard(fabric.global_rank, fabric.world_size, lambda values: gather(fabric, values))
     return Training(

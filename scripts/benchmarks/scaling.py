@@ -20,6 +20,7 @@ from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.algorithms.similarity.fused import fused_triplet
 from cim_plugin.algorithms.similarity.ms_ssim import choose_scales
 from cim_plugin.algorithms.triplets import draw_triplets
+from cim_plugin.models import from_catalog
 from cim_plugin.models.encoders import SmallCNN
 
 from . import measuring
@@ -57,7 +58,7 @@ def choice(images: int) -> Callable[[], object]:
 
 
 def classes_step(classes: int, images: int = 64) -> Callable[[], None]:
-    model = catalog.build(
+    model = from_catalog.build(
         "CIM",
         {name: entry.default for name, entry in catalog.hyperparameters("CIM").items()},
         encoder=SmallCNN(),

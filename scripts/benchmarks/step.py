@@ -20,6 +20,7 @@ from torch import nn
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.flags import whole
+from cim_plugin.models import from_catalog
 from cim_plugin.models.encoders import make_encoder
 from cim_plugin.models.transforms import StandardiseImageNet
 from cim_plugin.wilds_runner.model import compile_modules
@@ -145,7 +146,7 @@ def make_step(case: Case, algorithm: str, device: str, how: How = How()) -> Call
 def _plain_step(case: Case, algorithm: str, device: str, how: How) -> Callable[[], None]:
     backbone, n_features = make_encoder(case.model, {}, None)
     algorithm, changes = VARIANTS.get(algorithm, (algorithm, {}))
-    model = catalog.build(
+    model = from_catalog.build(
         algorithm,
         {**catalog.complete(algorithm, {}), **changes},
         encoder=nn.Sequential(StandardiseImageNet(), backbone),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from cim_plugin import catalog
+from cim_plugin import retired
 
 MORPHED = {"cim_targets": "morphed", "cim_pairs": "cross_environment"}
 BALANCED = {"environments": "cross_fit", "balanced": True}
@@ -54,7 +54,7 @@ class Row:
     @property
     def past(self) -> str | None:
         """Why it cannot be trained any more, in words: it was with an option of version 0.1. Its runs are kept."""
-        return catalog.retired(self.hyperparameters)
+        return retired.words(self.hyperparameters)
 
 
 MAIN: dict[str, Row] = {

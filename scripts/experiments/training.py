@@ -17,6 +17,7 @@ from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import InputMorphing, PixelSpace
 from cim_plugin.algorithms.pseudo_environments import pseudo_groups
 from cim_plugin.algorithms.reference_models import shuffle_tiles
+from cim_plugin.models import from_catalog
 from cim_plugin.wilds_runner.costs import versions
 
 from .cross_fit import describe, find_pseudo_environments
@@ -112,7 +113,9 @@ def fit(
     optimizer = host_optimizer(classifier, row)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     if row.changes.get("sgd") != "all":
-        optimizer = catalog.optimizer(optimizer, classifier, catalog.complete_old(row.algorithm, row.hyperparameters))
+        optimizer = from_catalog.optimizer(
+            optimizer, classifier, catalog.complete_old(row.algorithm, row.hyperparameters)
+        )
     groups = _cells(train.labels, train.environments) if row.algorithm == "groupDRO" else None
     chances = _chances(row, train, environments, groups)
     rng = np.random.default_rng([seed, 1])
@@ -151,7 +154,7 @@ def build(task: Task, row: Row, seed: int, mask_mean: float | None) -> nn.Module
     train = task.splits["train"]
     channels, side = train.images.shape[1], train.images.shape[2]
     torch.manual_seed(seed)
-    classifier = catalog.build(
+    classifier = from_catalog.build(
         row.algorithm,
         catalog.complete_old(row.algorithm, row.hyperparameters),
         encoder=nn.Sequential(Standardise(), task.make_encoder()),

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from cim_plugin import catalog
+from cim_plugin import catalog, retired
 from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.algorithms.similarity.colours import colour_embedding
 from cim_plugin.algorithms.similarity.ms_ssim import ms_ssim
 from cim_plugin.errors import InputError
+from cim_plugin.models import from_catalog
 from cim_plugin.show import examples, summary
 from cim_plugin.show.opened_run import OpenedRun
 
@@ -26,8 +27,8 @@ def learnt(algorithm="CIM", space=None, labels=None, figure=None, **values) -> O
     torch.manual_seed(5)
     encoder = nn.Sequential(nn.Conv2d(3, 4, 5, stride=3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 8, 6))
     hyperparameters = {name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()} | values
-    with catalog.retired_allowed():  # as ``show`` does
-        model = catalog.build(
+    with retired.allowed():  # as ``show`` does
+        model = from_catalog.build(
             algorithm,
             hyperparameters,
             encoder=encoder,

@@ -13,6 +13,7 @@ from torch import nn
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.errors import InputError
+from cim_plugin.models import from_catalog
 from cim_plugin.wilds_runner import model, training
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,7 @@ def _classifier(algorithm: str):
     encoder = nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    return catalog.build(
+    return from_catalog.build(
         algorithm,
         {name: entry.default for name, entry in catalog.hyperparameters(algorithm).items()},
         encoder=encoder,

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cim_plugin import catalog, cli
-from cim_plugin.catalog import parse_bool
 from cim_plugin.errors import InputError
+from cim_plugin.hyperparameter import parse_bool
 from cim_plugin.runs.configuration import FLAG_NAMES as NAMES
 from cim_plugin.runs.configuration import OPTIMIZERS, TRANSFORMS
 from cim_plugin.runs.defaults import SCHEDULERS

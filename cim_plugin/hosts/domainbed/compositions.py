@@ -20,6 +20,7 @@ from ... import catalog
 from ...announcer import Announcer
 from ...catalog import COMPOSITION
 from ...errors import InputError
+from ...models import from_catalog
 from .. import hyperparameters
 from ..batches import check_finite, check_predictions, check_values, say_similarity, warn_of_a_step
 from ..train_script import last_line, raised_in
@@ -106,7 +107,7 @@ class _Composition:
         faults.check_test_environments(num_domains)
         image_size, pixel_space = pixels(self.name, input_shape)
         hparams = hyperparameters.checked("CIM", self.name, hparams, hyperparameters.kinds(REGISTRY, self.name, SMALL))
-        contrast = catalog.build_contrast(self.name, hparams, image_size, num_domains)
+        contrast = from_catalog.build_contrast(self.name, hparams, image_size, num_domains)
         with _psi_in_front_of(self, input_shape, hparams) as built, self._in_words():
             super().__init__(input_shape, num_classes, num_domains, hparams)
         if not built:
@@ -171,5 +172,5 @@ def _psi_in_front_of(composition: _Composition, input_shape, hparams):
         return featurizer(make, name, shape, hparams)
 
     return psi_in_front(
-        composition.host.networks, make_featurizer, lambda: catalog.build_psi(name, hparams, pixel_space)
+        composition.host.networks, make_featurizer, lambda: from_catalog.build_psi(name, hparams, pixel_space)
     )

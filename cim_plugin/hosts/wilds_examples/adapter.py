@@ -17,7 +17,7 @@ import math
 import os
 import sys
 
-from ... import catalog
+from ... import catalog, retired
 from ...errors import InputError
 
 #: what lies in the folder of run_expt.py
@@ -122,7 +122,7 @@ def _add_flags_when_parsing() -> None:
         for name, entry in HYPERPARAMETERS.items():
             if f"--{name}" not in self._option_string_actions:
                 group.add_argument(f"--{name}", default=argparse.SUPPRESS, **entry.flag)
-        for name, keywords in catalog.RETIRED_FLAGS.items():
+        for name, keywords in retired.FLAGS.items():
             group.add_argument(f"--{name}", **keywords)
         config = inner(self, args, namespace)
         with _in_one_line():

@@ -24,7 +24,7 @@ from ...algorithms.group_dro import group_means
 from ...algorithms.mask_statistics import NAMES
 from ...algorithms.morphing import IMAGENET, PixelSpace
 from ...errors import InputError
-from ...models import extra_state, train_files
+from ...models import extra_state, from_catalog, train_files
 from ...models.recipe import class_names, numbered
 from ...models.transforms import make_transform
 
@@ -91,7 +91,7 @@ class RobustAlgorithm(SingleModelAlgorithm):
             metric=metric,
             n_train_steps=n_train_steps,
         )
-        self.optimizer = catalog.optimizer(self.optimizer, classifier, hyperparameters(config))
+        self.optimizer = from_catalog.optimizer(self.optimizer, classifier, hyperparameters(config))
         self._recipe = _recipe(config, train.dataset, d_out, image, classifier)
         weights = ["group_weight"] if classifier.group_weights is not None else []  # groupDRO's own field
         self._environments, self._fields = environments, (*self.logged_fields, *weights)
@@ -193,7 +193,7 @@ def _build(
 ) -> RobustClassifier:
     featurizer, classifier = initialize_model(config, d_out, is_featurizer=True)
     in_training = environments.metadata_to_group(train.metadata_array).unique()
-    return catalog.build(
+    return from_catalog.build(
         config.algorithm,
         hyperparameters(config),
         encoder=featurizer,
