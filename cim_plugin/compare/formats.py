@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from .. import __version__
+from .hosts import HOSTS
 from .sheets import IN_FULL, LEFT_OUT, Report, Sheet, printable, quantities, source
-from .tables import HOSTS
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from ..errors import InputError
 from ..files import Unreadable
 from ..runs.record import Curve, Run
 from .averages import cost
+from .families import Family
+from .hosts import HOSTS
 from .sheets import printable
-from .tables import BASELINE, HOSTS, Family, Row, Table, baselines
+from .tables import BASELINE, Row, Table, baselines
 
 INK = "#222324"  #: of text and axes; the web page replaces it by its own
 FAINT = "#c9cacb"  #: of grid lines

@@ -9,7 +9,8 @@ from typing import Any, Iterator, NamedTuple
 
 from ..runs.find import Found
 from .averages import Cell, cost
-from .tables import BASELINE, HOSTS, Row, Table
+from .hosts import HOSTS
+from .tables import BASELINE, Row, Table
 
 PUBLISHED = Path(__file__).with_name("published.json")
 NOTHING = "–"

@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
+from typing import Iterator, Sequence
 
 from .. import catalog
-from ..runs import domainbed_selection, subpopbench, train
+from ..runs import train
 from ..runs.record import Run, Selected
-from .averages import Cell, over_seeds, over_trials, paired, with_errors
-from .names import Settings, in_full, names, show
+from .averages import Cell, paired
+from .families import Family, differences, distinct, families_of
+from .hosts import HOSTS, Host
 
 BASELINE = "ERM"
-ORDER = (*catalog.BASELINES, "GroupDRO", *catalog.ALGORITHMS)  #: of algorithms in tables; others come last
-
 SYNTHETIC = "SYNTHETIC data, made for trying things out: these numbers say nothing about a real data set."
 ADJUSTED = (
     "The adjusted average is weighted by the groups' shares of the training split (adj_acc_avg of the wilds package); "
     "Waterbirds is usually published by it."
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Family:
-    """Runs that make up a row: they differ in nothing but the seed, or are pooled as the host's own tables pool
-    them.
-    """
-
-    algorithm: str
-    settings: dict[str, Any]  #: what sets it apart from other rows of the table
-    name: str  #: in tables and plots, short
-    label: str  #: with all settings
-    control: bool
-    flags: str  #: for pairing: equal where everything but the algorithm and its own hyperparameters is
-    runs: list[Run]
-
-    @functools.cached_property
-    def finished(self) -> list[Run]:
-        return [run for run in self.runs if run.unfinished is None]
-
-    @functools.cached_property
-    def circumstances(self) -> list[dict[str, Any]]:
-        """Those of the finished runs, each once."""
-        return _distinct(run.circumstances for run in self.finished)
-
-    @functools.cached_property
-    def configurations(self) -> list[dict[str, Any]]:
-        """The flags of the finished runs, each once."""
-        return _distinct(run.flags for run in self.finished)
 
 
 @dataclass(eq=False)
@@ -90,88 +58,6 @@ class Table:
         return f"{self.dataset}, {HOSTS[self.host].name}" + (" - SYNTHETIC data" if self.synthetic else "")
 
 
-class Host(NamedTuple):
-    """In what the tables of the hosts differ."""
-
-    name: str
-    module: Any  #: with RULES, DEFAULT_RULES, select and curve
-    parts_are: str
-    seeds_are: str
-    columns: Callable[[list[Run]], list[str]]
-    gains: tuple[str, ...]  #: quantities whose difference to ERM is shown
-    cells: Callable[[list[Selected], list[str]], dict[str, Cell]]
-    splits_by_flags: bool  #: runs with different flags are different rows
-    draws: bool  #: a seed may have several draws of hyperparameters
-    notes: tuple[str, ...]
-
-
-HOSTS = {
-    "wilds": Host(
-        "cim-plugin train",
-        train,
-        "group",
-        "seed",
-        lambda runs: _quantities(runs),
-        ("average", "worst group"),
-        over_seeds,
-        True,
-        False,
-        (
-            "Accuracies in %, on the test split: mean ± standard deviation (ddof=1) over seeds.",
-            "The average is that of all test images alike, 'accuracy' in results.json.",
-        ),
-    ),
-    "domainbed": Host(
-        "DomainBed",
-        domainbed_selection,
-        "held-out environment",
-        "trial",
-        lambda runs: [*domainbed_selection.environments(runs), "average"],
-        ("average",),
-        over_trials,
-        False,
-        True,
-        (
-            "Accuracies in % on each held-out environment: mean ± standard error over trials, as collect_results "
-            "prints them.",
-            "The average is that of the environments' means; its error is that over trials.",
-        ),
-    ),
-    "subpopbench": Host(
-        "SubpopBench",
-        subpopbench,
-        "group",
-        "seed",
-        lambda runs: list(subpopbench.COLUMNS),
-        ("average", "worst group"),
-        with_errors,
-        True,
-        True,
-        (
-            "Accuracies in %, on the test split: mean ± standard error over seeds, as collect_results prints them.",
-            "The mean of groups is what collect_results calls Adjusted.",
-        ),
-    ),
-}
-
-
-def _quantities(runs: list[Run]) -> list[str]:
-    names = dict.fromkeys(("average", "worst group"))
-    for run in runs:
-        for chosen in run.measured.values():
-            names |= dict.fromkeys(chosen["values"])
-    present = {name for run in runs for chosen in run.measured.values() for name in chosen["values"]}
-    return [name for name in names if name in present]
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def known_rules() -> list[str]:
-    """The names of all selection rules, of all hosts."""
-    return list(dict.fromkeys(rule for host in HOSTS.values() for rule in host.module.RULES))
-
-
 def build(runs: list[Run], rules: Sequence[str] | None = None, gains: tuple[str, ...] = ()) -> list[Table]:
     """One table per data set, host and kind of data.
 
@@ -196,7 +82,7 @@ def _table(
     notes = [f"{host.name} has no rule {' or '.join(rules)}: its usual ones are shown."] if rules and not asked else []
     notes += [*host.notes, *(f"selected by {rule}: {host.module.RULES[rule]}." for rule in shown)]
     notes += [ADJUSTED] if train.ADJUSTED in columns else []
-    families = _families(runs, host.splits_by_flags)
+    families = families_of(runs, host.splits_by_flags)
     rows = []
     for rule in shown:
         of_rule = [_row(rule, family, host, columns) for family in families]
@@ -209,7 +95,7 @@ def _table(
         _about_gains(rows, host),
         "ms/step, GiB: mean over runs of the time of a training step and of the peak memory.",
     ]
-    if host.splits_by_flags and (differing := _differing(_distinct(run.flags for run in runs))):
+    if host.splits_by_flags and (differing := differences(distinct(run.flags for run in runs))):
         notes.append(f"Mixed configurations are kept apart, in a row each: the runs differ in {', '.join(differing)}.")
     notes += _shared_flags(families, rows) if host.splits_by_flags else []
     notes += _uneven_draws(families) if host.draws else []
@@ -262,65 +148,6 @@ def _about_gains(rows: list[Row], host: Host) -> str:
     )
 
 
-def _families(runs: list[Run], splits_by_flags: bool) -> list[Family]:
-    differing = _differing(_distinct(run.flags for run in runs)) if splits_by_flags else {}
-    groups: dict[tuple, list[Run]] = defaultdict(list)
-    for run in runs:
-        flags = _key({name: run.flags.get(name) for name in differing})
-        groups[_rank(run.algorithm), run.algorithm, len(run.settings), _key(run.settings), flags].append(run)
-    keys = sorted(groups)
-    rows = [_settings(groups[key][0], differing) for key in keys]
-    return [
-        Family(row.algorithm, dict(row.values), name, in_full(row), bool(row.off), key[-1], groups[key])
-        for key, row, name in zip(keys, rows, names(rows))
-    ]
-
-
-def _settings(run: Run, differing: Iterable[str]) -> Settings:
-    values = run.settings | {name: run.flags[name] for name in differing if run.flags.get(name) is not None}
-    return Settings(run.algorithm, values, tuple(run.settings), _off(run))
-
-
-def _key(values: dict[str, Any]) -> str:
-    return json.dumps(values, sort_keys=True)
-
-
-def _distinct(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each once, in the order of their first appearance: thousands of runs have a few configurations."""
-    found: dict[str, dict[str, Any]] = {}
-    for record in records:
-        found.setdefault(_key(record), record)
-    return list(found.values())
-
-
-def _differing(records: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
-    """Names whose values are not the same in all records, with the values."""
-    records = list(records)
-    values = {
-        name: list(dict.fromkeys(show(record.get(name)) for record in records))
-        for name in sorted({name for record in records for name in record})
-    }
-    return {name: found for name, found in values.items() if len(found) > 1}
-
-
-def _rank(algorithm: str) -> int:
-    return ORDER.index(algorithm) if algorithm in ORDER else len(ORDER)
-
-
-def _off(run: Run) -> tuple[str, ...]:
-    """The weights of the algorithm's own loss terms that are 0, by which a run is a control: everything else stays,
-    its effect goes.
-
-    Not so with λ = 0 where the mask is trained all the same, by composites or the sparsity of m.
-    """
-    owner = catalog.owner(run.algorithm)
-    parts = catalog.TRAINABLE[owner][0] if owner else ()
-    if run.settings.get("cim_composites") or run.settings.get("cim_sparsity"):
-        parts = [part for part in parts if part != "morphing"]
-    weights = (next(iter(catalog.PARTS[part])) for part in parts)
-    return tuple(weight for weight in weights if run.settings.get(weight) == 0)
-
-
 def _row(rule: str, family: Family, host: Host, columns: list[str]) -> Row:
     selected, marks = host.module.select(family.finished, rule) if family.finished else ([], [])
     row = Row(rule, family, selected, host.cells(selected, columns))
@@ -340,10 +167,10 @@ def _marks(family: Family, host: Host) -> Iterator[str]:
 
 def _mixed(families: list[Family], host: Host) -> dict[str, list[str]]:
     """In what finished runs of one row or of one difference are not alike, with the values."""
-    differing = _differing(of_run for family in families for of_run in family.circumstances)
+    differing = differences(of_run for family in families for of_run in family.circumstances)
     if host.splits_by_flags:
         return differing
-    return differing | _differing(of_run for family in families for of_run in family.configurations)
+    return differing | differences(of_run for family in families for of_run in family.configurations)
 
 
 def _named(differing: dict[str, list[str]]) -> str:
