@@ -54,7 +54,7 @@ MODEL_KWARGS: dict[str, Check] = {
         "transform_input memory_efficient base_width cardinality stem_width stem_type_depth avg_down".split(),
         _numbers,
     ),
-    **dict.fromkeys("global_pool pos_embed act_layer stem_type".split(), _word),
+    **dict.fromkeys("global_pool pos_embed act_layer stem_type pad_type".split(), _word),
 }
 
 #: arguments of data sets of the wilds package

@@ -33,7 +33,7 @@ def test_paths_of_weights_and_logs_are_left_out(written):
 
 
 @pytest.mark.parametrize(
-    "value", [{"drop_rate": 0.1}, {"pretrained": True, "img_size": [64, 32], "global_pool": "avg"}]
+    "value", [{"drop_rate": 0.1}, {"pretrained": True, "img_size": [64, 32], "global_pool": "avg", "pad_type": "same"}]
 )
 def test_arguments_that_shape_a_network_are_taken(written, value):
     assert taken_from(written(model_kwargs=value), "results.json").model_kwargs == value

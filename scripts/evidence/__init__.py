@@ -1,0 +1,1 @@
+"""CIM on photographs beside what it has to be compared with: ``python -m scripts.evidence subgroups``."""

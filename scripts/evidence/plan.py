@@ -1,0 +1,130 @@
+"""The runs of the table of subgroups, where they are, and the command line of each."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Iterator, NamedTuple, Sequence
+
+from cim_plugin.files import read_json
+from cim_plugin.runs.layout import RESULTS
+
+from .rows import BALANCED, OWN, ROWS
+from .settings import FIRST_SEED, RATES, RULE, SEARCH_SEED, Settings
+
+REFERENCES = "references"  #: the runs that find pseudo-environments, a seed's once for all rows
+
+
+class Run(NamedTuple):
+    """One training, or one retraining."""
+
+    row: str  #: of ROWS, or REFERENCES
+    seed: int
+    rate: float = RATES[0]
+
+
+class Plan(NamedTuple):
+    """What is wanted."""
+
+    settings: Settings
+    folder: str  #: of everything that is made
+    rows: Sequence[str]
+    seeds: int
+    rates: Sequence[float] = RATES  #: that the search tries; one: no search
+
+    # --- where -------------------------------------------------------------------------------------------------------
+
+    def place(self, run: Run) -> str:
+        """The folder of a run."""
+        rate = [] if run.row == REFERENCES else [f"lr_{run.rate:g}"]
+        return os.path.join(self.folder, self.settings.name, run.row, *rate, f"seed_{run.seed}")
+
+    def results(self, run: Run) -> dict[str, Any] | None:
+        """results.json of a run that is finished, else None."""
+        path = os.path.join(self.place(run), RESULTS)
+        found = read_json(path) if os.path.exists(path) else {}
+        return found if found.get("status") == "finished" else None
+
+    @property
+    def figures(self) -> str:
+        """The folder of the data whose grounds are black."""
+        return os.path.join(self.folder, "figures_only")
+
+    # --- which -------------------------------------------------------------------------------------------------------
+
+    @property
+    def all_seeds(self) -> range:
+        return range(FIRST_SEED, FIRST_SEED + self.seeds)
+
+    def search(self) -> list[Run]:
+        """Trainings of the search, of all rates of a row one after another; none where nothing is searched."""
+        trained = [name for name in self.rows if ROWS[name].retrain is None]
+        return [Run(name, SEARCH_SEED, rate) for name in trained for rate in self.rates if len(self.rates) > 1]
+
+    def rate(self, name: str) -> float | None:
+        """The rate that the search has chosen for a row, of equals the first; None while it has no finished run. A
+        retrained row has that of the run that it starts from.
+        """
+        base = ROWS[name].retrain
+        if base is not None:
+            return self.rate(base[1])
+        if len(self.rates) == 1:
+            return self.rates[0]
+        scores = {rate: self._score(Run(name, SEARCH_SEED, rate)) for rate in self.rates}
+        known = [rate for rate in self.rates if scores[rate] is not None]
+        return max(known, key=lambda rate: scores[rate], default=None)
+
+    def _score(self, run: Run) -> float | None:
+        """Of validation data."""
+        found = self.results(run)
+        return None if found is None or RULE not in found["selection"] else found["selection"][RULE]["score"]
+
+    def of_seed(self, seed: int, retrained: bool) -> list[Run]:
+        """The runs of a seed that tables report, of the rows that are trained or of those that are retrained."""
+        names = [name for name in self.rows if (ROWS[name].retrain is not None) is retrained]
+        rates = {name: self.rate(name) for name in names}
+        return [Run(name, seed, rate) for name, rate in rates.items() if rate is not None]
+
+    def stages(self) -> Iterator[list[Run]]:
+        """Runs that may go at the same time, those of a stage after all of the one before it. A stage is made when its
+        turn comes, by what the search has chosen until then. Seeds are outermost: all rows have equally many.
+        """
+        first = [Run(REFERENCES, self.all_seeds[0])]
+        searched = self.search()
+        yield [*([Run(REFERENCES, SEARCH_SEED)] if searched else []), *first]
+        yield searched
+        for seed in self.all_seeds:
+            following = [Run(REFERENCES, seed + 1)] if seed + 1 in self.all_seeds else []
+            yield [*following, *self.of_seed(seed, retrained=False)]
+            yield self.of_seed(seed, retrained=True)
+
+    @property
+    def size(self) -> int:
+        """How many runs there are in all."""
+        searched = len(self.search())
+        return searched + self.seeds * (len(self.rows) + 1) + (1 if searched else 0)
+
+    # --- how ---------------------------------------------------------------------------------------------------------
+
+    def words(self, run: Run) -> list[str]:
+        """The command line of a run, after ``cim-plugin``."""
+        folder = self.place(run)
+        if run.row == REFERENCES:
+            found = ["--algorithm", "ERM", "--cross_fit", self.settings.cross_fit, "--n_epochs", "1"]
+            return self._training(found, self.settings.root_dir, run, folder)
+        row = ROWS[run.row]
+        if row.retrain is not None:
+            method, base = row.retrain
+            return ["retrain", self.place(run._replace(row=base)), "--method", method, "--log_dir", folder]
+        data = self.figures if row.figures_only else self.settings.root_dir
+        return self._training(["--algorithm", *row.flags.split(), *self._pseudo(run)], data, run, folder)
+
+    def _training(self, flags: list[str], data: str, run: Run, folder: str) -> list[str]:
+        common = ["--dataset", "waterbirds", "--root_dir", data, *self.settings.flags]
+        return ["train", *common, *flags, "--lr", f"{run.rate:g}", "--seed", str(run.seed), "--log_dir", folder]
+
+    def _pseudo(self, run: Run) -> list[str]:
+        batches = ROWS[run.row].batches
+        if batches == OWN:
+            return []
+        found = os.path.join(self.place(Run(REFERENCES, run.seed)), "cross_fit.csv")
+        return ["--pseudo_environments", found, *(["--balance_batches", "false"] if batches != BALANCED else [])]

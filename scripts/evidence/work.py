@@ -1,0 +1,34 @@
+"""One run in a process that has imported torch already."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Sequence
+
+ERRORS = "err.txt"  #: what a run has said of what went wrong
+#: what processes find imported
+HEAVY = ("cim_plugin.wilds_runner.preparing", "cim_plugin.retrain.methods", "lightning_fabric", "timm", "torchvision")
+
+
+def context() -> Any:
+    """Of multiprocessing: processes are forked from one that has imported :data:`HEAVY`, and only that."""
+    import multiprocessing
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(list(HEAVY))
+    return made
+
+
+def command(words: Sequence[str], folder: str) -> None:
+    """``cim-plugin words``, whose errors go to a file in the folder; ends the process with its exit status."""
+    import torch
+
+    from cim_plugin import cli
+
+    torch.set_num_threads(1)
+    os.makedirs(folder, exist_ok=True)
+    for stream, path in ((1, os.devnull), (2, os.path.join(folder, ERRORS))):
+        os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
+    sys.exit(cli.main(list(words)))
