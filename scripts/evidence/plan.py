@@ -13,6 +13,9 @@ from .settings import FIRST_SEED, RATES, RULE, SEARCH_SEED, Settings
 
 REFERENCES = "references"  #: the runs that find pseudo-environments, a seed's once for all rows
 
+#: flags of a run of the search
+SCORES_ONLY = "--save_best false --save_last false --save_pred false --evaluate_all_splits false".split()
+
 
 class Run(NamedTuple):
     """One training, or one retraining."""
@@ -115,8 +118,9 @@ class Plan(NamedTuple):
         if row.retrain is not None:
             method, base = row.retrain
             return ["retrain", self.place(run._replace(row=base)), "--method", method, "--log_dir", folder]
+        kept = [*self._pseudo(run), *(SCORES_ONLY if run.seed == SEARCH_SEED else [])]
         data = self.figures if row.figures_only else self.settings.root_dir
-        return self._training(["--algorithm", *row.flags.split(), *self._pseudo(run)], data, run, folder)
+        return self._training(["--algorithm", *row.flags.split(), *kept], data, run, folder)
 
     def _training(self, flags: list[str], data: str, run: Run, folder: str) -> list[str]:
         common = ["--dataset", "waterbirds", "--root_dir", data, *self.settings.flags]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any, Sequence
+
+from cim_plugin.runs.layout import STATE
 
 ERRORS = "err.txt"  #: what a run has said of what went wrong
 #: what processes find imported
@@ -31,4 +34,7 @@ def command(words: Sequence[str], folder: str) -> None:
     os.makedirs(folder, exist_ok=True)
     for stream, path in ((1, os.devnull), (2, os.path.join(folder, ERRORS))):
         os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
-    sys.exit(cli.main(list(words)))
+    status = cli.main(list(words))
+    if status == 0:
+        Path(folder, STATE).unlink(missing_ok=True)  # of 30 MB, from which a run that is done does not go on
+    sys.exit(status)

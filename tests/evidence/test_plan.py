@@ -70,6 +70,9 @@ def test_the_same_rates_are_searched_for_every_row_outside_the_reported_seeds(tm
     plan = plan_of(tmp_path, "ERM", "CIM", "AFR", rates=RATES)
     assert plan.search() == [Run(name, SEARCH_SEED, rate) for name in ("ERM", "CIM") for rate in RATES]
     assert SEARCH_SEED not in plan.all_seeds
+    searched, reported = (parsed(plan.words(Run("CIM", seed))) for seed in (SEARCH_SEED, 0))
+    assert (searched.evaluate_all_splits, searched.save_last) == (False, False)  # its test data are not even looked at
+    assert (reported.evaluate_all_splits, reported.save_last) == (True, True)
     assert plan_of(tmp_path).search() == []
 
 
