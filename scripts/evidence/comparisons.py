@@ -1,0 +1,19 @@
+"""What was to be compared, fixed before any test accuracy of these rows: docs/evidence_protocol.md."""
+
+from __future__ import annotations
+
+#: a row, and what it is to be above in the worst group. All of them are one family of tests, present or not
+COMPARISONS: tuple[tuple[str, str], ...] = (
+    ("CIM", "ERM"),
+    ("CIM", "VIB"),
+    ("CIM_VIB", "ERM"),
+    ("CIM_VIB", "VIB"),
+    ("CIM", "CIM-0"),
+    ("CIM_VIB", "CIM_VIB-0"),
+    ("recommended", "ERM-balanced"),
+    ("recommended", "recommended-0"),
+    ("recommended", "CnC"),
+)
+FEWEST_SEEDS = 3  #: below which no interval is printed
+MARGIN = 3.0  #: points by which a form is above each of its controls to be recommended
+GOAL = 80.0  #: % in the worst group, without labels of groups
