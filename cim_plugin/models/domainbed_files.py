@@ -102,7 +102,6 @@ def recipe_and_weights(saved: dict[str, Any], file: str) -> tuple[Recipe, dict[s
         raise InputError(f"{file} is a model of inputs of shape {tuple(saved['model_input_shape'])}, not of images")
     channels, *size = map(int, saved["model_input_shape"])
     hparams = {name: plain(value) for name, value in saved["model_hparams"].items()}
-    own = (*catalog.all_hyperparameters(), *retired.RETIRED)
     normalised = channels == 3 and size == [224, 224]  # the host normalises exactly these
     mean, std = IMAGENET if normalised else ([0.0] * channels, [1.0] * channels)
     weights = dict(saved["model_dict"])
@@ -111,7 +110,7 @@ def recipe_and_weights(saved: dict[str, Any], file: str) -> tuple[Recipe, dict[s
     recipe = from_dict(
         {
             "algorithm": algorithm,
-            "hyperparameters": _own(algorithm, {name: hparams[name] for name in own if name in hparams}),
+            "hyperparameters": own_hyperparameters(algorithm, hparams),
             "library": "domainbed",
             "encoder": "",
             "encoder_options": {name: hparams[name] for name in OPTIONS if name in hparams},
@@ -125,14 +124,19 @@ def recipe_and_weights(saved: dict[str, Any], file: str) -> tuple[Recipe, dict[s
         },
         file,
     )
-    return recipe, _renamed(weights, _ERM if algorithm == "ERM" else _OURS)
+    return recipe, renamed(weights, algorithm)
 
 
-def _own(algorithm: str, values: dict[str, Any]) -> dict[str, Any]:
+def own_hyperparameters(algorithm: str, hparams: dict[str, Any]) -> dict[str, Any]:
+    """Of a host's hyperparameters those of one of our algorithms, complete; ERM has none."""
+    own = (*catalog.all_hyperparameters(), *retired.RETIRED)
+    values = {name: hparams[name] for name in own if name in hparams}
     return catalog.complete_old(algorithm, values) if algorithm != "ERM" else {}
 
 
-def _renamed(weights: dict[str, Tensor], prefixes: dict[str, str]) -> dict[str, Tensor]:
+def renamed(weights: dict[str, Tensor], algorithm: str) -> dict[str, Tensor]:
+    """A host's weights of an algorithm by the names that a classifier has for them; its second copies left out."""
+    prefixes = _ERM if algorithm == "ERM" else _OURS
     return {
         after + name.removeprefix(before): value
         for name, value in weights.items()

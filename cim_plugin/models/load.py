@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from .. import retired
 from ..errors import InputError
+from ..runs import subpopbench
 from ..runs.layout import MODELS, RESULTS
-from . import domainbed_files, pretrained, train_files, wilds_files
+from . import domainbed_files, pretrained, subpopbench_files, train_files, wilds_files
 from .assembly import assemble, load_weights
 from .model import Model
 from .recipe import Recipe
 
-MODEL = "model.pkl"  #: what marks a folder of DomainBed
+MODEL = "model.pkl"  #: of DomainBed and of SubpopBench
 HUB = "hf://"
 
 
@@ -32,9 +33,9 @@ def load(path: str | os.PathLike, *, rule: str = "best", encoder: nn.Module | No
     Neither the data nor the host that trained it are needed, and nothing of the files is executed.
 
     Args:
-        path: a folder of ``cim-plugin train``, of DomainBed's train script, of a WILDS checkout's ``run_expt.py``, or
-            of :meth:`~.model.Model.save_pretrained`; one of their model files; or "hf://owner/name" on the Hugging Face
-            Hub.
+        path: a folder of ``cim-plugin train``, of DomainBed's or SubpopBench's train script, of a WILDS checkout's
+            ``run_expt.py``, or of :meth:`~.model.Model.save_pretrained`; one of their model files; or
+            "hf://owner/name" on the Hugging Face Hub.
         rule: of a folder of ``cim-plugin train``: the selection rule whose model is wanted, such as "worst_group",
             "average" or "last"; of a WILDS checkout "best", "last" or the number of an epoch.
         encoder: of the same kind, where the model was built with a module of yours.
@@ -63,16 +64,17 @@ def find_file(path: str, rule: str = "best") -> str:
         return path
     if not os.path.isdir(path):
         raise InputError(f"{path} does not exist; name the folder or the file of a trained model")
-    if os.path.isfile(os.path.join(path, RESULTS)):
+    files = set(os.listdir(path))
+    if RESULTS in files and not subpopbench.is_run(files):
         return train_files.model_of_rule(path, rule)
     for name in (MODEL, pretrained.WEIGHTS):
-        if os.path.isfile(os.path.join(path, name)):
+        if name in files:
             return os.path.join(path, name)
-    if any(name.endswith(MODELS) for name in os.listdir(path)):
+    if any(name.endswith(MODELS) for name in files):
         return wilds_files.model_of_epoch(path, rule)
     raise InputError(
-        f"{path} holds neither {RESULTS} of 'cim-plugin train', nor {MODEL} of DomainBed (a run with --skip_model_save "
-        f"has none), nor a model of WILDS' run_expt (*{MODELS}), nor {pretrained.WEIGHTS}"
+        f"{path} holds neither {RESULTS} of 'cim-plugin train', nor {MODEL} of DomainBed or SubpopBench (a run with "
+        f"--skip_model_save has none), nor a model of WILDS' run_expt (*{MODELS}), nor {pretrained.WEIGHTS}"
     )
 
 
@@ -85,7 +87,10 @@ def read(file: str) -> Saved:
     with retired.allowed():
         if file.endswith(pretrained.SUFFIX):
             return Saved(*pretrained.read(file))
-        saved = domainbed_files.read_checkpoint_with_numbers(file)
+        with subpopbench_files.object_ignored():
+            saved = domainbed_files.read_checkpoint_with_numbers(file)
+        if subpopbench_files.is_one(saved):
+            return Saved(*subpopbench_files.recipe_and_weights(saved, file))
         if domainbed_files.is_one(saved):
             return Saved(*domainbed_files.recipe_and_weights(saved, file))
         if wilds_files.is_one(saved):

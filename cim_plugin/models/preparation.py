@@ -26,6 +26,7 @@ def _square(image: Image.Image) -> Image.Image:
 _MAKE: dict[str, Callable[..., Callable[[Image.Image], Image.Image]]] = {
     "square": lambda: _square,
     "resize": lambda height, width: T.Resize([height, width]),
+    "shorter_side": lambda side: T.Resize(side),
     "center_crop": lambda height, width: T.CenterCrop([height, width]),
 }
 

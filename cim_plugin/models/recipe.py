@@ -18,7 +18,7 @@ LARGEST = 100_000  #: of classes, groups, and of the numbers that layers are mad
 LIBRARIES = ("named", "domainbed", "own")
 STANDARDISATIONS = ("none", "imagenet", "per_image")
 #: step of a preparation -> how many whole numbers it takes
-STEPS = {"square": 0, "resize": 2, "center_crop": 2}
+STEPS = {"square": 0, "resize": 2, "shorter_side": 1, "center_crop": 2}
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,12 @@ from PIL import Image
 from .. import autoload, catalog
 from ..data.images import strict_decoding
 from ..errors import InputError
-from ..models import foreign
+from ..models import foreign, subpopbench_files
 from ..models.encoders import read_checkpoint
 from .domainbed import random_weights
 from .opened_run import OpenedRun, check_algorithm
 
-KEYS = {
-    "args": dict,
-    "model_hparams": dict,
-    "model_input_shape": (tuple, list),
-    "num_labels": int,
-    "num_attributes": int,
-    "model_dict": dict,
-}
 SPLITS = {"train": "tr", "val": "va", "test": "te"}
-LARGEST = 10_000  #: of the numbers that layers are made by
 FETCHED = ("dino", "simclr", "barlow", "swag")  #: in the names of --image_arch whose weights the host always downloads
 #: the hyperparameters that a network is made by, by what a file may say
 NETWORK: dict[str, Callable[[Any], bool]] = {
@@ -103,16 +94,7 @@ def _import_host(file: str) -> tuple[Any, Any]:
 
 def _read(file: str) -> dict[str, Any]:
     saved = read_checkpoint(file, "show")
-    where = f"{file} is not a model.pkl of SubpopBench"
-    for key, kind in KEYS.items():
-        if not isinstance(saved.get(key), kind):
-            raise InputError(f"{where}: it has no {key!r}")
-    for key in ("algorithm", "dataset", "data_dir"):
-        if not isinstance(saved["args"].get(key), str) or "\0" in saved["args"][key]:
-            raise InputError(f"{where}: its args have no {key!r}")
-    numbers = [*saved["model_input_shape"], saved["num_labels"], saved["num_attributes"]]
-    if not all(isinstance(number, int) and 0 < number <= LARGEST for number in numbers):
-        raise InputError(f"{where}: a size in it is not a number from 1 to {LARGEST}")
+    subpopbench_files.check(saved, file)
     for name, fits in NETWORK.items():
         value = saved["model_hparams"].get(name)
         if value is not None and not fits(value):

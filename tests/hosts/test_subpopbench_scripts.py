@@ -13,8 +13,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from hosts import forked_host
+from models.elsewhere import Asked, ask
 
+import cim_plugin
 from cim_plugin import catalog
 from cim_plugin.compare import tables
 from cim_plugin.runs import find
@@ -88,16 +91,29 @@ def run(host: str, code: str, *, plugin: str = "1", **more):
 
 
 def train(
-    host: str, data: Path, output: Path, algorithm: str, *words: str, plugin: str = "1", hparams=HPARAMS, seed: int = 0
+    host: str,
+    data: Path,
+    output: Path,
+    algorithm: str,
+    *words: str,
+    plugin: str = "1",
+    hparams=HPARAMS,
+    seed: int = 0,
+    after: str = "",
 ) -> Path:
-    """Two steps, an evaluation after each; the run's folder."""
+    """Two steps, an evaluation after each; the run's folder.
+
+    Args:
+        after: a line that the same process runs at its end; what the script has made is in ``found``.
+    """
     flags = ["--algorithm", algorithm, "--dataset", "Waterbirds", "--data_dir", str(data), "--output_dir", str(output)]
     flags += ["--output_folder_name", "runs", "--steps", "2", "--checkpoint_freq", "1"]
     flags += ["--hparams", json.dumps(hparams), "--seed", str(seed)]
     code = f"""
     import runpy, sys
     sys.argv = ["train", *{[*flags, *words]}]
-    runpy.run_module("subpopbench.train", run_name="__main__", alter_sys=True)
+    found = runpy.run_module("subpopbench.train", run_name="__main__", alter_sys=True)
+    {after}
     """
     done = run(host, code, plugin=plugin)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -137,17 +153,91 @@ def test_show_opens_its_model_with_the_hosts_data(host, waterbirds, tmp_path):
     assert names == ["y=0,a=0", "y=0,a=1", "y=1,a=0", "y=1,a=1"] and sorted(groups) == sorted([0, 1, 2, 3] * 4)
 
 
+RESNET = {"resnet18": True, "pretrained": False, "batch_size": 4}
+LOADED = {"CIM_VIB": (HPARAMS, ["--train_attr", "no"]), "CIM": (RESNET, []), "ERM": (RESNET, [])}
+
+
+def test_load_gives_the_training_process_s_logits_and_images_without_host_and_data(host, waterbirds, tmp_path):
+    asked, expected = [], []
+    for algorithm, (hparams, words) in LOADED.items():
+        file = tmp_path / f"{algorithm}.pt"
+        images = "images = torch.stack([found['test_dataset'][row][1] for row in range(3)])"
+        logits = f"torch.save((images, found['algorithm'].predict(images).detach()), {str(file)!r})"
+        after = f"import torch; {images}; {logits}"
+        folder = train(host, waterbirds, tmp_path, algorithm, *words, hparams=hparams, after=after)
+        expected.append(torch.load(file, weights_only=True))
+        asked.append(Asked(str(folder), "best", expected[-1][0], first_photographs(waterbirds, 3)))
+    for (images, logits), answer in zip(expected, ask(tmp_path, *asked)):
+        assert torch.equal(answer["logits"], logits)
+        assert torch.equal(torch.stack(answer["prepared"]), images)
+        assert answer["class_names"] == ["landbird", "waterbird"]
+
+
+def first_photographs(data: Path, number: int) -> list[str]:
+    """Of the test split."""
+    with open(data / "waterbirds" / "metadata_waterbirds.csv") as read:
+        names = [row["filename"] for row in csv.DictReader(read) if row["split"] == "2"]
+    return [str(data / "waterbirds" / "waterbird_complete95_forest2water2" / name) for name in names[:number]]
+
+
+NETWORKS = {
+    "28": ((3, 28, 28), {}),
+    "32": ((3, 32, 32), {}),
+    "ResNet-50": ((3, 224, 224), {}),
+    "another ResNet-50": ((3, 224, 224), {"image_arch": "resnet_dino_in1k", "resnet18": True}),
+    "timm's": ((3, 224, 224), {"image_arch": "vit_sup_in1k"}),
+    "TResNet": ((3, 224, 224), {"image_arch": "resnet_sup_in21k"}),
+    "torchvision's": ((3, 224, 224), {"image_arch": "vit_sup_swag"}),
+    "ours": ((3, 224, 224), {"model": "mobilenetv2_100"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_networks_compute_what_the_hosts_do_to_the_last_bit(name, host, tmp_path):
+    """With weights that are not fetched: the host is given random ones."""
+    shape, options = NETWORKS[name]
+    hparams = {"image_arch": "resnet_sup_in1k", "resnet18": False, "pretrained": False, "last_layer_dropout": 0.0}
+    hparams |= {"nonlinear_classifier": True, "lr": 0.1, "weight_decay": 0.0, "optimizer": "sgd", **options}
+    code = f"""
+    import torch, torchvision
+    import subpopbench.learning.early_stopping as early_stopping
+    from subpopbench.learning import algorithms
+    networks, shape, hparams = algorithms.networks, {shape}, {hparams}
+    state = torchvision.models.resnet50(weights=None).state_dict()
+    networks.get_torchvision_state_dict = lambda url: {{n: v for n, v in state.items() if not n.startswith("fc.")}}
+    networks.load_swag = lambda url: swag()
+    def swag():
+        made = torchvision.models.vit_b_16(weights=None)
+        made.heads = torch.nn.Identity()
+        return made
+    made = algorithms.ERM("images", shape, 3, 2, 8, hparams)
+    images = torch.randn(2, *shape)
+    made.eval()
+    with torch.no_grad():
+        logits = made.predict(images)
+    args = {{"algorithm": "ERM", "dataset": "NICOpp", "data_dir": ""}}
+    torch.save({{"args": args, "model_hparams": hparams, "model_input_shape": shape, "num_labels": 3,
+                "num_attributes": 2, "model_dict": made.state_dict(), "early_stopper": early_stopping.EarlyStopping()}},
+               "{tmp_path}/model.pkl")
+    torch.save((images, logits), "{tmp_path}/logits.pt")
+    """
+    done = run(host, code)
+    assert done.returncode == 0, done.stderr[-2000:]
+    images, logits = torch.load(tmp_path / "logits.pt", weights_only=True)
+    with torch.no_grad():
+        assert torch.equal(cim_plugin.load(tmp_path / "model.pkl")(images), logits)
+
+
 def test_the_hosts_own_networks_are_taken(host, waterbirds, tmp_path):
-    folder = train(host, waterbirds, tmp_path, "CIM", hparams={"resnet18": True, "pretrained": False, "batch_size": 4})
+    folder = train(host, waterbirds, tmp_path, "CIM", hparams=RESNET)
     assert records(folder)[0]["hparams"]["resnet18"] is True
 
 
 @pytest.mark.parametrize("algorithm", ["ERM", "JTT"])
 def test_the_hosts_own_gives_the_same_with_the_plugin_on_and_off(algorithm, host, waterbirds, tmp_path):
-    hparams = {"resnet18": True, "pretrained": False, "batch_size": 4}
     on, off = (
-        records(train(host, waterbirds, tmp_path / plugin, algorithm, plugin=plugin, hparams=hparams))
-        for plugin in "10"
+        records(train(host, waterbirds, tmp_path / plugin, algorithm, plugin=plugin, hparams=RESNET)) for plugin in "10"
     )
     assert on == off
 

@@ -11,6 +11,9 @@ from interpreters import run_python
 CODE = '''
 import sys
 
+HOSTS = "domainbed subpopbench transformers wilds lightning_fabric lightning pandas".split()
+
+
 class Without:
     """A finder of modules that does not find some."""
 
@@ -18,7 +21,7 @@ class Without:
         self.finder = finder
 
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("domainbed", "wilds", "lightning_fabric", "lightning", "pandas"):
+        if name.partition(".")[0] in HOSTS:
             return None
         return self.finder.find_spec(name, path, target)
 
@@ -56,6 +59,8 @@ class Asked(NamedTuple):
 def ask(folder: Path, *asked: Asked) -> list[dict[str, Any]]:
     """For each: "logits", "m", "class_names" and "prepared"."""
     torch.save([tuple(one) for one in asked], folder / "asked.pt")
-    done = run_python("-c", CODE, str(folder), CIM_PLUGIN_AUTOLOAD="0", DOMAINBED_HOME=None, cwd=folder)
+    done = run_python(
+        "-c", CODE, str(folder), CIM_PLUGIN_AUTOLOAD="0", DOMAINBED_HOME=None, SUBPOPBENCH_HOME=None, cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     return torch.load(folder / "answers.pt", weights_only=True)

@@ -15,6 +15,7 @@ import torch
 
 from ... import catalog
 from ...algorithms.morphing import PixelSpace
+from ...models.subpopbench_files import CMNIST, ONLY_CMNIST
 from .. import hyperparameters, launcher
 from ..batches import Batch, checked
 from ..robust_algorithm import RobustAlgorithm
@@ -23,12 +24,10 @@ from .encoders import featurizer_by
 
 REGISTRY = "subpopbench.hparams_registry"
 IMAGES = "Waterbirds"  #: a data set of images, for what all of them share
-CMNIST = (0.1307, 0.1307, 0.0), (0.3081, 0.3081, 0.3081)  #: mean and standard deviation; all others have ImageNet's
 NO_GPU = (
     "error: no GPU is visible, and SubpopBench's multi_gpu, its default, waits for one for ever; 'sweep "
     "delete_incomplete', then 'launch' with --command_launcher cim_local"
 )
-ONLY_CMNIST = "cmnist_flip_prob"  #: a hyperparameter that the train script adds for that data set alone
 
 
 class _RobustAlgorithm(RobustAlgorithm):
