@@ -1,4 +1,4 @@
-"""``python -m scripts.evidence subgroups``: trains every row on every seed that is not done.
+"""``python -m scripts.evidence subgroups``: trains every row on every seed that is not done, or prints the tables.
 
 Started again, it goes on with what is missing. Docs: docs/evidence_protocol.md.
 """
@@ -8,98 +8,128 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any
+from pathlib import Path
 
 from cim_plugin.errors import InputError, exit_status
 from cim_plugin.flags import Parser, whole
-from cim_plugin.progress import progress
-from cim_plugin.runs import jobs
 
-from . import figures_only, work
-from .plan import REFERENCES, Plan, Run
+from ..experiments.docs_page import refresh
+from . import figures_only, kept
+from .plan import Plan
 from .rows import ROWS, with_bases
 from .settings import RATES, Settings
+from .tables import TABLES, found
+
+COMMAND = "python -m scripts.evidence subgroups"
 
 
 def main() -> int:
     """What the command line asks for; exit status 1 where a run failed."""
-    args = make_parser().parse_args()
-    plan = make_plan(args)
-    return train(plan, args.at_once)
+    return run(make_parser().parse_args())
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m scripts.evidence", description=__doc__)
     tables = parser.add_subparsers(dest="table", required=True, metavar="TABLE")
-    subgroups = tables.add_parser(
-        "subgroups", help="Waterbirds' layout", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    add_subgroups(
+        tables.add_parser(
+            "subgroups", help="Waterbirds' layout", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
     )
-    subgroups.add_argument("--root_dir", required=True, help="holds waterbirds_v1.0, any release of that layout")
-    subgroups.add_argument("--weights", required=True, metavar="FILE", help="of mobilenetv2_100, trained on ImageNet")
-    subgroups.add_argument("--output_dir", required=True, help="where everything is kept")
-    subgroups.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
-    subgroups.add_argument("--seeds", type=whole(1, 100), default=5, help="runs per row, with seeds 0, 1, ...")
-    subgroups.add_argument(
+    return parser
+
+
+def add_subgroups(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root_dir", help="holds waterbirds_v1.0, any release of that layout")
+    parser.add_argument("--weights", metavar="FILE", help="of mobilenetv2_100, trained on ImageNet")
+    parser.add_argument("--output_dir", required=True, help="where everything is kept")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--seeds", type=whole(1, 100), default=5, help="runs per row, with seeds 0, 1, ...")
+    parser.add_argument(
         "--search",
         type=whole(0, len(RATES)),
         default=len(RATES),
         help=f"how many of the rates {', '.join(f'{rate:g}' for rate in RATES)} are tried for every row; 0: the first",
     )
-    subgroups.add_argument("--at_once", type=whole(1, 1024), default=os.cpu_count(), help="runs at the same time")
-    subgroups.add_argument("--n_epochs", type=whole(1), default=Settings.n_epochs, help="of every run")
-    subgroups.add_argument("--side", type=whole(32, 1024), default=Settings.side, help="of images, in pixels")
-    subgroups.add_argument("--cross_fit", default=Settings.cross_fit, help="of the reference models, auto or steps")
-    return parser
+    parser.add_argument("--at_once", type=whole(1, 1024), default=os.cpu_count(), help="runs at the same time")
+    parser.add_argument("--n_epochs", type=whole(1), default=Settings.n_epochs, help="of every run")
+    parser.add_argument("--side", type=whole(32, 1024), default=Settings.side, help="of images, in pixels")
+    parser.add_argument("--cross_fit", default=Settings.cross_fit, help="of the reference models, auto or steps")
+    done = parser.add_argument_group("of what is done; these train nothing, and need neither data nor weights")
+    done.add_argument(
+        "--tables", nargs="*", choices=TABLES, metavar="NAME", help=f"print them: {', '.join(TABLES)}; alone: all"
+    )
+    done.add_argument(
+        "--page", type=Path, help=f"a page of the docs, whose tables after a line `{COMMAND} ...`: follow"
+    )
+    done.add_argument("--figure", type=Path, help="a file for a picture of all runs and of the differences")
+    done.add_argument("--pack", action="store_true", help=f"write all runs into {kept.FILE} of the output folder")
 
 
-def make_plan(args: argparse.Namespace) -> Plan:
-    """What is wanted, without the rows that need masks where there are none.
+def run(args: argparse.Namespace) -> int:
+    """Train, or show what is done.
+
+    Raises:
+        InputError: there are no data, no weights, or nothing to show.
+    """
+    if args.tables is None and not (args.page or args.figure or args.pack):
+        from .training import train
+
+        plan, masks = make_plan(args)
+        return train(plan, args.at_once, masks)
+    if args.pack:
+        print(f"{kept.pack(os.path.abspath(args.output_dir))} runs are in {Path(args.output_dir) / kept.FILE}")
+    if args.page:
+        refresh(args.page, lambda words: tables(_of_page(words, args.output_dir)), COMMAND)
+    if args.figure:
+        from .figure import draw
+
+        draw(found(done_plan(args)), args.figure)
+    if args.tables is not None:
+        print(tables(args))
+    return 0
+
+
+def _of_page(words: list[str], output_dir: str) -> argparse.Namespace:
+    return make_parser().parse_args(["subgroups", *words, "--output_dir", output_dir])
+
+
+def tables(args: argparse.Namespace) -> str:
+    """Those that are asked for, of what is done."""
+    plan = done_plan(args)
+    results = found(plan)
+    return "\n\n".join(TABLES[name](plan, results) for name in args.tables or TABLES)
+
+
+def done_plan(args: argparse.Namespace) -> Plan:
+    """What is wanted of runs that are done: where they came from does not matter."""
+    settings = Settings("", "", args.n_epochs, args.side, args.cross_fit)
+    return Plan(settings, os.path.abspath(args.output_dir), with_bases(args.rows), args.seeds, _rates(args))
+
+
+def make_plan(args: argparse.Namespace) -> tuple[Plan, bool]:
+    """What is wanted, without the rows that need masks where there are none; and whether there are masks.
 
     Raises:
         InputError: there are no data, or no weights.
     """
+    for name, what in (("root_dir", "the folder that holds waterbirds_v1.0"), ("weights", "a state dict of its model")):
+        if getattr(args, name) is None:
+            raise InputError(f"--{name} is missing, {what}; only --tables, --page, --figure and --pack need none")
     if not os.path.isfile(args.weights):
         raise InputError(f"--weights {args.weights} does not exist; name a state dict of mobilenetv2_100")
-    root, folder = os.path.abspath(args.root_dir), os.path.abspath(args.output_dir)
+    root = os.path.abspath(args.root_dir)
     settings = Settings(root, os.path.abspath(args.weights), args.n_epochs, args.side, args.cross_fit)
-    rows = with_bases(args.rows)
-    why = figures_only.missing(root)
-    if why is not None and any(ROWS[name].figures_only for name in rows):
-        print(f"left out, as {why}: {', '.join(name for name in rows if ROWS[name].figures_only)}", file=sys.stderr)
-        rows = [name for name in rows if not ROWS[name].figures_only]
-    return Plan(settings, folder, rows, args.seeds, RATES[: max(1, args.search)])
+    rows, why = with_bases(args.rows), figures_only.missing(root)
+    if why is not None:
+        without = [name for name in rows if ROWS[name].figures_only]
+        rows = [name for name in rows if name not in without]
+        print(f"left out, as {why}: {', '.join([*without, 'the overlap of m'])}", file=sys.stderr)
+    return Plan(settings, os.path.abspath(args.output_dir), rows, args.seeds, _rates(args)), why is None
 
 
-def train(plan: Plan, at_once: int) -> int:
-    """Train what is not finished. Exit status 1 where a run failed."""
-    if any(ROWS[name].figures_only for name in plan.rows):
-        figures_only.make(plan.settings.root_dir, plan.figures)
-    context, failed = work.context(), dict[str, str]()
-    with progress(total=plan.size, unit="run", smoothing=0.1) as bar:
-        for stage in plan.stages():
-            failed |= _run(plan, stage, at_once, context, bar)
-            lost = [run for run in stage if run.row == REFERENCES and plan.place(run) in failed]
-            if lost:
-                break  # nothing of that seed can be trained
-    for folder, how in failed.items():
-        print(f"scripts.evidence: error: a run failed ({how}); {folder}/{work.ERRORS} says why", file=sys.stderr)
-    return int(bool(failed))
-
-
-def _run(plan: Plan, stage: list[Run], at_once: int, context: Any, bar: Any) -> dict[str, str]:
-    """The runs of a stage that are not finished; those that failed, and how."""
-    todo = [run for run in stage if plan.results(run) is None]
-    bar.update(len(stage) - len(todo))
-    waiting = [
-        jobs.Job(plan.place(run), jobs.function(context, work.command, plan.words(run), plan.place(run)))
-        for run in todo
-    ]
-
-    def say(job: jobs.Job, slot: jobs.Environment) -> None:
-        bar.set_description(os.path.relpath(job.name, plan.folder))
-
-    statuses = jobs.run(waiting, [{}] * at_once, started=say, ended=lambda job, status: bar.update())
-    return jobs.failed(statuses)
+def _rates(args: argparse.Namespace) -> tuple[float, ...]:
+    return RATES[: max(1, args.search)]
 
 
 if __name__ == "__main__":

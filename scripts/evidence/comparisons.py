@@ -15,5 +15,6 @@ COMPARISONS: tuple[tuple[str, str], ...] = (
     ("recommended", "CnC"),
 )
 FEWEST_SEEDS = 3  #: below which no interval is printed
-MARGIN = 3.0  #: points by which a form is above each of its controls to be recommended
-GOAL = 80.0  #: % in the worst group, without labels of groups
+
+#: worst-group accuracy on Waterbirds in %, as the poster has it; it gives no row with λ = 0
+POSTER = {"ERM": 60.0, "VIB": 75.31, "CIM": 73.35, "CIM_VIB": 77.23}

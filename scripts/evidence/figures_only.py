@@ -29,7 +29,7 @@ def missing(root: str) -> str | None:
     release = os.path.join(root, RELEASE)
     if not os.path.isfile(os.path.join(release, METADATA)):
         raise InputError(f"--root_dir {root} has no {RELEASE}/{METADATA}; name the folder that holds {RELEASE}")
-    for row in _table(release):
+    for row in read_table(release):
         mask = os.path.join("masks", mask_of(row["img_filename"]))
         if not os.path.isfile(os.path.join(release, mask)):
             return f"{release} has no {mask}"
@@ -42,7 +42,7 @@ def make(root: str, target: str) -> None:
     if os.path.exists(os.path.join(made, METADATA)):
         return
     shutil.rmtree(made, ignore_errors=True)  # half of one
-    rows = _table(release)
+    rows = read_table(release)
     for row in rows:
         name = mask_of(row["img_filename"])
         os.makedirs(os.path.dirname(os.path.join(made, name)), exist_ok=True)
@@ -60,5 +60,6 @@ def make(root: str, target: str) -> None:
     write_whole(os.path.join(made, METADATA), "\n".join([*lines, ""]).encode())
 
 
-def _table(release: str) -> list[dict[str, str]]:
+def read_table(release: str) -> list[dict[str, str]]:
+    """metadata.csv of a release, a dictionary per image."""
     return list(csv.DictReader(read_text(os.path.join(release, METADATA)).splitlines()))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Iterator, NamedTuple, Sequence
 
-from cim_plugin.files import read_json
-from cim_plugin.runs.layout import RESULTS
-
+from . import kept
 from .rows import BALANCED, OWN, ROWS
 from .settings import FIRST_SEED, RATES, RULE, SEARCH_SEED, Settings
 
@@ -42,10 +40,14 @@ class Plan(NamedTuple):
         return os.path.join(self.folder, self.settings.name, run.row, *rate, f"seed_{run.seed}")
 
     def results(self, run: Run) -> dict[str, Any] | None:
-        """results.json of a run that is finished, else None."""
-        path = os.path.join(self.place(run), RESULTS)
-        found = read_json(path) if os.path.exists(path) else {}
-        return found if found.get("status") == "finished" else None
+        """results.json of a run that is finished, with the overlap of its mask where that is known; else None."""
+        folder = self.place(run)
+        found = kept.of_folder(folder) if os.path.isdir(folder) else None
+        return found or kept.packed_in(self.folder).get(kept.name_of(folder, self.folder))
+
+    def is_there(self, run: Run) -> bool:
+        """Whether the folder of a finished run is there, with its models, and not its results alone."""
+        return kept.of_folder(self.place(run)) is not None
 
     @property
     def figures(self) -> str:
@@ -72,12 +74,12 @@ class Plan(NamedTuple):
             return self.rate(base[1])
         if len(self.rates) == 1:
             return self.rates[0]
-        scores = {rate: self._score(Run(name, SEARCH_SEED, rate)) for rate in self.rates}
+        scores = {rate: self.score(Run(name, SEARCH_SEED, rate)) for rate in self.rates}
         known = [rate for rate in self.rates if scores[rate] is not None]
         return max(known, key=lambda rate: scores[rate], default=None)
 
-    def _score(self, run: Run) -> float | None:
-        """Of validation data."""
+    def score(self, run: Run) -> float | None:
+        """The rule's, on validation data; None of a run that is not finished."""
         found = self.results(run)
         return None if found is None or RULE not in found["selection"] else found["selection"][RULE]["score"]
 

@@ -24,6 +24,17 @@ def context() -> Any:
     return made
 
 
+def measure(folder: str, root: str) -> None:
+    """The overlap of a run's mask with the birds, into its folder."""
+    import torch
+
+    from . import overlap
+
+    torch.set_num_threads(1)
+    _say_into(folder)
+    overlap.write(folder, root)
+
+
 def command(words: Sequence[str], folder: str) -> None:
     """``cim-plugin words``, whose errors go to a file in the folder; ends the process with its exit status."""
     import torch
@@ -32,9 +43,13 @@ def command(words: Sequence[str], folder: str) -> None:
 
     torch.set_num_threads(1)
     os.makedirs(folder, exist_ok=True)
-    for stream, path in ((1, os.devnull), (2, os.path.join(folder, ERRORS))):
-        os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
+    _say_into(folder)
     status = cli.main(list(words))
     if status == 0:
         Path(folder, STATE).unlink(missing_ok=True)  # of 30 MB, from which a run that is done does not go on
     sys.exit(status)
+
+
+def _say_into(folder: str) -> None:
+    for stream, path in ((1, os.devnull), (2, os.path.join(folder, ERRORS))):
+        os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)

@@ -20,7 +20,7 @@ def draw_curves(results: Results, task: str, rows: Iterable[str], file: Path) ->
     """Worst-group accuracy on the test split and average accuracy on the validation split against the step, mean over
     seeds, a line per row.
     """
-    pyplot = _pyplot()
+    pyplot = pyplot_without_screen()
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6), sharex=True)
     styles = [(colour, dash) for dash in ("-", "--", ":") for colour in pyplot.colormaps["tab10"].colors]
     shown = [row for row in rows if any((t, r) == (task, row) for t, r, _ in results)]
@@ -39,7 +39,7 @@ def draw_curves(results: Results, task: str, rows: Iterable[str], file: Path) ->
     figure.suptitle(f"{task}: mean over seeds (their number)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
     figure.tight_layout(rect=(0, 0, 0.68, 1))
-    _save(figure, file)
+    save(figure, file)
 
 
 def draw_differences(
@@ -60,7 +60,7 @@ def draw_differences(
             panels.append((task, other, {row: found for row, found in of_rows.items() if found is not None}))
     if not panels:
         raise InputError(f"{file} would be empty: no task has results of a row of --against")
-    pyplot = _pyplot()
+    pyplot = pyplot_without_screen()
     figure, axes = pyplot.subplots(
         math.ceil(len(panels) / 2),
         2,
@@ -80,7 +80,7 @@ def draw_differences(
         axis.remove()
     figure.supxlabel("points, paired over seeds, with 95% intervals", fontsize=9)
     figure.tight_layout()
-    _save(figure, file)
+    save(figure, file)
 
 
 def draw_masks(images: Tensor, masks: Mapping[str, Tensor], title: str, file: Path) -> None:
@@ -93,7 +93,7 @@ def draw_masks(images: Tensor, masks: Mapping[str, Tensor], title: str, file: Pa
     """
     from torch.nn.functional import pad
 
-    pyplot = _pyplot()
+    pyplot = pyplot_without_screen()
     lines = {
         "x": pad(images, (0, 0, 0, 0, 0, 3 - images.shape[1])).permute(0, 2, 3, 1),
         **{row: of_row.mean(1) for row, of_row in masks.items()},
@@ -108,11 +108,11 @@ def draw_masks(images: Tensor, masks: Mapping[str, Tensor], title: str, file: Pa
         axes_of_line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     figure.suptitle(title)
     figure.tight_layout()
-    _save(figure, file)
+    save(figure, file)
 
 
-def _pyplot() -> Any:
-    """Without a screen."""
+def pyplot_without_screen() -> Any:
+    """matplotlib's, which needs no screen."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -121,7 +121,7 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _save(figure: Any, file: Path) -> None:
+def save(figure: Any, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=80)
-    _pyplot().close(figure)
+    pyplot_without_screen().close(figure)

@@ -22,8 +22,10 @@ def values_of(results: Results, task: str, row: str, rule: str, what: str = "wor
     return {seed: test_value(result, rule, what) for (t, r, seed), result in results.items() if (t, r) == (task, row)}
 
 
-def interval(values: dict[int, float], others: dict[int, float]) -> tuple[float, float] | None:
-    """Paired over the seeds that both have: mean difference and half of its 95% interval (t distribution), NaN for one
+def interval(
+    values: dict[int, float], others: dict[int, float], confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Paired over the seeds that both have: mean difference and half of its interval (t distribution), NaN for one
     seed; None without any.
     """
     paired = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
@@ -31,9 +33,9 @@ def interval(values: dict[int, float], others: dict[int, float]) -> tuple[float,
         return None
     if len(paired) == 1:
         return paired[0], math.nan
-    return statistics.mean(paired), stats.t.ppf(0.975, len(paired) - 1) * statistics.stdev(paired) / math.sqrt(
-        len(paired)
-    )
+    return statistics.mean(paired), stats.t.ppf((1 + confidence) / 2, len(paired) - 1) * statistics.stdev(
+        paired
+    ) / math.sqrt(len(paired))
 
 
 def difference(values: dict[int, float], others: dict[int, float]) -> str:

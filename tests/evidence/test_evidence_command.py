@@ -19,8 +19,7 @@ TINY = "--n_epochs 1 --side 32 --cross_fit 1 --search 0 --seeds 1 --at_once 1".s
 
 def run(inputs, folder, *more: str, weights=None) -> int:
     words = ["subgroups", "--root_dir", inputs.root, "--weights", weights or inputs.weights, "--output_dir", folder]
-    args = command.make_parser().parse_args([*map(str, words), *TINY, *more])
-    return command.train(command.make_plan(args), args.at_once)
+    return command.run(command.make_parser().parse_args([*map(str, words), *TINY, *more]))
 
 
 @pytest.mark.slow
@@ -30,6 +29,9 @@ def test_what_is_missing_is_trained_and_what_is_there_stays(inputs, tmp_path, ca
     found = {name: folder / name / "lr_0.0001" / "seed_0" / "results.json" for name in ("ERM", *ROWS)}
     assert {name for name, file in found.items() if file.exists()} == {"ERM", "AFR", "CIM", "figures-only"}
     assert read_json(found["AFR"])["config"]["retrain"] == "afr"
+    overlap = read_json(found["CIM"].parent / "overlap.json")
+    assert overlap["images"] == 12 and 0 <= overlap["auc"] <= 1
+    assert not (found["ERM"].parent / "overlap.json").exists()
     chosen = {name: read_json(found[name])["selection"] for name in ("ERM", "AFR", "CIM", "figures-only")}
     assert all("worst_pseudo_group" in of_run and "last" in of_run for of_run in chosen.values())
     before = {name: file.stat().st_mtime_ns for name, file in found.items() if file.exists()}
@@ -60,9 +62,10 @@ def test_without_masks_the_rows_that_need_them_are_left_out_in_one_line(inputs, 
         "--output_dir",
         tmp_path / "out",
     ]
-    plan = command.make_plan(command.make_parser().parse_args([str(word) for word in words]))
+    plan, masks = command.make_plan(command.make_parser().parse_args([str(word) for word in words]))
     assert set(ROWS) - set(plan.rows) == {name for name, row in ROWS.items() if row.figures_only} == {"figures-only"}
-    assert capsys.readouterr().err.count("\n") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "figures-only, the overlap of m" in said and not masks
 
 
 @pytest.mark.parametrize("lacking", ["--root_dir", "--weights"])

@@ -337,9 +337,9 @@ def test_differences_are_drawn_as_the_tables_say_them(tmp_path, monkeypatch):
     results = {
         ("photos_95", row, seed): _result(value) for row, values in worst.items() for seed, value in enumerate(values)
     }
-    drawn, errorbar = [], figures._pyplot().Axes.errorbar
+    drawn, errorbar = [], figures.pyplot_without_screen().Axes.errorbar
     monkeypatch.setattr(
-        figures._pyplot().Axes,
+        figures.pyplot_without_screen().Axes,
         "errorbar",
         lambda axis, x, y, xerr, **words: drawn.append((x, y, xerr)) or errorbar(axis, x, y, xerr=xerr, **words),
     )
