@@ -17,6 +17,7 @@ HOOKS = {
     "domainbed.datasets": "cim_plugin.hosts.domainbed.adapter:on_datasets",
     "domainbed.hparams_registry": "cim_plugin.hosts.domainbed.adapter:on_hparams_registry",
     "domainbed.lib.fast_data_loader": "cim_plugin.hosts.domainbed.adapter:on_fast_data_loader",
+    "domainbed.networks": "cim_plugin.hosts.domainbed.adapter:on_networks",
     "subpopbench.command_launchers": "cim_plugin.hosts.subpopbench.adapter:on_command_launchers",
     "subpopbench.dataset.fast_dataloader": "cim_plugin.hosts.subpopbench.adapter:on_fast_dataloader",
     "subpopbench.hparams_registry": "cim_plugin.hosts.subpopbench.adapter:on_hparams_registry",

@@ -4,6 +4,7 @@ cluster.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import sys
@@ -11,22 +12,31 @@ import sys
 import torch
 
 from ..errors import InputError
+from ..flags import whole
 from ..runs import jobs
 from ..runs.jobs import Job
 from . import sweeps
 
+AT_ONCE = "CIM_PLUGIN_AT_ONCE"  #: names how many jobs run at the same time on a GPU, or on the CPU; a host has no flag
+
 
 def cim_local(commands):
     """Run a sweep's commands with the interpreter that runs the sweep, one at a time on every visible GPU, or on the
-    CPU.
+    CPU; or as many as :data:`AT_ONCE` says.
 
     A host writes ``python -m ...``, which is another interpreter where another ``python`` is
     first on the path. Goes on after a failed job.
 
     Raises:
         SystemExit: 1 where jobs failed, naming how many and how to run them again; 128 + the signal's number where
-            stopped, when the jobs have ended.
+            stopped, when the jobs have ended; 2, with one line, where AT_ONCE is no such number.
     """
+    try:
+        at_once = whole(1, 1000)(os.environ.get(AT_ONCE, "1"))
+    except argparse.ArgumentTypeError as error:
+        print(f"cim_local: error: {AT_ONCE}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    slots = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in _gpus()] or [{}]
     numbers = {str(number): command for number, command in enumerate(commands, 1)}
 
     def say(job: Job, slot: jobs.Environment) -> None:
@@ -37,7 +47,7 @@ def cim_local(commands):
         Job(number, jobs.command(_with_this_interpreter(shlex.split(command)))) for number, command in numbers.items()
     ]
     try:
-        statuses = jobs.run(trainings, [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in _gpus()] or [{}], started=say)
+        statuses = jobs.run(trainings, slots * at_once, started=say)
     except jobs.Stopped as stop:
         raise SystemExit(128 + stop.number) from None
     if failed := len(jobs.failed(statuses)):

@@ -64,9 +64,10 @@ def make_encoder_of(recipe: Recipe) -> tuple[nn.Module, int]:
             "the encoder of this model is a module of yours; give one of the same kind: "
             "cim_plugin.load(path, encoder=...)"
         )
-    if recipe.library == "domainbed":
+    if recipe.library == "domainbed" and not recipe.encoder:
         return domainbed_networks.make_featurizer(recipe.channels, recipe.image_size, recipe.encoder_options)
-    return make_encoder(recipe.encoder, {**recipe.encoder_options, "pretrained": False}, None)
+    encoder, n_features = make_encoder(recipe.encoder, {**recipe.encoder_options, "pretrained": False}, None)
+    return (domainbed_networks.named(encoder) if recipe.library == "domainbed" else encoder), n_features
 
 
 @torch.no_grad()

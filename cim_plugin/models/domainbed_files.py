@@ -37,6 +37,7 @@ ARGS: dict[str, Callable[[Any], bool]] = {
 LARGEST = 100_000  #: of the numbers that layers are made by
 #: hyperparameters of the host that shape its network
 OPTIONS = ("resnet18", "resnet50_augmix", "vit", "dinov2")
+RAW = ([28, 28], [32, 32])  #: sizes of images that the host leaves in [0, 1]; it standardises photographs
 #: the host's name of an algorithm -> ours
 ALIASES = {f"{catalog.COMPOSITION}ERM": "CIM"}
 #: how the weights' names begin there -> here
@@ -102,7 +103,7 @@ def recipe_and_weights(saved: dict[str, Any], file: str) -> tuple[Recipe, dict[s
         raise InputError(f"{file} is a model of inputs of shape {tuple(saved['model_input_shape'])}, not of images")
     channels, *size = map(int, saved["model_input_shape"])
     hparams = {name: plain(value) for name, value in saved["model_hparams"].items()}
-    normalised = channels == 3 and size == [224, 224]  # the host normalises exactly these
+    normalised = channels == 3 and size not in RAW
     mean, std = IMAGENET if normalised else ([0.0] * channels, [1.0] * channels)
     weights = dict(saved["model_dict"])
     extra = weights.pop(extra_state.KEY, None)
@@ -112,8 +113,7 @@ def recipe_and_weights(saved: dict[str, Any], file: str) -> tuple[Recipe, dict[s
             "algorithm": algorithm,
             "hyperparameters": own_hyperparameters(algorithm, hparams),
             "library": "domainbed",
-            "encoder": "",
-            "encoder_options": {name: hparams[name] for name in OPTIONS if name in hparams},
+            **_encoder(hparams),
             "class_names": names or numbered(saved["model_num_classes"]),
             "image_size": size,
             "mean": mean,
@@ -125,6 +125,13 @@ def recipe_and_weights(saved: dict[str, Any], file: str) -> tuple[Recipe, dict[s
         file,
     )
     return recipe, renamed(weights, algorithm)
+
+
+def _encoder(hparams: dict[str, Any]) -> dict[str, Any]:
+    """The network: one that ``model`` names, or the host's."""
+    if "model" in hparams:
+        return {"encoder": hparams["model"], "encoder_options": hparams.get("model_kwargs") or {}}
+    return {"encoder": "", "encoder_options": {name: hparams[name] for name in OPTIONS if name in hparams}}
 
 
 def own_hyperparameters(algorithm: str, hparams: dict[str, Any]) -> dict[str, Any]:

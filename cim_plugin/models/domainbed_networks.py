@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,6 +43,11 @@ def make_featurizer(channels: int, image_size: tuple[int, int], options: Mapping
             "loaded"
         )
     return _resnet(channels, bool(options.get("resnet18")), bool(options.get("resnet50_augmix")))
+
+
+def named(network: nn.Module) -> nn.Module:
+    """A network that the plugin has put into DomainBed by its name, as the featurizer computes in evaluation."""
+    return nn.Sequential(OrderedDict(network=network.to(memory_format=torch.channels_last)))
 
 
 def make_head(n_inputs: int, n_classes: int, nonlinear: bool) -> nn.Module:

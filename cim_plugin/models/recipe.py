@@ -28,7 +28,7 @@ class Recipe:
     algorithm: str  #: a key of ``catalog.TRAINABLE``
     hyperparameters: Mapping[str, Any]  #: of the algorithm, all of them
     library: str  #: one of :data:`LIBRARIES`
-    encoder: str  #: the encoder's name; "" of a module that a user gave
+    encoder: str  #: the encoder's name; "" of DomainBed's own, and of a module that a user gave
     encoder_options: Mapping[str, Any]  #: arguments that shape the encoder
     class_names: tuple[str, ...]
     image_size: tuple[int, int]  #: height and width of the images that it takes in evaluation

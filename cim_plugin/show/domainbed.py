@@ -117,8 +117,14 @@ def _import_host(file: str) -> Any:
 
 
 def _build(host, saved: dict[str, Any], file: str) -> RobustClassifier:
-    """The model with the network of the host that is found here, which may be somebody's own version of it."""
+    """The model with the network of the host that is found here, which may be somebody's own version of it; or with one
+    that the plugin has put there by its name.
+    """
     recipe, weights = domainbed_files.recipe_and_weights(saved, file)
+    if recipe.encoder:
+        classifier = assemble(recipe)
+        load_weights(classifier, weights, file)
+        return classifier.eval()
     try:
         with random_weights(host.networks), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""``python -m scripts.evidence subgroups``: trains every row on every seed that is not done, or prints the tables.
+"""``python -m scripts.evidence subgroups|domains``: trains every row on every seed that is not done, or prints the tables.
 
 Started again, it goes on with what is missing. Docs: docs/evidence_protocol.md.
 """
@@ -14,7 +14,7 @@ from cim_plugin.errors import InputError, exit_status
 from cim_plugin.flags import Parser, whole
 
 from ..experiments.docs_page import refresh
-from . import figures_only, kept
+from . import domains, figures_only, kept
 from .plan import Plan
 from .rows import ROWS, with_bases
 from .settings import RATES, Settings
@@ -25,7 +25,8 @@ COMMAND = "python -m scripts.evidence subgroups"
 
 def main() -> int:
     """What the command line asks for; exit status 1 where a run failed."""
-    return run(make_parser().parse_args())
+    args = make_parser().parse_args()
+    return domains.run(args) if args.table == "domains" else run(args)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,6 +35,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_subgroups(
         tables.add_parser(
             "subgroups", help="Waterbirds' layout", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+    )
+    domains.add_arguments(
+        tables.add_parser(
+            "domains", help="PACS, by DomainBed's sweep", formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
     )
     return parser

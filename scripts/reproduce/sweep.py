@@ -51,19 +51,21 @@ def sweep(
     args: argparse.Namespace,
     show: Callable[..., None],
     hparams: dict[str, Any] | None = None,
+    pairs: bool = True,
 ) -> None:
     """Launch the jobs that are not done: every environment held out, and every pair; with --quick two algorithms and no
     pairs.
 
     Args:
-        args: algorithms, n_hparams, n_trials, steps, keep_models and quick.
+        args: algorithms, n_hparams, n_trials, steps, keep_models, quick, and the flags of clusters.
         show: prints the tables, also of the other jobs where some failed, which it is told by ``failed``.
         hparams: overrides of DomainBed's hyperparameters.
+        pairs: whether pairs of environments are held out, too, which selection by leaving one out needs.
 
     Raises:
         InputError: the folder holds jobs of another setting, another sweep is at it, or a job failed.
     """
-    asked = cluster.of_flags(args)
+    asked, pairs = cluster.of_flags(args), pairs and not args.quick
     if args.quick:
         algorithms = [name for name in args.algorithms if name in QUICK_ALGORITHMS] or args.algorithms[:1]
         args = argparse.Namespace(
@@ -75,9 +77,9 @@ def sweep(
             quick=True,
             launcher=args.launcher,
         )
-    n_held_out = n_environments if args.quick else n_environments * (n_environments + 1) // 2
+    n_held_out = n_environments * (n_environments + 1) // 2 if pairs else n_environments
     n_jobs = len(args.algorithms) * n_held_out * args.n_hparams * args.n_trials
-    words = flags(dataset, data_dir, folder, args, hparams or {})
+    words = flags(dataset, data_dir, folder, args, hparams or {}, pairs)
     _check_same(
         folder, {"data_dir": str(data_dir), "steps": args.steps, "hparams": json.dumps(hparams) if hparams else None}
     )
@@ -148,7 +150,9 @@ def _arguments(done: Path) -> dict[str, Any]:
     return get(parse_json(read_text(path).partition("\n")[0], path), "args", dict, str(path))
 
 
-def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, hparams: dict[str, Any]) -> list[str]:
+def flags(
+    dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, hparams: dict[str, Any], pairs: bool = True
+) -> list[str]:
     """What the host's sweep is given after its command."""
     words = ["--datasets", dataset, "--data_dir", str(data_dir), "--output_dir", str(folder)]
     words += ["--algorithms", *args.algorithms, "--n_hparams", str(args.n_hparams), "--n_trials", str(args.n_trials)]
@@ -156,7 +160,7 @@ def flags(dataset: str, data_dir: Path, folder: Path, args: argparse.Namespace, 
     words += ["--skip_confirmation"]
     words += ["--hparams", json.dumps(hparams)] if hparams else []
     words += ["--steps", str(args.steps)] if args.steps is not None else []
-    return words + (["--single_test_envs"] if args.quick else [])
+    return words + ([] if pairs else ["--single_test_envs"])
 
 
 class Done:

@@ -125,6 +125,19 @@ def test_cim_local_keeps_every_visible_gpu_busy_with_one_job(tmp_path):
     assert "cim_local: job 1 of 3 on GPU 3" in done.stdout and "cim_local: job 2 of 3 on GPU 5" in done.stdout
 
 
+def test_cim_local_runs_as_many_jobs_at_once_as_it_is_told(tmp_path):
+    """Two jobs that wait for each other end only where both run at once."""
+    meet = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch()\nwhile not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.05)"
+    jobs = [shlex.join([sys.executable, "-c", meet, *names]) for names in (("one", "other"), ("other", "one"))]
+    code = f"from domainbed import command_launchers\ncommand_launchers.REGISTRY['cim_local']({jobs!r})"
+    places = {"cwd": tmp_path, "CUDA_VISIBLE_DEVICES": ""}
+    done = forked_host.run(SMALL_HOST, "-c", code, CIM_PLUGIN_AT_ONCE="2", **places)
+    assert done.returncode == 0, done.stderr
+    done = forked_host.run(SMALL_HOST, "-c", code, CIM_PLUGIN_AT_ONCE="0", **places)
+    assert done.returncode == 2
+    assert done.stderr == "cim_local: error: CIM_PLUGIN_AT_ONCE: 0 is not a whole number of at least 1\n"
+
+
 # --- cim_submitit ----------------------------------------------------------------------------------------------------
 
 

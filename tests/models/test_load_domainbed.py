@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from elsewhere import Asked, ask
 from hosts import forked_host
+from hosts.photographs import write_photographs
 from PIL import Image
 
 import cim_plugin
@@ -39,28 +41,28 @@ def train(host: Path, folder: Path, *words: str) -> tuple[torch.Tensor, torch.Te
     return torch.load(file, weights_only=True)
 
 
-def write_photographs(root: Path) -> None:
-    """PACS with 6 photographs of noise per environment: two classes with names."""
-    generator = torch.Generator().manual_seed(0)
-    for environment in ("art_painting", "cartoon", "photo", "sketch"):
-        for number, name in enumerate(("dog", "elephant") * 3):
-            pixels = torch.randint(256, (50, 40, 3), generator=generator, dtype=torch.uint8).numpy()
-            file = root / "PACS" / environment / name / f"{number}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(file)
-
-
 @pytest.fixture(scope="module")
 def runs(domainbed, tmp_path_factory):
     """Name -> (folder of a run of the real host, images, its logits for them)."""
     folder = tmp_path_factory.mktemp("domainbed")
     write_photographs(folder / "data")
     small = ("--dataset", "DebugDigitsOnPhotos", "--hparams", '{"batch_size": 8}')
+    named = {"model": "shufflenet_v2_x0_5", "model_kwargs": {"pretrained": False}, "image_size": 36, "batch_size": 2}
     large = '{"batch_size": 2, "resnet18": true, "resnet50_augmix": false, "nonlinear_classifier": true}'
     words = {
         "CIM_VIB": (*small, "--algorithm", "CIM_VIB"),
         "ERM": (*small, "--algorithm", "ERM"),
         "CIM": ("--dataset", "PACS", "--algorithm", "CIM+ERM", "--hparams", large, "--holdout_fraction", "0.4"),
+        "named": (
+            "--dataset",
+            "PACS",
+            "--algorithm",
+            "CIM",
+            "--hparams",
+            json.dumps(named),
+            "--holdout_fraction",
+            "0.4",
+        ),
     }
     return {name: (folder / name, *train(domainbed, folder / name, *words[name])) for name in words}, folder / "data"
 
@@ -68,15 +70,16 @@ def runs(domainbed, tmp_path_factory):
 def test_logits_and_prepared_images_equal_the_training_process_s_to_the_last_bit(runs, tmp_path):
     folders, data = runs
     photographs = sorted(map(str, (data / "PACS" / "art_painting").rglob("*.png")))[:5]
-    files = {"CIM": photographs}
+    files = {"CIM": photographs, "named": photographs}
     answers = ask(
         tmp_path,
         *(Asked(str(path), "best", images, files.get(name, [])) for name, (path, images, _) in folders.items()),
     )
     for (_, _, logits), answer in zip(folders.values(), answers):
         assert torch.equal(answer["logits"], logits)
-    assert torch.equal(torch.stack(answers[-1]["prepared"]), folders["CIM"][1])
-    assert [answer["class_names"] for answer in answers] == [["0", "1"], ["0", "1"], ["dog", "elephant"]]
+    for name, answer in zip(files, answers[-2:]):
+        assert torch.equal(torch.stack(answer["prepared"]), folders[name][1])
+    assert [answer["class_names"] for answer in answers] == [["0", "1"], ["0", "1"], *[["dog", "elephant"]] * 2]
 
 
 def test_the_host_reads_its_file_with_the_names_of_classes(runs, domainbed):

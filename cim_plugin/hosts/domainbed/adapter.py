@@ -3,8 +3,9 @@ scripts read.
 
 Every ``on_*`` is called by :mod:`cim_plugin.autoload` with the host's module right after that module has run, again
 after
-a reload. Nothing of the host is replaced but ``_hparams`` and ``get_algorithm_class``, which are wrapped, and
-``InfiniteDataLoader.__init__``, which is checked for our algorithms only.
+a reload. Nothing of the host is replaced but ``_hparams`` and ``get_algorithm_class``, which are wrapped,
+``InfiniteDataLoader.__init__``, which is checked for our algorithms only, and what knows two hyperparameters more:
+``Featurizer`` and ``MultipleEnvironmentImageFolder.__init__``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ... import catalog
 from ...models import extra_state
 from .. import hyperparameters, launcher
 from ..robust_algorithm import RobustAlgorithm
-from . import compositions, faults
+from . import compositions, faults, image_size
+from .encoders import featurizer_by
 from .images import REGISTRY, SMALL, checked_all, concatenate, featurizer, pixels
 
 #: our data sets: agreement of photograph and label per environment, and how the tables call it
@@ -128,8 +130,19 @@ def _native(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def on_networks(module):
+    """Let ``--hparams`` name a network that the host has not, for every algorithm."""
+    if not hasattr(module.Featurizer, "__wrapped__"):
+        module.Featurizer = featurizer_by(module.Featurizer)
+
+
 def on_datasets(module):
-    """Add the offline data set. "Debug" in its name keeps it out of the host's default sweeps."""
+    """Let ``--hparams`` choose the size of photographs, and add the offline data set. "Debug" in its name keeps it out
+    of the host's default sweeps.
+    """
+    photographs = getattr(module, "MultipleEnvironmentImageFolder", None)
+    if photographs is not None and not hasattr(photographs.__init__, "__wrapped__"):
+        photographs.__init__ = image_size.sized(photographs.__init__)
 
     class DebugDigitsOnPhotos(module.MultipleDomainDataset):
         """Digits (label: below 5) on photographs that agree with the label by 90%, 80% and, the other way round, 90%.

@@ -13,6 +13,7 @@ from ..train_script import is_failed_download, last_line
 
 REGISTRY = "domainbed.hparams_registry"
 SMALL = "Debug28"  #: the host's data set of its smallest images
+RAW = ((28, 28), (32, 32))  #: sizes of images that the host leaves in [0, 1]; it standardises photographs
 
 
 def concatenate(minibatches) -> Batch:
@@ -39,7 +40,7 @@ def pixels(name: str, input_shape) -> tuple[tuple[int, int], PixelSpace]:
             f"{tuple(input_shape)}; choose one of images"
         )
     channels, height, width = input_shape
-    normalised = (height, width) == (224, 224) and channels == 3  # the host normalises exactly these
+    normalised = (height, width) not in RAW and channels == 3
     return (height, width), PixelSpace.imagenet() if normalised else PixelSpace.raw(channels)
 
 
@@ -55,6 +56,8 @@ def featurizer(make, name: str, input_shape, hparams):
         )
     try:
         return make(input_shape, hparams)
+    except InputError:
+        raise
     except NotImplementedError as error:
         if large and transformer:
             raise InputError(

@@ -11,7 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
-ENVIRONMENTS = {"VLCS": 4, "ColoredMNIST": 3}
+ENVIRONMENTS = {"VLCS": 4, "PACS": 4, "ColoredMNIST": 3}
 
 parser = argparse.ArgumentParser()
 parser.add_argument("command", choices=["launch", "delete_incomplete"])
@@ -30,7 +30,7 @@ assert args.skip_confirmation and args.command_launcher == "cim_local"
 failing, failed = Path(args.output_dir, "FAIL"), False
 for dataset, algorithm in itertools.product(args.datasets, args.algorithms):
     n = ENVIRONMENTS[dataset]
-    assert Path(args.data_dir, {"VLCS": "VLCS", "ColoredMNIST": "MNIST/raw"}[dataset]).is_dir()
+    assert Path(args.data_dir, {"ColoredMNIST": "MNIST/raw"}.get(dataset, dataset)).is_dir()
     held_out = [[first] for first in range(n)] + (
         [] if args.single_test_envs else [list(pair) for pair in itertools.combinations(range(n), 2)]
     )
