@@ -1,4 +1,4 @@
-"""``python -m scripts.evidence subgroups|domains``: trains every row on every seed that is not done, or prints the tables.
+"""``python -m scripts.evidence subgroups|domains``: trains every row on every seed that is not done, or prints tables.
 
 Started again, it goes on with what is missing. Docs: docs/evidence_protocol.md.
 """

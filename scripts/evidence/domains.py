@@ -1,8 +1,8 @@
 """PACS, every domain left out: an unmodified DomainBed's own sweep and ``collect_results``, with a MobileNetV2 on small
 images, for a machine without a GPU.
 
-A trial is swept after the other, so that whole ones are there first. Hyperparameters are the host's and ours by
-default, in every row: nothing is searched for.
+A trial is swept after the other, so that whole ones are there first. All rows have one learning rate, and else the
+host's and our defaults: docs/evidence_protocol.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torchvision.transforms import Resize
 from cim_plugin.data.images import SUFFIXES
 from cim_plugin.errors import InputError
 from cim_plugin.files import parse_json, read_text, write_whole
-from cim_plugin.flags import whole
+from cim_plugin.flags import number, whole
 from cim_plugin.hosts.domainbed.image_size import LARGEST, LEAST
 from cim_plugin.hosts.launcher import AT_ONCE
 from cim_plugin.progress import progress
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="keeps the runs; the same command goes on")
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), metavar="NAME", help="rows")
     parser.add_argument("--trials", type=whole(1, 1000), default=3, help="0, 1, ..., of the host")
+    parser.add_argument("--lr", type=number(0, strict=True), default=2e-4, help="learning rate of every row")
     parser.add_argument("--steps", type=whole(1), default=300, help="of a run; the first and last are evaluated")
     parser.add_argument("--batch_size", type=whole(1), default=8, help="images of every training domain in a step")
     parser.add_argument("--image_size", type=whole(LEAST, LARGEST), default=64, help="side in pixels")
@@ -98,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
 
 def hyperparameters(args: argparse.Namespace) -> dict[str, Any]:
     """What every run is given."""
-    weights = str(args.weights.absolute())
-    return {**NETWORK, "pretrained_model_path": weights, "image_size": args.image_size, "batch_size": args.batch_size}
+    asked = {name: getattr(args, name) for name in ("image_size", "batch_size", "lr")}
+    return {**NETWORK, "pretrained_model_path": str(args.weights.absolute()), **asked}
 
 
 def shrink(source: Path, target: Path, size: int) -> None:

@@ -43,7 +43,7 @@ def arguments(folder: Path) -> list[dict]:
 
 @pytest.mark.slow
 def test_every_domain_is_left_out_trial_by_trial_and_the_same_command_goes_on(place):
-    done = evidence(place, "--trials", "2", "--steps", "7")
+    done = evidence(place, "--trials", "2", "--steps", "7", "--lr", "0.03")
     assert done.returncode == 0, done.stderr
     jobs = arguments(place)
     assert {(job["algorithm"], *job["test_envs"], job["trial_seed"]) for job in jobs} == {
@@ -51,6 +51,7 @@ def test_every_domain_is_left_out_trial_by_trial_and_the_same_command_goes_on(pl
     }
     hparams = {json.dumps(json.loads(job["hparams"]), sort_keys=True) for job in jobs}
     wanted = {**domains.NETWORK, "pretrained_model_path": str(place / "weights.pt"), "image_size": 36, "batch_size": 8}
+    wanted["lr"] = 0.03
     assert hparams == {json.dumps(wanted, sort_keys=True)} and {job["steps"] for job in jobs} == {7}
     assert len(jobs) == 64 and not list((place / "out").rglob("model.pkl"))
     assert done.stdout.count("model selection method") == 1 and "training-domain validation set" in done.stdout
@@ -59,13 +60,13 @@ def test_every_domain_is_left_out_trial_by_trial_and_the_same_command_goes_on(pl
     trials = [json.loads((path.parent / "results.jsonl").read_text())["args"]["trial_seed"] for path in folders]
     assert trials == sorted(trials)
 
-    more = evidence(place, "--trials", "3", "--steps", "7", "--leave_one_out")
+    more = evidence(place, "--trials", "3", "--steps", "7", "--lr", "0.03", "--leave_one_out")
     assert more.returncode == 0, more.stderr
     assert len(arguments(place)) == len(domains.ALGORITHMS) * 10 * 3
     assert all(path.exists() for path in folders) and more.stdout.count("model selection method") == 2
     assert "leave-one-domain-out" in more.stdout and "oracle" not in more.stdout
 
-    other = evidence(place, "--trials", "3", "--steps", "8")
+    other = evidence(place, "--trials", "3", "--steps", "8", "--lr", "0.03")
     assert other.returncode == 2 and "holds jobs with steps 7, now it is 8" in other.stderr
 
 
