@@ -53,7 +53,7 @@ def test_every_row_is_a_command_line_that_is_taken_and_differs_in_what_it_says_o
 def test_pseudo_environments_of_a_seed_are_found_once_and_go_to_all_rows_but_jtt(tmp_path):
     plan = plan_of(tmp_path)
     config = parsed(plan.words(Run(REFERENCES, 1)))
-    assert (config.cross_fit, config.n_epochs, config.algorithm) == ("auto", 1, "ERM")
+    assert (config.cross_fit, config.n_epochs, config.algorithm) == (80, 1, "ERM")
     files = {name: parsed(plan.words(Run(name, 1))).pseudo_environments for name in ROWS if ROWS[name].retrain is None}
     assert files.pop("JTT") is None
     assert set(files.values()) == {f"{config.log_dir}/cross_fit.csv"}
