@@ -66,7 +66,7 @@ def main() -> int:
     }
     with progress(total=len(folders) * args.epochs, unit="epoch", smoothing=0.1) as bar:
         failed = run_all(starts, bar, lambda: sum(min(args.epochs, epochs_done(folder)) for folder in folders))
-    return said(failed) or subprocess.call([*PLUGIN, "compare", *folders, "--rules", *RULES])
+    return said(failed) or subprocess.call([*PLUGIN, "compare", *folders, "--rules", ",".join(RULES)])
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import argparse
 
 import pytest
 
+from cim_plugin.compare import command
 from cim_plugin.wilds_runner.config import add_arguments, make_config
 from scripts import baselines
-from scripts.demo_wilds import SETTINGS
+from scripts.demo_wilds import PLUGIN, SETTINGS
 
 
 @pytest.mark.parametrize("row", baselines.ROWS)
@@ -30,3 +31,15 @@ def test_a_failed_run_ends_it_with_what_it_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["baselines", "--rows", "ERM", "--seeds", "1", "--output_dir", str(tmp_path)])
     assert baselines.main() == 1
     assert f"{tmp_path}/runs/ERM-20-0/err.txt says why" in capsys.readouterr().err
+
+
+def test_the_table_is_made_by_words_that_compare_takes(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(baselines.subprocess, "call", lambda words: called.append(words) or 0)
+    monkeypatch.setattr(baselines, "run_all", lambda starts, bar, done: None)
+    monkeypatch.setattr("sys.argv", ["baselines", "--rows", "ERM", "--seeds", "1", "--output_dir", str(tmp_path)])
+    assert baselines.main() == 0
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    args = parser.parse_args(called[-1][len(PLUGIN) + 1 :])
+    assert args.rules == list(baselines.RULES) and args.folders == [f"{tmp_path}/runs/ERM-20-0"]
