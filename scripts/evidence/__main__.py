@@ -21,6 +21,7 @@ from .settings import RATES, Settings
 from .tables import TABLES, found
 
 COMMAND = "python -m scripts.evidence subgroups"
+KEPT = "docs/evidence"  #: where runs are taken from that are to be shown, unless another folder is named
 
 
 def main() -> int:
@@ -48,7 +49,10 @@ def make_parser() -> argparse.ArgumentParser:
 def add_subgroups(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root_dir", help="holds waterbirds_v1.0, any release of that layout")
     parser.add_argument("--weights", metavar="FILE", help="of mobilenetv2_100, trained on ImageNet")
-    parser.add_argument("--output_dir", required=True, help="where everything is kept")
+    parser.add_argument(
+        "--output_dir",
+        help=f"where everything is kept; {KEPT} has the runs that the docs show, for --tables and others",
+    )
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--seeds", type=whole(1, 100), default=5, help="runs per row, with seeds 0, 1, ...")
     parser.add_argument(
@@ -61,7 +65,7 @@ def add_subgroups(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n_epochs", type=whole(1), default=Settings.n_epochs, help="of every run")
     parser.add_argument("--side", type=whole(32, 1024), default=Settings.side, help="of images, in pixels")
     parser.add_argument("--cross_fit", default=Settings.cross_fit, help="of the reference models, auto or steps")
-    done = parser.add_argument_group("of what is done; these train nothing, and need neither data nor weights")
+    done = parser.add_argument_group("of what is done; these train nothing")
     done.add_argument(
         "--tables", nargs="*", choices=TABLES, metavar="NAME", help=f"print them: {', '.join(TABLES)}; alone: all"
     )
@@ -69,6 +73,9 @@ def add_subgroups(parser: argparse.ArgumentParser) -> None:
         "--page", type=Path, help=f"a page of the docs, whose tables after a line `{COMMAND} ...`: follow"
     )
     done.add_argument("--figure", type=Path, help="a file for a picture of all runs and of the differences")
+    done.add_argument(
+        "--masks", type=Path, help="a file for a picture of masks on validation images; needs data, weights and models"
+    )
     done.add_argument("--pack", action="store_true", help=f"write all runs into {kept.FILE} of the output folder")
 
 
@@ -78,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: there are no data, no weights, or nothing to show.
     """
-    if args.tables is None and not (args.page or args.figure or args.pack):
+    shows = args.tables is not None or args.page or args.figure or args.masks or args.pack
+    args.output_dir = args.output_dir or (KEPT if shows else None)
+    if not shows:
         from .training import train
 
         plan, masks = make_plan(args)
@@ -91,6 +100,11 @@ def run(args: argparse.Namespace) -> int:
         from .figure import draw
 
         draw(found(done_plan(args)), args.figure)
+    if args.masks:
+        from .figure import draw_masks_of
+
+        plan, _ = make_plan(args)
+        draw_masks_of(plan, args.masks)
     if args.tables is not None:
         print(tables(args))
     return 0
@@ -110,7 +124,8 @@ def tables(args: argparse.Namespace) -> str:
 def done_plan(args: argparse.Namespace) -> Plan:
     """What is wanted of runs that are done: where they came from does not matter."""
     settings = Settings("", "", args.n_epochs, args.side, args.cross_fit)
-    return Plan(settings, os.path.abspath(args.output_dir), with_bases(args.rows), args.seeds, _rates(args))
+    rows = [name for name in ROWS if name in args.rows]
+    return Plan(settings, os.path.abspath(args.output_dir), rows, args.seeds, _rates(args))
 
 
 def make_plan(args: argparse.Namespace) -> tuple[Plan, bool]:
@@ -119,7 +134,12 @@ def make_plan(args: argparse.Namespace) -> tuple[Plan, bool]:
     Raises:
         InputError: there are no data, or no weights.
     """
-    for name, what in (("root_dir", "the folder that holds waterbirds_v1.0"), ("weights", "a state dict of its model")):
+    needed = {
+        "root_dir": "the folder that holds waterbirds_v1.0",
+        "weights": "a state dict of its model",
+        "output_dir": "a folder for everything that is made",
+    }
+    for name, what in needed.items():
         if getattr(args, name) is None:
             raise InputError(f"--{name} is missing, {what}; only --tables, --page, --figure and --pack need none")
     if not os.path.isfile(args.weights):

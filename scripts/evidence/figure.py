@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from statistics import mean
 
+import torch
+from torch import Tensor
+
+import cim_plugin
 from cim_plugin.errors import InputError
 
-from ..experiments.figures import pyplot_without_screen, save
+from ..experiments.figures import draw_masks, pyplot_without_screen, save
 from .differences import family
+from .figures_only import RELEASE, read_table
+from .overlap import VALIDATION, open_image
+from .plan import Plan, Run
 from .rows import ROWS
+from .settings import RULE
 from .tables import Found, says, worst
 
 DARK, MARKED = "#1f4e79", "#c55a11"
@@ -49,3 +58,36 @@ def draw(results: Found, file: Path) -> None:
         axis.grid(axis="x", alpha=0.3)
         axis.tick_params(axis="x", labelsize=8)
     save(figure, file)
+
+
+PER_GROUP = 2  #: images of a group in the picture of masks
+
+
+@torch.no_grad()
+def draw_masks_of(plan: Plan, file: Path) -> None:
+    """Validation images, the first of every group, and below them m of every row that has one, of the first seed.
+
+    Raises:
+        InputError: no run with a mask has kept its model.
+    """
+    runs = {name: Run(name, plan.all_seeds[0], rate) for name in plan.rows if (rate := plan.rate(name)) is not None}
+    folders = {name: plan.place(run) for name, run in runs.items() if ROWS[name].morphs and plan.is_there(run)}
+    if not folders:
+        raise InputError(f"{file} would be empty: no run of these rows has a mask and is in {plan.folder}")
+    names = _of_every_group(os.path.join(plan.settings.root_dir, RELEASE))
+    masks: dict[str, Tensor] = {}
+    for name, folder in folders.items():
+        model = cim_plugin.load(folder, rule=RULE)
+        photographs = [open_image(plan.settings.root_dir, RELEASE, image) for image in names]
+        morphed = model.morph(torch.stack([model.transform(photograph) for photograph in photographs]))
+        images, masks[says(name)] = morphed.x, morphed.m
+    draw_masks(images, masks, f"validation images, seed {plan.all_seeds[0]}: x, and m of every row", file)
+
+
+def _of_every_group(release: str) -> list[str]:
+    """Names of images."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in read_table(release):
+        if row["split"] == VALIDATION:
+            found.setdefault((row["y"], row["place"]), []).append(row["img_filename"])
+    return [name for group in sorted(found) for name in found[group][:PER_GROUP]]

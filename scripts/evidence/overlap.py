@@ -55,15 +55,16 @@ def measure(run: str, root: str) -> dict[str, Any]:
     values = []
     for start in range(0, len(names), BATCH):
         part = names[start : start + BATCH]
-        images = torch.stack([model.transform(_open(release, name)) for name in part])
+        images = torch.stack([model.transform(open_image(release, name)) for name in part])
         for m, name in zip(model.morph(images).m[:, 0].double().numpy(), part):
-            bird = model.transform.steps(_open(release, "masks", mask_of(name)).convert("L"))
+            bird = model.transform.steps(open_image(release, "masks", mask_of(name)).convert("L"))
             values.append(of_image(m, np.asarray(bird) / 255))
     on, off, area = np.nanmean(values, axis=0).tolist()
     return {"on_bird": on, "off_bird": off, "auc": area, "images": len(names), "rule": RULE}
 
 
-def _open(*parts: str) -> Image.Image:
+def open_image(*parts: str) -> Image.Image:
+    """An image by the parts of its path, read whole."""
     with Image.open(os.path.join(*parts)) as image:
         image.load()
     return image

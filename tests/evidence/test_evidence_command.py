@@ -25,6 +25,8 @@ def run(inputs, folder, *more: str, weights=None) -> int:
 @pytest.mark.slow
 def test_what_is_missing_is_trained_and_what_is_there_stays(inputs, tmp_path, capsys):
     assert run(inputs, tmp_path, "--rows", "AFR", "CIM", "figures-only") == 0, capsys.readouterr().err
+    picture = tmp_path / "masks.png"
+    assert run(inputs, tmp_path, "--rows", "CIM", "--masks", str(picture)) == 0 and picture.stat().st_size > 1000
     folder = tmp_path / "32px_1epochs"
     found = {name: folder / name / "lr_0.0001" / "seed_0" / "results.json" for name in ("ERM", *ROWS)}
     assert {name for name, file in found.items() if file.exists()} == {"ERM", "AFR", "CIM", "figures-only"}
