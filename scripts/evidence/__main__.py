@@ -70,7 +70,7 @@ def add_subgroups(parser: argparse.ArgumentParser) -> None:
         "--tables", nargs="*", choices=TABLES, metavar="NAME", help=f"print them: {', '.join(TABLES)}; alone: all"
     )
     done.add_argument(
-        "--page", type=Path, help=f"a page of the docs, whose tables after a line `{COMMAND} ...`: follow"
+        "--page", nargs="+", type=Path, help=f"pages of the docs, whose tables after a line `{COMMAND} ...`: follow"
     )
     done.add_argument("--figure", type=Path, help="a file for a picture of all runs and of the differences")
     done.add_argument(
@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
         return train(plan, args.at_once, masks)
     if args.pack:
         print(f"{kept.pack(os.path.abspath(args.output_dir))} runs are in {Path(args.output_dir) / kept.FILE}")
-    if args.page:
-        refresh(args.page, lambda words: tables(_of_page(words, args.output_dir)), COMMAND)
+    for page in args.page or ():
+        refresh(page, lambda words: tables(_of_page(words, args.output_dir)), COMMAND)
     if args.figure:
         from .figure import draw
 
