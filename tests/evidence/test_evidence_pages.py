@@ -20,7 +20,8 @@ def test_the_protocol_has_as_many_comparisons_as_the_code():
 
 
 def test_the_protocol_has_the_rates_the_seed_of_the_search_and_the_rule():
-    assert "0.0001, 0.0003 and 0.001" in PAGE and settings.RATES == (1e-4, 3e-4, 1e-3)
+    *rates, last = (f"{rate:.4f}".rstrip("0") for rate in settings.RATES)
+    assert f"{', '.join(rates)} and {last}" in PAGE
     assert f"seed {settings.SEARCH_SEED}" in PAGE and f"`{settings.RULE}`" in PAGE
     assert f"{settings.Settings.side} pixels, {settings.Settings.n_epochs} epochs" in PAGE
 

@@ -11,9 +11,9 @@ import pytest
 from cim_plugin.wilds_runner.config import add_arguments, make_config
 from scripts.evidence.plan import REFERENCES, Plan, Run
 from scripts.evidence.rows import BALANCED, ROWS, with_bases
-from scripts.evidence.settings import RATES, SEARCH_SEED, Settings
+from scripts.evidence.settings import SEARCH_SEED, Settings
 
-SETTINGS = Settings("data", "weights.pt", n_epochs=2, side=64)
+SETTINGS = Settings("data", "weights.pt", n_epochs=2, side=64, cross_fit="7")
 
 
 def parsed(words: list[str]):
@@ -25,7 +25,7 @@ def parsed(words: list[str]):
 
 
 def plan_of(folder: Path, *rows: str, **changes) -> Plan:
-    return Plan(SETTINGS, str(folder), rows or tuple(ROWS), **{"seeds": 2, "rates": RATES[:1], **changes})
+    return Plan(SETTINGS, str(folder), rows or tuple(ROWS), **{"seeds": 2, "rates": (1e-4,), **changes})
 
 
 def finish(plan: Plan, run: Run, score: float, test: float = 0.0) -> None:
@@ -53,7 +53,7 @@ def test_every_row_is_a_command_line_that_is_taken_and_differs_in_what_it_says_o
 def test_pseudo_environments_of_a_seed_are_found_once_and_go_to_all_rows_but_jtt(tmp_path):
     plan = plan_of(tmp_path)
     config = parsed(plan.words(Run(REFERENCES, 1)))
-    assert (config.cross_fit, config.n_epochs, config.algorithm) == (80, 1, "ERM")
+    assert (config.cross_fit, config.n_epochs, config.algorithm) == (7, 1, "ERM")
     files = {name: parsed(plan.words(Run(name, 1))).pseudo_environments for name in ROWS if ROWS[name].retrain is None}
     assert files.pop("JTT") is None
     assert set(files.values()) == {f"{config.log_dir}/cross_fit.csv"}
@@ -67,8 +67,8 @@ def test_a_retrained_row_starts_from_the_run_of_the_same_seed_and_rate(tmp_path)
 
 
 def test_the_same_rates_are_searched_for_every_row_outside_the_reported_seeds(tmp_path):
-    plan = plan_of(tmp_path, "ERM", "CIM", "AFR", rates=RATES)
-    assert plan.search() == [Run(name, SEARCH_SEED, rate) for name in ("ERM", "CIM") for rate in RATES]
+    plan = plan_of(tmp_path, "ERM", "CIM", "AFR", rates=(1e-4, 3e-4, 1e-3))
+    assert plan.search() == [Run(name, SEARCH_SEED, rate) for name in ("ERM", "CIM") for rate in plan.rates]
     assert SEARCH_SEED not in plan.all_seeds
     searched, reported = (parsed(plan.words(Run("CIM", seed))) for seed in (SEARCH_SEED, 0))
     assert (searched.evaluate_all_splits, searched.save_last) == (False, False)  # its test data are not even looked at
@@ -77,10 +77,10 @@ def test_the_same_rates_are_searched_for_every_row_outside_the_reported_seeds(tm
 
 
 def test_the_rate_is_chosen_on_validation_data_of_equals_the_first(tmp_path):
-    plan = plan_of(tmp_path, "ERM", "CIM", "AFR", rates=RATES)
+    plan = plan_of(tmp_path, "ERM", "CIM", "AFR", rates=(1e-4, 3e-4, 1e-3))
     assert plan.rate("ERM") is None and plan.of_seed(0, retrained=False) == []
     for name, scores in {"ERM": (0.1, 0.5, 0.5), "CIM": (0.3, 0.2, 0.1)}.items():
-        for rate, score in zip(RATES, scores):
+        for rate, score in zip(plan.rates, scores):
             finish(plan, Run(name, SEARCH_SEED, rate), score, test=1 - score)
     assert [plan.rate(name) for name in ("ERM", "CIM", "AFR")] == [3e-4, 1e-4, 3e-4]
     assert plan.of_seed(7, retrained=True) == [Run("AFR", 7, 3e-4)]
@@ -98,7 +98,10 @@ def test_seeds_are_outermost_and_what_a_run_needs_comes_in_a_stage_before_it(tmp
         [Run("AFR", 1)],
     ]
     assert sum(map(len, stages)) == plan.size
-    assert list(plan_of(tmp_path, "ERM", rates=RATES).stages())[0] == [Run(REFERENCES, 100), Run(REFERENCES, 0)]
+    assert list(plan_of(tmp_path, "ERM", rates=(1e-4, 3e-4, 1e-3)).stages())[0] == [
+        Run(REFERENCES, 100),
+        Run(REFERENCES, 0),
+    ]
 
 
 def test_runs_of_other_settings_have_other_folders(tmp_path):

@@ -17,7 +17,7 @@ from scripts.evidence import comparisons, kept
 from scripts.evidence.differences import family, holm
 from scripts.evidence.plan import Run
 from scripts.evidence.rows import ROWS
-from scripts.evidence.settings import RATES, SEARCH_SEED
+from scripts.evidence.settings import SEARCH_SEED
 from scripts.evidence.tables import TABLES, found
 
 WORST = {
@@ -135,8 +135,9 @@ def test_equal_differences_are_certain_or_nothing():
 
 
 def test_the_search_shows_validation_scores_and_what_was_taken(tmp_path):
-    plan = plan_of(tmp_path, "ERM", "AFR", rates=RATES)
-    for rate, score in zip(RATES, (0.2, 0.4, 0.3)):
+    rates = (1e-4, 3e-4, 1e-3)
+    plan = plan_of(tmp_path, "ERM", "AFR", rates=rates)
+    for rate, score in zip(rates, (0.2, 0.4, 0.3)):
         finish(plan, Run("ERM", SEARCH_SEED, rate), 0, score=score)
     assert cells(TABLES["search"](plan, {}))["ERM"] == ["20.0", "40.0", "30.0", "0.0003"]
 
@@ -169,7 +170,8 @@ def test_packed_runs_give_the_same_tables_and_name_no_folder_of_the_machine(plan
     packed = kept.packed_in(str(elsewhere))
     text = json.dumps(packed)
     assert plan.folder not in text and "/somewhere" not in text
-    assert packed["96px_4epochs/CIM/lr_0.0001/seed_3"]["config"]["log_dir"] == "OUT/96px_4epochs/CIM/lr_0.0001/seed_3"
+    name = f"{plan.settings.name}/CIM/lr_0.0001/seed_3"
+    assert packed[name]["config"]["log_dir"] == f"OUT/{name}"
 
 
 def test_packing_again_keeps_what_was_packed_and_adds_what_is_new(plan, tmp_path_factory):
