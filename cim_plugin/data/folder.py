@@ -7,7 +7,6 @@ from __future__ import annotations
 import csv
 import os
 import posixpath
-import re
 import shlex
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas
 from ..errors import InputError
 from .conversion import Plan, building, convert, is_finished, listed_images
 from .images import SUFFIXES
-from .releases import OWN, RELEASES, SPLITS, Release
+from .releases import OWN, OWN_NAME, RELEASES, SPLITS, Release
 from .source import Folder, Source
 from .table import check_paths, check_values, commas, read_table
 
@@ -66,7 +65,7 @@ def group_fields(folder: str | os.PathLike) -> list[str]:
 
 def _release(found: str, name: str | None) -> Release:
     name = name or found
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+    if not OWN_NAME.fullmatch(name):
         raise InputError(f"--name {name!r} is not made of letters, digits, '_', '-' and '.'; give another one")
     if name in RELEASES:
         raise InputError(f"--name {name} is a published data set; give yours another name")

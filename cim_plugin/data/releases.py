@@ -5,6 +5,7 @@ on them; `sources` says where they come from.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from .sources import PLACES, SOURCES
 SYNTHETIC = "SYNTHETIC"  #: how the RELEASE file of what 'cim-plugin data demo' makes begins
 SUBSET = "SUBSET"  #: how the RELEASE file of what 'cim-plugin data get --subset' makes begins
 OWN = "OWN"  #: how the text of what 'cim-plugin data folder' makes begins
+OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  #: what such a folder may be called
 ORIGIN = "ORIGIN.txt"  #: the file of that text where the host's layout has no RELEASE file
 DEMOS = ("waterbirds", "celebA")  #: 'cim-plugin data demo' makes them
 _DEMO = "; for a first try, 'cim-plugin data demo' makes a synthetic one"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Callable
 
 from .. import catalog
+from ..data.releases import OWN_NAME
 from ..errors import InputError
 from ..runs import defaults
 from ..runs.configuration import AUGMENTATIONS, TRANSFORMS, Configuration, filled
@@ -43,6 +44,12 @@ def _size(value: Any) -> bool:
     )
 
 
+def _dataset(value: Any) -> bool:
+    if not isinstance(value, str) or value in defaults.OTHER_DATASETS:
+        return False
+    return value in defaults.DATASETS or OWN_NAME.fullmatch(value) is not None
+
+
 #: arguments of models that shape the network, by what they may be
 MODEL_KWARGS: dict[str, Check] = {
     **dict.fromkeys(
@@ -62,7 +69,7 @@ DATASET_KWARGS: dict[str, Check] = {"seed": _numbers, "use_ood_val": _number, "o
 
 #: what a model and its images are made by; the rest of a record is not used
 VALUES: dict[str, tuple[Check, str]] = {
-    "dataset": (lambda value: value in list(defaults.DATASETS), f"one of {', '.join(defaults.DATASETS)}"),
+    "dataset": (_dataset, f"one of {', '.join(defaults.DATASETS)}, or the name of a folder of own data"),
     "algorithm": (lambda value: value in list(catalog.TRAINABLE), f"one of {', '.join(catalog.TRAINABLE)}"),
     "root_dir": (lambda value: isinstance(value, str) and "\0" not in value, "a folder"),
     "version": (_word, "the version of a release"),
@@ -110,7 +117,7 @@ def taken_from(before: dict[str, Any], file: str) -> Configuration:
         taken[name] = _arguments(before.get(name, {}), known, name, file)
     taken["hyperparameters"] = _hyperparameters(taken["algorithm"], before.get("hyperparameters"), file)
     try:
-        return replace(filled(taken["dataset"], taken["algorithm"]), **taken)
+        return replace(filled(taken["dataset"], taken["algorithm"], groupby_fields=taken["groupby_fields"]), **taken)
     except TypeError as error:
         raise InputError(f"{file}: {_short(str(error))}") from error
 

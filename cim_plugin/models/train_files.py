@@ -146,7 +146,7 @@ def _recipe_before_recipes(folder: str, weights: dict[str, Tensor]) -> Recipe:
     config = taken_from(results["config"], file)
     n_classes = _rows(weights, "head.weight", file)
     n_groups = _rows(weights, "group_weights.weights", file) if "group_weights.weights" in weights else 0
-    transform = make_transform(config, SIZES[config.dataset])
+    transform = make_transform(config, SIZES.get(config.dataset))
     return recipe_of(config, config.hyperparameters, transform, numbered(n_classes), 2, [True] * n_groups)
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from ..data.releases import folder_of, is_own
 from ..errors import InputError
 from ..models import train_files
 from ..runs.configuration import Configuration
+from ..runs.defaults import DATASETS
 from ..runs.layout import RESULTS
 from .figures import release_figures
 from .opened_run import OpenedRun, check_algorithm
@@ -97,6 +99,11 @@ def open_model(path: str, rule: str, data_folder: str | None) -> OpenedModel:
         config = replace(config, root_dir=data_folder)
     if not os.path.isdir(config.root_dir):  # the wilds package would make the folder
         raise InputError(f"{config.root_dir} with the data of the run does not exist; name the folder by --root_dir")
+    if config.dataset not in DATASETS and not is_own(folder_of(config.dataset, config.root_dir)):
+        raise InputError(
+            f"{config.dataset} in {config.root_dir} is not what 'cim-plugin data folder' has made; name the "
+            f"folder that holds it by --root_dir"
+        )
     try:
         data, facts, transform = open_images(config)
     except InputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 
 import pytest
 import small_archives as archives
@@ -107,6 +108,34 @@ def test_the_line_that_it_ends_with_trains(data, folders, tmp_path):
     assert results["config"]["optimizer"] == "AdamW" and results["config"]["val_metric"] == "acc_wg"
     assert cli.main(["train", "-d", "mine", "--root_dir", "root", "--algorithm", "ERM", "--log_dir", "b", *TINY]) == 0
     assert cli.main([*words[1:], "--version", "1.0"]) == 2  # of what would be the version?
+
+
+def test_a_run_on_it_is_shown_and_retrained(data, folders, tmp_path, capsys):
+    pytest.importorskip("lightning_fabric")
+    for image in list(folders.rglob("*.jpg")):  # retrain wants two validation images of every group
+        shutil.copy(image, image.with_name(f"again_{image.name}"))
+    data("folder", "--from", folders, "--root", "root")
+    assert cli.main(["train", "-d", "root/mine", "--algorithm", "CIM", "--log_dir", "run", *TINY]) == 0
+    assert cli.main(["show", "run", "-o", "m.png"]) == 0
+    assert cli.main(["retrain", "run", "--method", "dfr"]) == 0
+    record = json.loads((tmp_path / "run-dfr" / "results.json").read_text())
+    assert (record["config"]["dataset"], record["config"]["retrain"]) == ("mine", "dfr")
+    assert cli.main(["show", "run-dfr", "-o", "n.png"]) == 0
+    (tmp_path / "root").rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert cli.main(["show", "run", "-o", "o.png"]) == 2 and "name the folder by --root_dir" in capsys.readouterr().err
+    assert cli.main(["show", "run", "-o", "o.png", "--root_dir", "moved"]) == 0
+
+
+def test_a_run_does_not_make_what_is_no_own_data_one(data, folders, tmp_path, capsys):
+    """A results.json may name any folder."""
+    pytest.importorskip("lightning_fabric")
+    data("folder", "--from", folders, "--root", "root")
+    assert cli.main(["train", "-d", "root/mine", "--algorithm", "CIM", "--log_dir", "run", *TINY]) == 0
+    (tmp_path / "elsewhere" / "mine").mkdir(parents=True)
+    capsys.readouterr()
+    assert cli.main(["show", "run", "-o", "m.png", "--root_dir", "elsewhere"]) == 2
+    assert "mine in elsewhere is not what 'cim-plugin data folder' has made" in capsys.readouterr().err
 
 
 def test_domainbeds_image_folders_open_it(data, folders, domainbed, monkeypatch):

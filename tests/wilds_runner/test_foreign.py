@@ -32,6 +32,11 @@ def test_paths_of_weights_and_logs_are_left_out(written):
     assert (taken.pretrained_model_path, taken.download, taken.log_dir) == (None, False, "./logs")
 
 
+def test_the_name_of_own_data_is_taken_with_the_defaults_of_own_data(written):
+    taken = taken_from(written(dataset="photos", groupby_fields=["environment", "y"]), "results.json")
+    assert (taken.dataset, taken.optimizer, taken.groupby_fields) == ("photos", "AdamW", ["environment", "y"])
+
+
 @pytest.mark.parametrize(
     "value", [{"drop_rate": 0.1}, {"pretrained": True, "img_size": [64, 32], "global_pool": "avg", "pad_type": "same"}]
 )
@@ -57,6 +62,8 @@ HOSTILE = {
     "a model that is a list": {"model": ["resnet18"]},
     "another data set": {"dataset": "../x"},
     "a data set that is no picture": {"dataset": "civilcomments"},
+    "a data set above": {"dataset": ".."},
+    "a data set that is a list": {"dataset": ["waterbirds"]},
     "a release elsewhere": {"version": "1.0/../../x"},
     "a split scheme of a megabyte": {"split_scheme": "x" * 10**6},
     "a data set that downloads": {"dataset_kwargs": {"download": True}},
