@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         print(text, end="")
     else:
         write_whole(args.output, text.encode("utf-8", "backslashreplace"))
+        print(f"{len(found.runs)} runs are in {args.output}")
     if args.plots is not None:
         from .plots import draw
 

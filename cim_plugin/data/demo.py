@@ -7,6 +7,7 @@ images, in validation and test in half of them. The splits share no digit and no
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tempfile
@@ -15,6 +16,7 @@ from typing import Iterator, NamedTuple
 
 import numpy as np
 import pandas
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
@@ -67,12 +69,23 @@ def write_demo(root: str | os.PathLike, seed: int) -> list[Path]:
     if not 0 <= seed < 2**32:
         raise InputError(f"--seed {seed} is not between 0 and 2**32 - 1")
     folders = {name: RELEASES[name].path(root) for name in LOOKS}
-    with undone_where_refused(root), manifest.disk_errors(Path(root)):
+    with undone_where_refused(root), manifest.disk_errors(Path(root)), _one_thread():
         for folder in folders.values():
             _refuse_real(folder)
         for name, folder in folders.items():
             _publish(make_files(name, seed), folder)
     return list(folders.values())
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The work on one image is so little that on a busy machine several threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def make_files(name: str, seed: int) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 
 import pytest
@@ -38,7 +39,9 @@ def status(*words) -> int:
 )
 @pytest.mark.slow
 def test_format_follows_from_the_suffix(suffix, name, runs, tmp_path, capsys):
-    assert status(runs, "-o", tmp_path / f"report{suffix}") == 0 and capsys.readouterr().out == ""
+    report = tmp_path / f"report{suffix}"
+    assert status(runs, "-o", report) == 0
+    assert re.fullmatch(rf"\d+ runs are in {re.escape(str(report))}\n", capsys.readouterr().out)
     written = (tmp_path / f"report{suffix}").read_text(encoding="utf-8")
     assert status(runs, "--format", name) == 0
     assert capsys.readouterr().out == written
