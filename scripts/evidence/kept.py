@@ -11,19 +11,25 @@ from cim_plugin.files import read_json, write_whole
 from cim_plugin.runs import packed
 from cim_plugin.runs.layout import RESULTS
 
-OVERLAP = "overlap.json"  #: of a run with a mask, beside its results
+#: beside the results of a run: the overlap of its mask, and the machine that made it
+OVERLAP, MACHINE = "overlap.json", "machine.json"
 FILE = f"subgroups{packed.SUFFIX}"
 
 Results = dict[str, Any]
 
 
 def of_folder(folder: str) -> Results | None:
-    """results.json of a run that is finished, with ``overlap`` where that is known; else None."""
-    path, overlap = os.path.join(folder, RESULTS), os.path.join(folder, OVERLAP)
-    found = read_json(path) if os.path.exists(path) else {}
+    """results.json of a run that is finished, with ``overlap`` and ``machine`` where they are known; else None."""
+    found = _read(folder, RESULTS)
     if found.get("status") != "finished":
         return None
-    return {**found, "overlap": read_json(overlap)} if os.path.exists(overlap) else found
+    overlap = _read(folder, OVERLAP)
+    return {**found, **({"overlap": overlap} if overlap else {}), **_read(folder, MACHINE)}
+
+
+def _read(folder: str, name: str) -> dict[str, Any]:
+    path = os.path.join(folder, name)
+    return read_json(path) if os.path.exists(path) else {}
 
 
 def name_of(folder: str, output: str) -> str:

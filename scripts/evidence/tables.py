@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import Any, Callable
 
 from ..experiments.tables import interval, spread, test_value
@@ -127,15 +128,15 @@ def overlap(plan: Plan, results: Found) -> str:
 
 def _three(of_row: dict[int, dict[str, float]], key: str) -> str:
     """Mean ± std with three digits."""
-    mean, _, std = spread(1000 * one[key] for one in of_row.values()).partition(" ± ")
-    return f"{float(mean) / 1000:.3f}" + (f" ± {float(std) / 1000:.3f}" if std else "")
+    middle, _, std = spread(1000 * one[key] for one in of_row.values()).partition(" ± ")
+    return f"{float(middle) / 1000:.3f}" + (f" ± {float(std) / 1000:.3f}" if std else "")
 
 
 def _above_chance(area: dict[int, float]) -> str:
     if len(area) < FEWEST_SEEDS:
         return ""
-    mean, half = interval(area, dict.fromkeys(area, 0.0)) or (0.0, 0.0)
-    return f"{mean - half:.3f} to {mean + half:.3f}"
+    middle, half = interval(area, dict.fromkeys(area, 0.0)) or (0.0, 0.0)
+    return f"{middle - half:.3f} to {middle + half:.3f}"
 
 
 def search(plan: Plan, results: Found) -> str:
@@ -153,6 +154,27 @@ def search(plan: Plan, results: Found) -> str:
     return f"{lead}\n\n{markdown(['row', *(f'{rate:g}' for rate in plan.rates), 'taken'], rows)}"
 
 
+def cost(plan: Plan, results: Found) -> str:
+    """Seconds of a run, and of all of them, by the machine that made them."""
+    runs = [result for of_seeds in results.values() for result in of_seeds.values()]
+    rows = [
+        [says(name), str(len(of_seeds)), f"{mean(map(_seconds, of_seeds.values())):.0f}"]
+        for name, of_seeds in results.items()
+        if of_seeds
+    ]
+    hours = sum(map(_seconds, runs)) / 3600
+    machines = sorted({result["machine"] for result in runs if "machine" in result})
+    lead = (
+        f"Seconds of a run by the clock, mean over seeds, beside other runs; {hours:.1f} hours "
+        f"of these runs in all, without the search and the reference models. {'; '.join(machines)}"
+    )
+    return f"{lead.strip()}\n\n{markdown(['row', 'seeds', 'seconds'], rows)}"
+
+
+def _seconds(result: dict[str, Any]) -> float:
+    return sum(result["seconds"].values())
+
+
 #: what ``--tables`` can print
 TABLES: dict[str, Callable[[Plan, Found], str]] = {
     "accuracies": accuracies,
@@ -161,4 +183,5 @@ TABLES: dict[str, Callable[[Plan, Found], str]] = {
     "poster": poster,
     "overlap": overlap,
     "search": search,
+    "cost": cost,
 }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 from typing import Any, Sequence
 
+from cim_plugin.files import write_whole
 from cim_plugin.runs.layout import STATE
+
+from ..benchmarks.machine import describe
+from .kept import MACHINE
 
 ERRORS = "err.txt"  #: what a run has said of what went wrong
 #: what processes find imported
@@ -46,6 +51,7 @@ def command(words: Sequence[str], folder: str) -> None:
     _say_into(folder)
     status = cli.main(list(words))
     if status == 0:
+        write_whole(os.path.join(folder, MACHINE), json.dumps({"machine": describe()}).encode())
         Path(folder, STATE).unlink(missing_ok=True)  # of 30 MB, from which a run that is done does not go on
     sys.exit(status)
 

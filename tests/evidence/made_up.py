@@ -10,6 +10,8 @@ from scripts.evidence.plan import Plan, Run
 from scripts.evidence.rows import ROWS
 from scripts.evidence.settings import SEARCH_SEED, Settings
 
+SECONDS = {"train": 90.0, "evaluation": 10.0}
+
 
 def plan_of(folder: Path, *rows: str, **changes) -> Plan:
     return Plan(Settings("", ""), str(folder), rows or tuple(ROWS), **{"seeds": 5, "rates": (1e-4,), **changes})
@@ -28,6 +30,6 @@ def finish(
     folder = Path(plan.place(run))
     folder.mkdir(parents=True)
     config = {"log_dir": str(folder), "root_dir": "/somewhere/else/data", "seed": run.seed}
-    results = {"status": "finished", "selection": selection, "config": config}
+    results = {"status": "finished", "selection": selection, "config": config, "seconds": SECONDS}
     (folder / "results.json").write_text(json.dumps(results))
     return folder

@@ -34,6 +34,7 @@ def test_what_is_missing_is_trained_and_what_is_there_stays(inputs, tmp_path, ca
     overlap = read_json(found["CIM"].parent / "overlap.json")
     assert overlap["images"] == 12 and 0 <= overlap["auc"] <= 1
     assert not (found["ERM"].parent / "overlap.json").exists()
+    assert "torch" in read_json(found["AFR"].parent / "machine.json")["machine"]
     chosen = {name: read_json(found[name])["selection"] for name in ("ERM", "AFR", "CIM", "figures-only")}
     assert all("worst_pseudo_group" in of_run and "last" in of_run for of_run in chosen.values())
     before = {name: file.stat().st_mtime_ns for name, file in found.items() if file.exists()}

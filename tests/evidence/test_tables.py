@@ -152,6 +152,13 @@ def test_overlap_has_an_interval_from_three_seeds_on(plan):
     assert row[4] == f"{interval.low:.3f} to {interval.high:.3f}"
 
 
+def test_costs_are_those_of_the_clock_and_name_the_machine(plan):
+    (kept.Path(plan.place(Run("CIM", 0))) / "machine.json").write_text(json.dumps({"machine": "a small one, 2 cores"}))
+    table = TABLES["cost"](plan, found(plan))
+    assert "a small one, 2 cores" in table and f"{17 * 100 / 3600:.1f} hours" in table
+    assert cells(table)["CIM"] == ["5", "100"]
+
+
 # --- kept runs --------------------------------------------------------------------------------------------------------
 
 
