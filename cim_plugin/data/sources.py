@@ -1,7 +1,7 @@
 """Where data sets can be had: one table of mirrors, with licence, citation, size, checksums and traps.
 
-What is known of each mirror comes from its pages and from public code that reads it, as of November 2026; docs/data.md
-says what nobody could verify without a network.
+What is known of each mirror comes from its pages and from public code that reads it, as of November 2026;
+docs/data_sources.md says what nobody could verify without a network.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ SOURCES = {
 
 
 def listing() -> str:
-    """The table for people, in Markdown: what 'cim-plugin data list' prints and docs/data.md holds."""
+    """The table for people, in Markdown: what 'cim-plugin data list' prints and docs/data_sources.md holds."""
     lines = [
         "| data set | source | where | size | licence | beware |",
         "|---|---|---|---|---|---|",

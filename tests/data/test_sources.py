@@ -1,4 +1,4 @@
-"""The table of mirrors: complete, consistent, and the one that docs/data.md shows."""
+"""The table of mirrors: complete, consistent, and the one that docs/data_sources.md shows."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def test_the_table_is_printed(data):
 
 
 def test_the_document_shows_the_table_of_today():
-    text = Path(HERE.parent, "docs", "data.md").read_text(encoding="utf-8")
-    assert listing() in text, "put what 'cim-plugin data list' prints into docs/data.md"
+    text = Path(HERE.parent, "docs", "data_sources.md").read_text(encoding="utf-8")
+    assert listing() in text, "put what 'cim-plugin data list' prints into docs/data_sources.md"
