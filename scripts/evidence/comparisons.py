@@ -14,6 +14,14 @@ COMPARISONS: tuple[tuple[str, str], ...] = (
     ("recommended", "recommended-0"),
     ("recommended", "CnC"),
 )
+#: the same of domains, in the average over those that are left out: a family of its own
+OF_DOMAINS: tuple[tuple[str, str], ...] = (
+    ("CIM", "ERM"),
+    ("CIM", "VIB"),
+    ("CIM", "SCL_E2E"),
+    ("CIM_VIB", "CIM"),
+    ("CIM+CORAL", "CORAL"),
+)
 FEWEST_SEEDS = 3  #: below which no interval is printed
 
 #: worst-group accuracy on Waterbirds in %, as the poster has it; it gives no row with λ = 0

@@ -1,8 +1,8 @@
 """PACS, every domain left out: an unmodified DomainBed's own sweep and ``collect_results``, with a MobileNetV2 on small
 images, for a machine without a GPU.
 
-A trial is swept after the other, so that whole ones are there first. All rows have one learning rate, and else the
-host's and our defaults: docs/evidence_protocol.md.
+A trial is swept after the other, so that whole ones are there first. Hyperparameters of all rows are the host's and
+our defaults: docs/evidence_protocol.md.
 """
 
 from __future__ import annotations
@@ -23,16 +23,21 @@ from torchvision.transforms import Resize
 from cim_plugin.data.images import SUFFIXES
 from cim_plugin.errors import InputError
 from cim_plugin.files import parse_json, read_text, write_whole
-from cim_plugin.flags import number, whole
+from cim_plugin.flags import whole
 from cim_plugin.hosts.domainbed.image_size import LARGEST, LEAST
 from cim_plugin.hosts.launcher import AT_ONCE
 from cim_plugin.progress import progress
-from cim_plugin.runs import packed
+from cim_plugin.runs import find, packed
 from cim_plugin.runs.cluster import settings as cluster
+from cim_plugin.runs.domainbed_selection import select
+from cim_plugin.runs.record import Run
 
 from ..benchmarks.machine import describe
 from ..reproduce.options import check_data
 from ..reproduce.sweep import has_domainbed, sweep
+from .comparisons import FEWEST_SEEDS, OF_DOMAINS
+from .differences import Values, family
+from .tables import bounds, markdown
 
 NAME = "PACS"
 DOMAINS = 4
@@ -52,7 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="keeps the runs; the same command goes on")
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), metavar="NAME", help="rows")
     parser.add_argument("--trials", type=whole(1, 1000), default=3, help="0, 1, ..., of the host")
-    parser.add_argument("--lr", type=number(0, strict=True), default=2e-4, help="learning rate of every row")
     parser.add_argument("--steps", type=whole(1), default=300, help="of a run; the first and last are evaluated")
     parser.add_argument("--batch_size", type=whole(1), default=8, help="images of every training domain in a step")
     parser.add_argument("--image_size", type=whole(LEAST, LARGEST), default=64, help="side in pixels")
@@ -93,13 +97,14 @@ def run(args: argparse.Namespace) -> int:
     runs = read(folder / JOBS)
     write_whole(folder / RUNS, packed.pack(runs))
     print(tables(folder / JOBS, SELECTIONS[args.leave_one_out]))
+    print(f"\n{differences(averages(folder / JOBS))}")
     print(f"\n{len(runs)} runs in {folder / RUNS}; {(time.monotonic() - start) / 60:.0f} minutes now, {describe()}")
     return 0
 
 
 def hyperparameters(args: argparse.Namespace) -> dict[str, Any]:
     """What every run is given."""
-    asked = {name: getattr(args, name) for name in ("image_size", "batch_size", "lr")}
+    asked = {name: getattr(args, name) for name in ("image_size", "batch_size")}
     return {**NETWORK, "pretrained_model_path": str(args.weights.absolute()), **asked}
 
 
@@ -141,3 +146,30 @@ def tables(folder: Path, selections: tuple[str, ...]) -> str:
     parts = re.split(r"^-+ ", done.stdout, flags=re.MULTILINE)
     wanted = [f"Dataset: {NAME}, model selection method: {selection}" for selection in selections]
     return "\n\n".join(part.strip() for part in parts if part.partition("\n")[0].strip() in wanted)
+
+
+def averages(folder: Path) -> Values:
+    """Row -> trial -> accuracy in % on the left-out domain, averaged over them, by training-domain validation: the
+    numbers of the host's table before it averages over trials.
+    """
+    of_rows: dict[str, list[Run]] = {}
+    for one in find.find([str(folder)]).runs:
+        of_rows.setdefault(one.algorithm, []).append(one)
+    chosen = {name: select(runs, "training_domain")[0] for name, runs in of_rows.items()}
+    return {
+        name: {trial.seed: 100 * trial.values["average"] for trial in trials if "average" in trial.values}
+        for name, trials in chosen.items()
+    }
+
+
+def differences(values: Values) -> str:
+    """The comparisons that were fixed beforehand."""
+    lead = (
+        f"Average over the domains in points, paired by trial, with Student's t intervals; the family of "
+        f"{len(OF_DOMAINS)} is corrected by Holm at 5%. Fewer than {FEWEST_SEEDS} trials have no interval."
+    )
+    rows = [
+        [f"{one.row} − {one.other}", str(one.seeds), f"{one.mean:+.1f}", bounds(one), one.verdict]
+        for one in family(values, OF_DOMAINS)
+    ]
+    return f"{lead}\n\n{markdown(['comparison', 'trials', 'difference', 'interval', 'it is'], rows)}"
