@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from .. import __version__
+from . import text
 from .hosts import HOSTS
 from .sheets import IN_FULL, LEFT_OUT, Report, Sheet, printable, quantities, source
 
@@ -46,22 +47,7 @@ class Markup:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def _text_table(sheet: Sheet, cells: list[list[str]]) -> str:
-    widths = [max(len(line[column]) for line in cells) for column in range(len(sheet.header))]
-    aligned = [
-        [
-            cell.ljust(width) if column < sheet.n_words else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths))
-        ]
-        for line in cells
-    ]
-    lines = ["  ".join(line).rstrip() for line in aligned]
-    rule = "-" * max(map(len, lines))
-    head, body = lines[0], [("\n" if number in sheet.breaks else "") + line for number, line in enumerate(lines[1:])]
-    return "\n".join([head, rule, *body])
-
-
-TEXT = Markup(printable, lambda title: f"{title}\n{'=' * len(title)}", _text_table, "\n".join)
+TEXT = Markup(printable, lambda title: f"{title}\n{'=' * len(title)}", text.table, "\n".join)
 
 # --- Markdown ---------------------------------------------------------------------------------------------------------
 

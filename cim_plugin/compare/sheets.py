@@ -53,6 +53,7 @@ class Sheet:
     warnings: list[str]
     notes: list[str]
     grouped: bool  #: measured: the first column is the same within a group
+    n_costs: int = 0  #: columns from the right that no selection rule changes
 
     def numbered_marks(self) -> list[str]:
         """The footnotes with their numbers."""
@@ -124,7 +125,17 @@ def _measured(table: Table) -> Sheet:
         )
     header = ["selected by", "algorithm", seeds, *(heads.get(name, name) for name in numbers)]
     return Sheet(
-        table.title, header, lines, frozenset(breaks), 2, marks, table.in_full, table.warnings, table.notes, True
+        table.title,
+        header,
+        lines,
+        frozenset(breaks),
+        2,
+        marks,
+        table.in_full,
+        table.warnings,
+        table.notes,
+        True,
+        len(heads),
     )
 
 
