@@ -51,15 +51,8 @@ def test_a_narrow_table_keeps_its_costs():
     header, *lines = [[*line[:4], *line[-2:]] for line in (HEADER, *of.lines)]
     found = drawn(replace(of, header=header, lines=lines)).splitlines()
     assert found[1].split() == ["algorithm", "seeds", "average", "ms/step", "host"] and found[0].split() == ["GiB"]
-    assert found[3] == "selected by worst_group" and found[4].split() == [
-        "ERM",
-        "5",
-        "0.11",
-        "±",
-        "12.3",
-        "100",
-        "0.50",
-    ]
+    assert found[3] == "selected by worst_group"
+    assert re.split("  +", found[4]) == ["ERM", "5", "0.1 ± 12.3", "100", "0.50"]
 
 
 def test_a_table_that_is_not_grouped_has_all_columns():
