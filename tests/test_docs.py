@@ -142,7 +142,7 @@ def test_pictures_of_the_readme_are_small():
     assert len(pictures) == 1 and (ROOT / pictures[0]).stat().st_size < 300_000
 
 
-# --- the README, run ---------------------------------------------------------------------------------------------------
+# --- the README, run --------------------------------------------------------------------------------------------------
 
 
 def blocks_of_the_readme(*languages: str) -> list[str]:

@@ -36,12 +36,13 @@ def make_fabric(config: Configuration) -> Fabric:
             f"of {n_processes}"
         )
     accelerator = "cuda" if on_gpu else "cpu"
+    plugins = None if config.precision == "32" else MixedOfPixels(config.precision, accelerator)
     try:
         return Fabric(
             accelerator=accelerator,
             devices=devices,
             num_nodes=config.num_nodes,
-            plugins=None if config.precision == "32" else MixedOfPixels(config.precision, accelerator),  # type: ignore[arg-type]
+            plugins=plugins,  # type: ignore[arg-type]
             strategy=DDPStrategy(timeout=WAIT) if n_processes > 1 else "auto",
         )
     except Exception as error:

@@ -229,8 +229,7 @@ def test_wrong_celeba(refuse, tmp_path, layout, change, words):
     assert all(word in line for word in words), line
 
 
-# --- VLCS
-# ------------------------------------------------------------------------------------------------------------------------
+# --- VLCS -------------------------------------------------------------------------------------------------------------
 
 
 def _copy_environment(folder: Path) -> None:

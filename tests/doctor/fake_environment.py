@@ -28,7 +28,9 @@ class ops:
     def nms(boxes, scores, threshold):
         {nms}
 class _Weights:
-    def __init__(self, name): self.IMAGENET1K_V1 = type("Entry", (), {{"url": f"https://example.org/{{name}}-{digest}.pth"}})
+    def __init__(self, name):
+        url = f"https://example.org/{{name}}-{digest}.pth"
+        self.IMAGENET1K_V1 = type("Entry", (), {{"url": url}})
 class models:
     get_model_weights = staticmethod(_Weights)
 """

@@ -1,4 +1,4 @@
-"""The files of docs/clusters.md: what Slurm is given, the commands of the SkyPilot task, and Ray's tasks by a stand-in."""
+"""The files of docs/clusters.md: what Slurm is given, SkyPilot's task's commands, and Ray's tasks by a stand-in."""
 
 from __future__ import annotations
 

@@ -71,7 +71,9 @@ FILES = {
             return x[torch.randperm(len(x)).to(device)]
 
         class Algorithm(torch.nn.Module):
-            def __init__(self, data_type, input_shape, num_classes, num_attributes, num_examples, hparams, grp_sizes=None):
+            def __init__(
+                self, data_type, input_shape, num_classes, num_attributes, num_examples, hparams, grp_sizes=None
+            ):
                 super().__init__()
                 self.hparams, self.data_type = hparams, data_type
                 self.num_classes, self.num_attributes, self.num_examples = num_classes, num_attributes, num_examples
@@ -80,10 +82,14 @@ FILES = {
             def __init__(self, data_type, input_shape, num_classes, *more, **words):
                 super().__init__(data_type, input_shape, num_classes, *more, **words)
                 self.featurizer = networks.Featurizer(data_type, input_shape, self.hparams)
-                self.classifier = networks.Classifier(self.featurizer.n_outputs, num_classes, self.hparams["nonlinear_classifier"])
+                self.classifier = networks.Classifier(
+                    self.featurizer.n_outputs, num_classes, self.hparams["nonlinear_classifier"]
+                )
                 self.network = torch.nn.Sequential(self.featurizer, self.classifier)
                 decay = self.hparams["weight_decay"]
-                self.optimizer = torch.optim.SGD(self.network.parameters(), self.hparams["lr"], weight_decay=decay, momentum=0.9)
+                self.optimizer = torch.optim.SGD(
+                    self.network.parameters(), self.hparams["lr"], weight_decay=decay, momentum=0.9
+                )
 
             def update(self, minibatch, step):
                 _, x, y, _ = minibatch

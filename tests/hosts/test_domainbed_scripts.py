@@ -50,19 +50,22 @@ def train(host: Path, folder: Path, algorithm: str, *words: str) -> dict:
     """One step with a third of the test environment as unlabeled images; what the saved model gives beside the trained
     one.
     """
+    argv = [*DIGITS, "--algorithm", algorithm, "--steps", "1", "--test_envs", "2", "--output_dir", str(folder), *words]
     code = f"""
 import json, runpy, sys, torch
-sys.argv = ["train", *{[*DIGITS, "--algorithm", algorithm, "--steps", "1", "--test_envs", "2", "--output_dir", str(folder), *words]}]
+sys.argv = ["train", *{argv}]
 script = runpy.run_module("domainbed.scripts.train", run_name="__main__", alter_sys=True)
 
 saved = torch.load("{folder}/model.pkl", weights_only=True)
 Algorithm = sys.modules["domainbed.algorithms"].get_algorithm_class(saved["args"]["algorithm"])
-loaded = Algorithm(saved["model_input_shape"], saved["model_num_classes"], saved["model_num_domains"], saved["model_hparams"])
+sizes = [saved["model_" + name] for name in ("input_shape", "num_classes", "num_domains")]
+loaded = Algorithm(*sizes, saved["model_hparams"])
 loaded.load_state_dict(saved["model_dict"])
 
 images = torch.cat([environment.tensors[0][:50] for environment in script["dataset"]])
 trained, loaded = (algorithm.eval().predict(images) for algorithm in (script["algorithm"], loaded))
-print(json.dumps({{"same": torch.equal(trained, loaded), "predictions": trained.argmax(1).tolist(), "hparams": saved["model_hparams"]}}))
+told = {{"same": torch.equal(trained, loaded), "predictions": trained.argmax(1).tolist()}}
+print(json.dumps({{**told, "hparams": saved["model_hparams"]}}))
 """
     done = forked_host.run(host, "-c", code)
     assert done.returncode == 0, done.stdout + done.stderr

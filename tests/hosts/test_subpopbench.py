@@ -94,7 +94,10 @@ def test_names_and_hyperparameters_stand_beside_the_hosts_own(small):
     import json
     from subpopbench import command_launchers, hparams_registry as registry
     from subpopbench.learning import algorithms
-    hparams = {name: [registry.default_hparams(name, "Noise"), registry.random_hparams(name, "Noise", 3)] for name in algorithms.ALGORITHMS}
+    hparams = {
+        name: [registry.default_hparams(name, "Noise"), registry.random_hparams(name, "Noise", 3)]
+        for name in algorithms.ALGORITHMS
+    }
     print(json.dumps([algorithms.ALGORITHMS, list(command_launchers.REGISTRY), hparams]))
     """
     on, off = (

@@ -141,7 +141,8 @@ def test_show_opens_its_model_with_the_hosts_data(host, waterbirds, tmp_path):
     import json
     from cim_plugin.show.opening import open_run
     opened = open_run({str(folder)!r}, "test", "worst_group", None)
-    print(json.dumps([opened.title, len(opened.labels), opened.group_names, opened.groups.tolist(), list(opened.read([0, 1]).shape)]))
+    shape = list(opened.read([0, 1]).shape)
+    print(json.dumps([opened.title, len(opened.labels), opened.group_names, opened.groups.tolist(), shape]))
     """
     done = run(host, code)
     assert done.returncode == 0, done.stderr

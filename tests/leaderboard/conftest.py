@@ -40,6 +40,14 @@ def small_counts(monkeypatch):
 
 
 @pytest.fixture
+def pack(leaderboard, tmp_path, small_counts):
+    """A function (words before -o) -> exit status, output, errors, of packing into submission.tar.gz of the test's
+    folder.
+    """
+    return lambda *words: leaderboard("pack", *words, "-o", tmp_path / "submission.tar.gz")
+
+
+@pytest.fixture
 def findings(leaderboard, small_counts):
     """A function (submission, exit status) -> the findings of 'check' without data, and its notes."""
 

@@ -120,7 +120,8 @@ def test_model_kwargs_reach_the_model():
         (
             "timm/test_vit",
             {"pretrained": True},
-            "the pretrained weights of timm/test_vit cannot be had (no network in tests); without network put the file ",
+            "the pretrained weights of timm/test_vit cannot be had (no network in tests); without network put the "
+            "file ",
         ),
     ],
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from showing import train
 
 from cim_plugin.compare import tables
+from cim_plugin.data import demo
+from cim_plugin.data.releases import RELEASES
+from cim_plugin.files import write_whole
 from cim_plugin.runs import find
 
 sys.path.append(str(Path(__file__).parents[1] / "wilds_runner"))  # small_runs
@@ -35,3 +40,24 @@ def trained_runs(tmp_path_factory) -> Path:
     for algorithm, words in (("ERM", ()), ("CIM", ("--cim_lambda", "0"))):
         assert train(root / "data", root / "runs" / algorithm, *words, algorithm=algorithm) == 0
     return root
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory) -> Path:
+    """A root with the demo release of Waterbirds."""
+    root = tmp_path_factory.mktemp("root")
+    for path, content in demo.make_files("waterbirds", 0).items():
+        write_whole(RELEASES["waterbirds"].path(root) / path, content)
+    return root
+
+
+@pytest.fixture(scope="session")
+def run(root, tmp_path_factory) -> Path:
+    """A finished run of CIM_VIB. Not to be changed."""
+    return train(root, tmp_path_factory.mktemp("CIM_VIB"), "CIM_VIB")
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(run, tmp_path / "copy"))

@@ -37,13 +37,15 @@ groups = reporting.get_grouped_records(reporting.load_records({str(folder)!r}))
 cells = {{}}
 for rule, name in {METHODS!r}.items():
     method = getattr(model_selection, name)
-    done = groups.map(lambda group: {{**group, "sweep_acc": method.sweep_acc(group["records"])}}).filter(lambda group: group["sweep_acc"] is not None)
+    done = groups.map(lambda group: {{**group, "sweep_acc": method.sweep_acc(group["records"])}})
+    done = done.filter(lambda group: group["sweep_acc"] is not None)
     cells[rule] = {{}}
     for algorithm in sorted(set(group["algorithm"] for group in groups)):
         for env in sorted(set(group["test_env"] for group in groups)):
             data = list(done.filter_equals("algorithm, test_env", (algorithm, env)).select("sweep_acc"))
             if data:
-                cells[rule][f"{{algorithm}} {{env}}"] = [100 * np.mean(data), 100 * np.std(data / np.sqrt(len(data))), len(data)]
+                error = 100 * np.std(data / np.sqrt(len(data)))
+                cells[rule][f"{{algorithm}} {{env}}"] = [100 * np.mean(data), error, len(data)]
 print(json.dumps(cells))
 """
     done = run_python("-c", code, PYTHONPATH=str(domainbed), CIM_PLUGIN_AUTOLOAD="0")

@@ -34,7 +34,11 @@ CASES = {
         ["ERM", "CIM"],
     ),
     "own settings are said, or that there are more": (
-        [settings("CIM", cim_lambda=0.5), settings("VIB", vib_beta=0.1, vib_dimension=64), settings("CIM_VIB", **COLOURS)],
+        [
+            settings("CIM", cim_lambda=0.5),
+            settings("VIB", vib_beta=0.1, vib_dimension=64),
+            settings("CIM_VIB", **COLOURS),
+        ],
         ["CIM, cim_lambda=0.5", "VIB, vib_beta=0.1, vib_dimension=64", "CIM_VIB, cim_similarity=colours, …"],
     ),
     "a control says which weight is 0": (
@@ -47,7 +51,11 @@ CASES = {
     ),
     "values that look alike: numbers": ([settings("A", {"n": "1"}), settings("A", {"n": 1})], ["A, … #1", "A, … #2"]),
     "too long: what there is room for": (
-        [settings("CIM", {"lr": lr, "name": name * 30}, ("cim_lambda",), cim_lambda=0) for lr in (1, 2) for name in "ab"],
+        [
+            settings("CIM", {"lr": lr, "name": name * 30}, ("cim_lambda",), cim_lambda=0)
+            for lr in (1, 2)
+            for name in "ab"
+        ],
         [f"CIM, cim_lambda=0, lr={n}, … #{2 * n + k} (control)" for n in (1, 2) for k in (-1, 0)],
     ),
 }  # fmt: skip

@@ -119,12 +119,15 @@ def browser(tmp_path_factory):
 
 
 #: a frame of a phone's width: a window of Chromium is never narrower than 500 pixels
-FRAME = """<!DOCTYPE html><body style="margin: 0"><iframe style="border: 0; width: {width}px; height: 800px" srcdoc="{page}"></iframe>
+FRAME = """<!DOCTYPE html><body style="margin: 0">
+<iframe style="border: 0; width: {width}px; height: 800px" srcdoc="{page}"></iframe>
 <script>addEventListener("load", () => {{
   const page = document.querySelector("iframe").contentDocument, all = what => [...page.querySelectorAll(what)];
   const told = {{
-    page: page.documentElement.scrollWidth, window: page.defaultView.innerWidth, boxes: all(".scroll").map(box => [box.clientWidth, box.scrollWidth]),
-    right: Math.max(...all("h1, h2, li, svg, .scroll").map(e => e.getBoundingClientRect().right)), plots: all("svg").map(e => [e.clientWidth, e.clientHeight]),
+    page: page.documentElement.scrollWidth, window: page.defaultView.innerWidth,
+    boxes: all(".scroll").map(box => [box.clientWidth, box.scrollWidth]),
+    right: Math.max(...all("h1, h2, li, svg, .scroll").map(e => e.getBoundingClientRect().right)),
+    plots: all("svg").map(e => [e.clientWidth, e.clientHeight]),
     font: parseFloat(getComputedStyle(page.body).fontSize) }};
   document.body.innerHTML = "<pre>" + JSON.stringify(told) + "</pre>";
 }})</script>"""

@@ -125,7 +125,8 @@ def test_a_real_run(domainbed, tmp_path, algorithm):
             rows = list(range(len(learnt.labels)))
             right = (learnt.model(learnt.read(rows)).argmax(1) == learnt.labels).double()
             accuracy = [float(right[learnt.groups == group].mean()) for group in range(len(learnt.group_names))]
-            said.append([learnt.unit, learnt.group_names, learnt.synthetic, accuracy, summary.summarize(learnt, 0, False)["figure_to_ground"] is not None])
+            has_figures = summary.summarize(learnt, 0, False)["figure_to_ground"] is not None
+            said.append([learnt.unit, learnt.group_names, learnt.synthetic, accuracy, has_figures])
         print(json.dumps(said))
     """
     done = forked_host.run(domainbed, "-c", textwrap.dedent(script))

@@ -254,7 +254,8 @@ def test_the_size_that_a_transform_has_anyway_may_be_named(configure):
         ("--cross_fit_tiles 2", "--cross_fit_tiles 2 does nothing without --cross_fit; leave it out or give both"),
         (
             "--randaugment_n 3",
-            "--randaugment_n 3 does nothing without --additional_train_transform randaugment; leave it out or give both",
+            "--randaugment_n 3 does nothing without --additional_train_transform randaugment; leave it out or give "
+            "both",
         ),
         (
             "--scheduler_kwargs step_size=3 gamma=0.5",
@@ -352,7 +353,7 @@ def test_every_default_is_said_once():
     assert "(default: None)" not in ours and not re.search(r"\(default: [^)]*\)\s+\(default", ours)
 
 
-# --- --help ------------------------------------------------------------------------------------------------------------
+# --- --help -----------------------------------------------------------------------------------------------------------
 
 
 def helped(capsys, word: str) -> str:

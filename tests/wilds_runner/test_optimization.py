@@ -69,7 +69,10 @@ def test_schedules_of_torch_get_their_arguments(configure):
     assert rates(optimizer, scheduler, 5) == pytest.approx([LR, LR, LR / 10, LR / 10, LR / 100])
     optimizer, scheduler = scheduled(configure, "--scheduler", "MultiStepLR", "--scheduler_kwargs", "milestones=[1,3]")
     assert rates(optimizer, scheduler, 5) == pytest.approx([LR, LR / 10, LR / 10, LR / 100, LR / 100])
-    plateau = "--scheduler ReduceLROnPlateau --scheduler_metric_name acc_avg --scheduler_kwargs mode=max patience=1 factor=0.5".split()
+    plateau = (
+        "--scheduler ReduceLROnPlateau --scheduler_metric_name acc_avg --scheduler_kwargs mode=max patience=1 "
+        "factor=0.5"
+    ).split()
     optimizer, scheduler = scheduled(configure, *plateau)
     assert rates(optimizer, scheduler, 4, 0.7) == pytest.approx([LR, LR, LR, LR / 2])
 

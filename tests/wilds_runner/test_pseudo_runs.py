@@ -1,4 +1,4 @@
-"""Runs with --cross_fit alone, --pseudo_environments and --groups pseudo: what they go by, refusals, stopped and resumed."""
+"""Runs with --cross_fit alone, --pseudo_environments and --groups pseudo: what they go by, refusals, and resuming."""
 
 from __future__ import annotations
 

@@ -508,7 +508,8 @@ def test_a_mask_that_lets_nothing_through_is_said(release, tmp_path, monkeypatch
     assert train(release, tmp_path, algorithm="CIM") == 0
     assert all(0 < float(row["mask_mean"]) < 1e-6 for row in read_csv(tmp_path / "train_algo.csv"))
     assert re.search(
-        r"warning: m has a mean below 0.0001, so the encoder sees next to nothing of the images; .* \(epoch 0, batch 0\)",
+        r"warning: m has a mean below 0.0001, so the encoder sees next to nothing of the images; .* "
+        r"\(epoch 0, batch 0\)",
         (tmp_path / "log.txt").read_text(),
     )
 

@@ -237,7 +237,8 @@ import torch
 from cim_plugin.algorithms import bottleneck, classifier, contrastive, group_dro, morphing, triplets
 from cim_plugin.algorithms.similarity import fused as fused_triplet
 images = torch.rand(2, 1, 24, 24)
-print(len(fused_triplet.fused_triplet(images, images, torch.tensor([1, 0]), torch.tensor([0, 1]), 2, "smooth")), "cim_plugin.algorithms.similarity.triton_kernels" in sys.modules)
+found = fused_triplet.fused_triplet(images, images, torch.tensor([1, 0]), torch.tensor([0, 1]), 2, "smooth")
+print(len(found), "cim_plugin.algorithms.similarity.triton_kernels" in sys.modules)
 """
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert child.stdout == "2 False\n", child.stderr[-2000:]

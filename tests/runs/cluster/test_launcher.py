@@ -62,8 +62,8 @@ def command(tmp_path):
     own, and gives it when both run.
     """
     code = (
-        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]; from pathlib import Path; import test_launcher as "
-        f"t; folder = Path(sys.argv[1]); print(t.Cluster(t.HERE, folder).run([t.waits(n, folder) for n in 'ab']))"
+        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]; from pathlib import Path; import test_launcher "
+        f"as t; folder = Path(sys.argv[1]); print(t.Cluster(t.HERE, folder).run([t.waits(n, folder) for n in 'ab']))"
     )
 
     def start() -> subprocess.Popen:
