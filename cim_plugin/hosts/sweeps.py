@@ -10,10 +10,10 @@ from typing import Any, Callable, Mapping, Sequence
 from ..runs import jobs
 from ..runs.cluster import settings
 from ..runs.cluster.launcher import Cluster
+from ..runs.evaluations import DONE
 from ..runs.jobs import Job
 
 INCOMPLETE = "Incomplete"  #: how a host calls a job that was started and is not done
-DONE = "done"  #: the file that it leaves in the folder of one that is
 LEFTOVERS = ("results.json", "results.jsonl", "out.txt", "err.txt")  #: of one that is not; the host would append
 
 Words = Callable[[list[str]], list[str]]  #: a job's words -> those that run it with the interpreter of the sweep

@@ -11,12 +11,11 @@ from typing import Any, Iterable, NamedTuple
 
 import numpy as np
 
-from ..files import Unreadable, parse_json, read_text
-from . import json_lines
+from ..files import Unreadable
+from . import evaluations, json_lines
 from .record import Run, check, get, get_fraction, own_settings
 
 RESULTS = "results.jsonl"
-DONE = "done"
 
 #: arguments of the host's training script that change what is computed
 COMPARED = ("task", "steps", "checkpoint_freq", "holdout_fraction", "uda_holdout_fraction")
@@ -52,11 +51,7 @@ def read(folder: str) -> list[Run]:
         Unreadable: results.jsonl is damaged, but for the last line of a run that was killed.
     """
     path = os.path.join(folder, RESULTS)
-    done = os.path.exists(os.path.join(folder, DONE))
-    lines = read_text(path).split("\n")
-    cut = (
-        lines.pop() if not done and lines[-1] else ""
-    )  # a killed run may leave half a line; a whole one ends in a newline
+    lines, done, cut = evaluations.whole_lines(path)
     families: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
     for line in json_lines.lines(lines, path):
         families[line.arguments].append((line.number, line.record))
@@ -84,15 +79,9 @@ def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], don
     if not 0 < len(set(held_out)) == len(held_out) < n_environments or not set(held_out) < set(range(n_environments)):
         expected = f"some, not all, of the environments 0 to {n_environments - 1} are expected, once each"
         raise Unreadable(f"{where}: field 'args.test_envs' is {list(held_out)}; {expected}")
-    overrides = arguments.get("hparams")
-    overrides = (
-        parse_json(check(overrides, str, f"{where}: field 'args.hparams'"), f"{where}: args.hparams")
-        if overrides
-        else {}
-    )
+    overrides = evaluations.overrides(arguments, where)
     settings = own_settings(algorithm, overrides)
     steps = [record.step for record in records]
-    restarts = sum(later <= earlier for earlier, later in zip(steps, steps[1:]))
     bad = _not_finite(numbered)
     timed = [record for record in records if record.step_seconds is not None]
     memory = max(record.memory_gib for record in records)
@@ -103,13 +92,12 @@ def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], don
         algorithm=algorithm,
         seed=get(arguments, "trial_seed", int, where),
         settings=settings,
-        flags={name: arguments.get(name) for name in COMPARED}
-        | {f"hparams.{name}": value for name, value in overrides.items() if name not in settings},
+        flags={name: arguments.get(name) for name in COMPARED} | evaluations.host_flags(overrides, settings),
         circumstances={},
         synthetic=dataset.startswith("Debug"),
         measured=Measured(held_out, get(arguments, "hparams_seed", int, where), records),
         unfinished=_unfinished(arguments, steps[-1], bad, done),
-        remarks=tuple(_remarks(folder, bad, restarts, sharing)),
+        remarks=tuple(_remarks(folder, bad, steps, sharing)),
         step_seconds=_step_seconds(timed) if timed else None,
         memory={"GPU": memory * 2**30} if memory else {},  # the host says 0 where there is no GPU
     )
@@ -133,14 +121,13 @@ def _not_finite(numbered: list[tuple[int, dict[str, Any]]]) -> tuple[int, dict[s
     return None
 
 
-def _remarks(folder: str, bad: tuple[int, dict[str, Any]] | None, restarts: int, sharing: int) -> Iterable[str]:
+def _remarks(folder: str, bad: tuple[int, dict[str, Any]] | None, steps: list[int], sharing: int) -> Iterable[str]:
     if sharing > 1:
         yield (
             f"{folder} holds {sharing} runs with different arguments; its file 'done' does not tell which of them "
             f"finished"
         )
-    if restarts:
-        yield f"{folder} was started {restarts + 1} times; all its evaluations count, as in collect_results"
+    yield from evaluations.restarts(folder, steps)
     if bad is not None:
         yield f"the loss of {folder} is not a number at line {bad[0]} of {RESULTS}"
 

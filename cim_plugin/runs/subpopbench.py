@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from typing import Any, Iterable, NamedTuple
+from typing import Any, NamedTuple
 
-from ..files import Unreadable, parse_json, read_text
-from .record import Curve, Run, Selected, check, fraction, get, get_fraction, own_settings
+from ..files import Unreadable, parse_json
+from . import evaluations
+from .record import Curve, Run, Selected, fraction, get, get_fraction, own_settings
 
 RESULTS = "results.json"
 #: the host writes these as it starts, before any result; their names together are no other host's
 STARTED = frozenset({"args.json", "out.txt", "err.txt"})
-DONE = "done"
 
 RULES = {
     "worst_group": "worst-group accuracy on validation data, whose attributes are known "
@@ -73,10 +73,7 @@ def read(folder: str) -> list[Run]:
     path = os.path.join(folder, RESULTS)
     if not os.path.lexists(path):
         raise Unreadable(f"{folder}: incomplete, stopped before its first evaluation (no {RESULTS})")
-    done = os.path.exists(os.path.join(folder, DONE))
-    lines = read_text(path).split("\n")
-    if not done and lines[-1]:
-        lines.pop()  # a killed run may leave half a line; a whole one ends in a newline
+    lines, done, _ = evaluations.whole_lines(path)
     numbered = [(number, parse_json(line, path, number)) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise Unreadable(f"{path}: incomplete, no evaluation yet")
@@ -88,7 +85,7 @@ def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], don
     arguments = get(numbered[0][1], "args", dict, where)
     algorithm, dataset = get(arguments, "algorithm", str, where), get(arguments, "dataset", str, where)
     records = [_record(record, dataset, f"{path}, line {number}") for number, record in numbered]
-    overrides = _overrides(arguments, where)
+    overrides = evaluations.overrides(arguments, where)
     settings = own_settings(algorithm, overrides)
     seconds = [record.step_seconds for record in records if record.step_seconds is not None]
     memory = max(record.memory_gib for record in records)
@@ -100,30 +97,15 @@ def _run(folder: str, path: str, numbered: list[tuple[int, dict[str, Any]]], don
         seed=get(arguments, "seed", int, where),
         settings=settings,
         flags={name: arguments[name] for name in COMPARED if name in arguments}
-        | {f"hparams.{name}": value for name, value in overrides.items() if name not in settings},
+        | evaluations.host_flags(overrides, settings),
         circumstances={},
         synthetic=False,
         measured=Measured(get(arguments, "hparams_seed", int, where), records),
         unfinished=None if done else f"step {records[-1].step}",
-        remarks=tuple(_remarks(folder, records)),
+        remarks=tuple(evaluations.restarts(folder, [record.step for record in records])),
         step_seconds=sum(seconds) / len(seconds) if seconds else None,
         memory={"GPU": memory * 2**30} if memory else {},  # the host says 0 where there is no GPU
     )
-
-
-def _overrides(arguments: dict[str, Any], where: str) -> dict[str, Any]:
-    """What ``--hparams`` gave."""
-    given = arguments.get("hparams")
-    if not given:
-        return {}
-    return parse_json(check(given, str, f"{where}: field 'args.hparams'"), f"{where}: args.hparams")
-
-
-def _remarks(folder: str, records: list[Record]) -> Iterable[str]:
-    steps = [record.step for record in records]
-    restarts = sum(later <= earlier for earlier, later in zip(steps, steps[1:]))
-    if restarts:
-        yield f"{folder} was started {restarts + 1} times; all its evaluations count, as in collect_results"
 
 
 def _record(record: dict[str, Any], dataset: str, where: str) -> Record:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
@@ -50,7 +50,7 @@ def find(training: Training, show: bool, after_batch: Callable[[], None]) -> Fou
     loaders = {"train": plain, "val": training.loaders["val"]}
     make_model = partial(reference_model, training.session)
     predict = predict_by_first_model if catalog.trains_twice(config.algorithm) else predict_out_of_fold
-    return predict(config, data.splits, loaders, make_model, training.fabric, show, after_batch)
+    return predict(Surroundings(config, data.splits, loaders, make_model, training.fabric, show, after_batch))
 
 
 def reference_model(session: Session, number: int) -> nn.Module:
@@ -118,64 +118,48 @@ def _steps_in_words(found: Found) -> str:
 # --- the reference models ---------------------------------------------------------------------------------------------
 
 
-def predict_out_of_fold(
-    config: Configuration,
-    splits: Mapping[str, Split],
-    loaders: Mapping[str, Loader],
-    make_model: Callable[[int], nn.Module],
-    fabric,
-    show: bool = False,
-    after_batch: Callable[[], None] = lambda: None,
-) -> Found:
-    """See :func:`~..algorithms.pseudo_environments.cross_fit`. Of group labels none are used; labels of validation data
-    only where the number of steps is chosen.
+@dataclass(frozen=True)
+class Surroundings:
+    """What reference models are made of, what they see, and what they run on."""
 
-    Args:
-        config: the run's; the models are trained for cross_fit steps, a number or :data:`AUTO`, of its batch size, by
-            AdamW at :data:`LEARNING_RATES`, and see cross_fit_tiles tiles.
-        splits: "train" and "val".
-        loaders: theirs, without augmentation.
-        make_model: number of the model, from 0 to FOLDS·MODELS - 1 -> a fresh one, pixels (N, 3, H, W) in [0, 1] ->
-            logits (N, K).
-        fabric: says device and precision; one process works, whatever their number.
-        show: show a progress bar.
-        after_batch: called after every batch; what it raises ends the work.
+    config: Configuration  #: the run's
+    splits: Mapping[str, Split]  #: "train" and "val"
+    loaders: Mapping[str, Loader]  #: theirs, without augmentation
+    make_model: Callable[[int], nn.Module]  #: number of the model -> a fresh one, pixels (N, 3, H, W) -> logits (N, K)
+    fabric: Any  #: says device and precision; one process works, whatever their number
+    show: bool = False  #: a progress bar
+    after_batch: Callable[[], None] = lambda: None  #: called after every batch; what it raises ends the work
+
+
+def predict_out_of_fold(around: Surroundings) -> Found:
+    """See :func:`~..algorithms.pseudo_environments.cross_fit`. Of group labels none are used; labels of validation data
+    only where the number of steps is chosen. The models are trained for cross_fit steps, a number or :data:`AUTO`, of
+    the run's batch size, by AdamW at :data:`LEARNING_RATES`, and see cross_fit_tiles tiles.
 
     Raises:
         NotFinite: the logits of a model are NaN or infinite.
         InputError: an image cannot be read.
     """
-    labels = splits["train"].labels
+    config, labels = around.config, around.splits["train"].labels
     steps = None if config.cross_fit == AUTO else config.cross_fit
     most = max(steps or 0, STEPS[-1])  # so that the first batches are the same, whatever the number of steps
     fold = pseudo_environments.folds(labels, _generator(config, "folds"))
     draws = [_draws(config, labels, fold, number, most) for number in range(FOLDS * MODELS)]
-    total = FOLDS * MODELS * (steps or STEPS[-1])
-    with _references(config, labels, loaders, make_model, draws, fabric, show, after_batch, total) as references:
+    with _references(around, draws, FOLDS * MODELS * (steps or STEPS[-1])) as references:
         return pseudo_environments.cross_fit(
-            references, labels, splits["val"].labels, fold, steps, _generator(config, "sample")
+            references, labels, around.splits["val"].labels, fold, steps, _generator(config, "sample")
         )
 
 
-def predict_by_first_model(
-    config: Configuration,
-    splits: Mapping[str, Split],
-    loaders: Mapping[str, Loader],
-    make_model: Callable[[int], nn.Module],
-    fabric,
-    show: bool = False,
-    after_batch: Callable[[], None] = lambda: None,
-) -> Found:
+def predict_by_first_model(around: Surroundings) -> Found:
     """What the first model of JTT (Liu et al., 2021, arXiv:2107.09044) takes every image for: one model, trained for
     jtt_steps on batches that are drawn from all training images alike. It is asked about these very images; validation
-    images, which the paper does not ask about, serve to choose by.
-
-    Arguments, result and errors are those of :func:`predict_out_of_fold`.
+    images, which the paper does not ask about, serve to choose by. Raises as :func:`predict_out_of_fold`.
     """
-    labels, steps = splits["train"].labels, config.hyperparameters["jtt_steps"]
-    shape = (steps, config.batch_size)
-    draws = [torch.randint(len(labels), shape, generator=_generator(config, "batches", 0))]
-    with _references(config, labels, loaders, make_model, draws, fabric, show, after_batch, steps) as references:
+    config, splits = around.config, around.splits
+    steps, n_images = config.hyperparameters["jtt_steps"], len(splits["train"].labels)
+    draws = [torch.randint(n_images, (steps, config.batch_size), generator=_generator(config, "batches", 0))]
+    with _references(around, draws, steps) as references:
         references.train(0, steps)
         train, val = (
             references.probabilities([0], key, torch.arange(len(splits[key].labels))).argmax(1)
@@ -185,33 +169,25 @@ def predict_by_first_model(
 
 
 @contextlib.contextmanager
-def _references(
-    config: Configuration,
-    labels: Tensor,
-    loaders: Mapping[str, Loader],
-    make_model: Callable[[int], nn.Module],
-    draws: list[Tensor],
-    fabric,
-    show: bool,
-    after_batch: Callable[[], None],
-    total: int,
-) -> Iterator[ReferenceModels]:
+def _references(around: Surroundings, draws: list[Tensor], total: int) -> Iterator[ReferenceModels]:
     """A model for each of the draws, see :class:`ReferenceModels`, which take at most ``total`` steps together;
     NotFinite where logits inside are not finite.
     """
-    with progress(total=total, unit="step", desc="reference models", show=show, leave=False) as bar:
+    config, fabric = around.config, around.fabric
+    with progress(total=total, unit="step", desc="reference models", show=around.show, leave=False) as bar:
 
         def images(split: str, batches: list[Tensor], seeds: list[tuple]) -> Iterator[Tensor]:
-            for batch, words in zip(loaders[split]([[(row, 0) for row in rows.tolist()] for rows in batches]), seeds):
+            rows = [[(row, 0) for row in batch.tolist()] for batch in batches]
+            for batch, words in zip(around.loaders[split](rows), seeds):
                 torch.manual_seed(seed_of(config.seed, "cross_fit", *words))  # of tiles and dropout
                 yield to_pixels(batch.images, fabric.device)
                 bar.update(words[0] == "step")
-                after_batch()
+                around.after_batch()
 
-        models = [make_model(number).to(fabric.device) for number in range(len(draws))]
+        models = [around.make_model(number).to(fabric.device) for number in range(len(draws))]
         steppers = [_stepper(model, config, fabric) for model in models]
         precisions = (fabric.strategy.precision.forward_context, fabric.autocast)
-        tiles = config.cross_fit_tiles or 1
+        labels, tiles = around.splits["train"].labels, config.cross_fit_tiles or 1
         try:
             yield ReferenceModels(models, steppers, draws, labels, images, tiles, *precisions)
         except FloatingPointError as error:

@@ -36,13 +36,15 @@ def make_fabric(config: Configuration) -> Fabric:
             f"of {n_processes}"
         )
     accelerator = "cuda" if on_gpu else "cpu"
-    plugins = None if config.precision == "32" else MixedOfPixels(config.precision, accelerator)
+    plugins = None
+    if config.precision != "32":
+        plugins = MixedOfPixels(config.precision, accelerator)  # type: ignore[arg-type]
     try:
         return Fabric(
             accelerator=accelerator,
             devices=devices,
             num_nodes=config.num_nodes,
-            plugins=plugins,  # type: ignore[arg-type]
+            plugins=plugins,
             strategy=DDPStrategy(timeout=WAIT) if n_processes > 1 else "auto",
         )
     except Exception as error:

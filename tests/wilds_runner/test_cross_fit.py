@@ -83,7 +83,8 @@ def predict(noise_config, noise):
             return models[-1][1]
 
         engine = fabric.get("fabric") or Fabric(accelerator="cpu", devices=1)
-        found = cross_fit.predict_out_of_fold(config, noise.splits, loaders, make_model, engine)
+        around = cross_fit.Surroundings(config, noise.splits, loaders, make_model, engine)
+        found = cross_fit.predict_out_of_fold(around)
         assert (found.steps, found.curve) == (5, [])
         return {"train": found.train, "val": found.val}, models
 

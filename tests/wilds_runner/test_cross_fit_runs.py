@@ -318,12 +318,12 @@ def test_a_reference_model_that_diverges_ends_the_run_in_one_line(release, tmp_p
 
 @pytest.mark.parametrize("more", [False, True])
 def test_a_class_of_which_more_than_half_are_flagged_is_told(release, tmp_path, monkeypatch, more):
-    def found(config, splits, *_):
-        labels = splits["train"].labels.clone()
+    def found(around):
+        labels = around.splits["train"].labels.clone()
         of_class = torch.nonzero(labels == 1).flatten()
         assert len(of_class) == 34
         labels[of_class[: 17 + more]] = 0
-        return Found(labels, splits["val"].labels, 2, [])
+        return Found(labels, around.splits["val"].labels, 2, [])
 
     monkeypatch.setattr(cross_fit, "predict_out_of_fold", found)
     assert train(release, tmp_path, "--cross_fit", "2", "--n_epochs", "1") == 0

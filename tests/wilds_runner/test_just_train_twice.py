@@ -54,9 +54,9 @@ def test_the_file_holds_what_one_model_takes_its_own_training_images_for(release
     kept = {}
     inner = cross_fit.predict_by_first_model
 
-    def keep(config, splits, loaders, make_model, *others):
-        kept.update(config=config, splits=splits, loaders=loaders, make_model=make_model)
-        return inner(config, splits, loaders, make_model, *others)
+    def keep(around):
+        kept.update(vars(around))
+        return inner(around)
 
     monkeypatch.setattr(cross_fit, "predict_by_first_model", keep)
     assert train(release, tmp_path, *ROWS["JTT"], "--n_epochs", "1", algorithm="JTT") == 0
@@ -108,8 +108,8 @@ def test_log_and_results_say_how_many_were_wrong_and_a_rule_goes_by_them(run):
 
 
 def test_a_first_model_that_errs_nowhere_is_told(release, tmp_path, monkeypatch):
-    def right(config, splits, *_):
-        return Found(splits["train"].labels.clone(), splits["val"].labels.clone(), 6, [])
+    def right(around):
+        return Found(*(around.splits[split].labels.clone() for split in ("train", "val")), 6, [])
 
     monkeypatch.setattr(cross_fit, "predict_by_first_model", right)
     assert train(release, tmp_path, *ROWS["JTT"], "--n_epochs", "1", algorithm="JTT") == 0

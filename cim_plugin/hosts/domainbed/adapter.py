@@ -18,7 +18,7 @@ import torch
 
 from ... import catalog
 from ...models import extra_state
-from .. import hyperparameters, launcher
+from .. import host_tables, hyperparameters
 from ..robust_algorithm import RobustAlgorithm
 from . import compositions, faults, image_size
 from .encoders import featurizer_by
@@ -84,14 +84,7 @@ def _featurizer(networks, name: str, input_shape, hparams):
 
 def on_algorithms(module):
     """Add our classes to the host's namespace and to the end of its list, and let it find ``CIM+<base>`` by name."""
-    for name, (_, what) in catalog.ALGORITHMS.items():
-        present = getattr(module, name, None)
-        if present is not None and not issubclass(present, _RobustAlgorithm):
-            raise RuntimeError(f"the host already has an algorithm named {name}")
-        own = {"__doc__": what, "__module__": module.__name__, "host": module, "name": name}
-        setattr(module, name, type(name, (_RobustAlgorithm, module.Algorithm), own))
-        if name not in module.ALGORITHMS:
-            module.ALGORITHMS.append(name)
+    host_tables.add_algorithms(module, _RobustAlgorithm)
     module.get_algorithm_class = compositions.found_by(module, module.get_algorithm_class)
 
 
@@ -116,9 +109,7 @@ def on_hparams_registry(module):
         if composed:
             hparams = {name: tuple(map(_native, pair)) for name, pair in hparams.items()}
         if algorithm in catalog.ALGORITHMS:
-            for name, entry in catalog.hyperparameters(algorithm).items():
-                random_state = np.random.RandomState(module.misc.seed_hash(random_seed, name))
-                hparams[name] = (entry.default, entry.draw(random_state))
+            hparams.update(host_tables.drawn(module, algorithm, random_seed))
             faults.check_arguments(algorithm, hparams)
         return hparams
 
@@ -177,19 +168,9 @@ def on_datasets(module):
 
 def on_command_launchers(module):
     """Add ``cim_local`` and ``cim_submitit``."""
-    module.REGISTRY["cim_local"] = launcher.cim_local
-    module.REGISTRY["cim_submitit"] = launcher.cim_submitit
+    host_tables.add_launchers(module)
 
 
 def on_fast_data_loader(module):
     """Make an environment smaller than the batch an error: the host's loader would wait for a full batch for ever."""
-    inner = module.InfiniteDataLoader.__init__
-    if hasattr(inner, "__wrapped__"):
-        return
-
-    @functools.wraps(inner)
-    def __init__(self, dataset, weights, batch_size, num_workers):
-        faults.check_batch_size(len(dataset), weights is not None, batch_size)
-        inner(self, dataset, weights, batch_size, num_workers)
-
-    module.InfiniteDataLoader.__init__ = __init__
+    host_tables.check_batch_sizes(module, faults.check_batch_size)

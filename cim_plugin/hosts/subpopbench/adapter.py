@@ -16,7 +16,7 @@ import torch
 from ... import catalog
 from ...algorithms.morphing import PixelSpace
 from ...models.subpopbench_files import CMNIST, ONLY_CMNIST
-from .. import hyperparameters, launcher
+from .. import host_tables, hyperparameters
 from ..batches import Batch, checked
 from ..robust_algorithm import RobustAlgorithm
 from . import faults, without_gpu
@@ -78,14 +78,7 @@ class _RobustAlgorithm(RobustAlgorithm):
 
 def on_algorithms(module):
     """Add our classes to the host's namespace and to the end of its list."""
-    for name, (_, what) in catalog.ALGORITHMS.items():
-        present = getattr(module, name, None)
-        if present is not None and not issubclass(present, _RobustAlgorithm):
-            raise RuntimeError(f"the host already has an algorithm named {name}")
-        own = {"__doc__": what, "__module__": module.__name__, "host": module, "name": name}
-        setattr(module, name, type(name, (_RobustAlgorithm, module.Algorithm), own))
-        if name not in module.ALGORITHMS:
-            module.ALGORITHMS.append(name)
+    host_tables.add_algorithms(module, _RobustAlgorithm)
     without_gpu.mend(module)
 
 
@@ -103,9 +96,7 @@ def on_hparams_registry(module):
         if algorithm in catalog.ALGORITHMS:
             faults.check_dataset(algorithm, dataset, hparams)
             faults.hold_output_dir()
-            for name, entry in catalog.hyperparameters(algorithm).items():
-                random_state = np.random.RandomState(module.misc.seed_hash(random_seed, name))
-                hparams[name] = (entry.default, entry.draw(random_state))
+            hparams.update(host_tables.drawn(module, algorithm, random_seed))
             faults.check_arguments(algorithm, hparams)
         return hparams
 
@@ -129,22 +120,12 @@ def on_early_stopping(module):
 
 def on_fast_dataloader(module):
     """Make a training split smaller than the batch an error: the host's loader would wait for a full batch for ever."""
-    inner = module.InfiniteDataLoader.__init__
-    if hasattr(inner, "__wrapped__"):
-        return
-
-    @functools.wraps(inner)
-    def __init__(self, dataset, weights, batch_size, num_workers):
-        faults.check_batch_size(len(dataset), weights is not None, batch_size)
-        inner(self, dataset, weights, batch_size, num_workers)
-
-    module.InfiniteDataLoader.__init__ = __init__
+    host_tables.check_batch_sizes(module, faults.check_batch_size)
 
 
 def on_command_launchers(module):
     """Add ``cim_local`` and ``cim_submitit``; the host's default launcher waits for ever where there is no GPU."""
-    module.REGISTRY["cim_local"] = launcher.cim_local
-    module.REGISTRY["cim_submitit"] = launcher.cim_submitit
+    host_tables.add_launchers(module)
     inner = module.REGISTRY["multi_gpu"]
     if hasattr(inner, "__wrapped__"):
         return
