@@ -72,6 +72,9 @@ def _bases(material) -> dict[tuple[str, ...], tuple[object, ...]]:
     _, *train = material.words("CIM_VIB", "{folder}/new", "--n_epochs", "1")
     return {
         ("train",): tuple(train),
+        ("retrain",): (run, "--method", "afr", "--log_dir", "{folder}/new"),
+        ("predict",): (run, material.image),
+        ("export",): (run, "--format", "torch-export", "-o", "{folder}/m.pt2"),
         ("compare",): (run,),
         ("show",): (run, "--json"),
         ("data", "demo"): ("--root", "{folder}"),

@@ -110,6 +110,13 @@ def _commands(material, kind: str) -> dict[str, Command]:
         "eval_only": Command(train("--eval_only"), _predictions, (".pth",)),
         "compare": Command(lambda room, run: room.run("compare", run, "-o", "out.html"), _packed, ()),
         "show": Command(lambda room, run: room.run("show", run, "--json"), _said, (".pth",)),
+        "retrain": Command(
+            lambda room, run: room.run("retrain", run, "--method", "afr", "--log_dir", "retrained"), _said, (".pth",)
+        ),
+        "predict": Command(lambda room, run: room.run("predict", run, material.image), _said, (".pth",)),
+        "export": Command(
+            lambda room, run: room.run("export", run, "--format", "torch-export", "-o", "m.pt2"), _packed, ()
+        ),
         "show DomainBed": Command(lambda room, run: room.run("show", run, "--json"), _said, ("model.pkl",)),
         "pack": Command(lambda room, run: room.run("leaderboard", "pack", run, "-o", "out.tar.gz"), _packed, ()),
         "check": Command(lambda room, run: room.run("leaderboard", "check", run), _said, ()),
@@ -120,7 +127,14 @@ def _commands(material, kind: str) -> dict[str, Command]:
 TRIED = (
     ("CIM_VIB", "stopped", ("resume", "compare")),
     ("cross_fit", "stopped", ("resume",)),
-    ("CIM_VIB", "finished", ("resume", "eval_only", "compare", "show", "pack", "check")),
+    ("auto", "stopped", ("resume",)),
+    ("pseudo", "stopped", ("resume",)),
+    ("JTT", "stopped", ("resume",)),
+    (
+        "CIM_VIB",
+        "finished",
+        ("resume", "eval_only", "compare", "show", "retrain", "predict", "export", "pack", "check"),
+    ),
     ("domainbed", "finished", ("compare", "show DomainBed")),
 )
 

@@ -24,7 +24,7 @@ from .material import DOMAINBED
 from .running import Room, domainbed
 from .sections import Case
 
-KINDS = ("CIM_VIB", "groupDRO", "cross_fit")
+KINDS = ("CIM_VIB", "groupDRO", "cross_fit", "pseudo", "JTT")  #: "auto" takes 5,120 steps before the first epoch
 N_SIGNALS = 6  #: random moments per kind of run and signal
 CALLS = ("replace", "rename", "truncate", "remove", "unlink", "link", "mkdir", "rmdir", "fsync", "ftruncate")
 

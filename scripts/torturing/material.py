@@ -23,11 +23,17 @@ DOMAINBED = (
     '--hparams {"batch_size":4}'
 ).split()
 
-#: kind of run -> its flags beside TRAIN
+#: kind of run -> its flags beside TRAIN; {environments} is a file that write_environments makes
 RUNS = {
     "CIM_VIB": ("--algorithm", "CIM_VIB"),
     "groupDRO": ("--algorithm", "groupDRO", "--cache", "true"),
     "cross_fit": ("--algorithm", "CIM", "--cross_fit", "3", "--cross_fit_tiles", "2"),
+    "auto": ("--algorithm", "CnC", "--cross_fit", "auto"),
+    "pseudo": (
+        *("--algorithm", "CIM+groupDRO", "--cim_gradient", "contrastive"),
+        *("--pseudo_environments", "{environments}", "--groups", "pseudo"),
+    ),
+    "JTT": ("--algorithm", "JTT", "--jtt_steps", "3"),
 }
 
 
@@ -38,11 +44,18 @@ class Material:
         self.top = top
         self.root = top / "data"
         write_release(self.root)
+        self.environments = write_environments(top / "environments.csv")
+
+    @property
+    def image(self) -> Path:
+        """One of the release."""
+        return self.root / "waterbirds_v1.0" / "000.png"
 
     def words(self, kind: str, log_dir: Path | str, *more: object) -> list[str]:
         """Of a training, for :meth:`Room.run`."""
         fixed = ["train", "-d", "waterbirds", "--root_dir", str(self.root), "--log_dir", str(log_dir)]
-        return [*fixed, *TRAIN, *RUNS[kind], *map(str, more)]
+        own = [word.format(environments=self.environments) for word in RUNS[kind]]
+        return [*fixed, *TRAIN, *own, *map(str, more)]
 
     @functools.cache
     def finished(self, kind: str) -> Path:
@@ -57,7 +70,7 @@ class Material:
     def _run(self, kind: str, name: str, status: int, before=None) -> Path:
         room = Room(self.top / name)
         log_dir = room.folder / "run"
-        outcome = room.run(*self.words(kind, log_dir), before=before)
+        outcome = room.run(*self.words(kind, log_dir), before=before, limit=600)
         if outcome.status != status:
             raise RuntimeError(f"the undisturbed run {name} ended with status {outcome.status}: {outcome.errors}")
         return log_dir
@@ -106,3 +119,10 @@ def write_release(root: Path) -> Path:
     with open(folder / "metadata.csv", "w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     return folder
+
+
+def write_environments(path: Path) -> Path:
+    """Environments of the release's training and validation images: two, of every class equally often."""
+    lines = [f"{split},{row},{row // 2 % 2}" for split, size in zip(("train", "val"), SIZES) for row in range(size)]
+    path.write_text("\n".join(["split,row,environment", *lines, ""]))
+    return path
