@@ -1,1 +1,1 @@
-"""The method: tensors in, losses out. Imports torch and pytorch_msssim only; imported as ``cim_plugin.algorithms``."""
+"""The method: tensors in, losses out. Imports numpy and torch only; imported as ``cim_plugin.algorithms``."""

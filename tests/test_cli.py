@@ -13,7 +13,7 @@ from interpreters import HERE, SMALL_HOST, run_python
 import cim_plugin
 from cim_plugin.cli import COMMANDS
 
-HEAVY = {"torch", "numpy", "sklearn", "pytorch_msssim"}
+HEAVY = {"torch", "numpy", "sklearn"}
 
 #: what runs -> what it needs to import, in a process that reports which heavy packages came along
 LIGHT = {

@@ -1,4 +1,4 @@
-"""The method: tensors in, losses out. Imports torch and pytorch_msssim only; imported as ``cim_plugin.algorithms``.
+"""The method: tensors in, losses out. Imports numpy and torch only; imported as ``cim_plugin.algorithms``.
 
 In a checkout its files are those of ``algorithms/`` beside the package; an installation holds them here, without this
 file.

@@ -15,7 +15,7 @@ import torch
 
 from .. import __version__
 
-PACKAGES = ("torch", "torchvision", "timm", "wilds", "lightning-fabric", "numpy", "pytorch-msssim")
+PACKAGES = ("torch", "torchvision", "timm", "wilds", "lightning-fabric", "numpy")
 
 
 class Clock:

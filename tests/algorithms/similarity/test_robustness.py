@@ -5,11 +5,10 @@ photographs.
 from __future__ import annotations
 
 import pytest
-import pytorch_msssim
 import torch
-from images import TRIPLETS, adversarial_pairs, reference_library, smooth_masks
+from images import adversarial_pairs, reference_library, smooth_masks
 
-from cim_plugin.algorithms.similarity.library import library_triplet
+from cim_plugin.algorithms.similarity.fused import fused_triplet
 from cim_plugin.algorithms.similarity.ms_ssim import FLOORS, choose_scales, ms_ssim, triplet
 
 pytestmark = pytest.mark.slow
@@ -36,14 +35,12 @@ def test_a_thousand_adversarial_pairs_stay_finite(floor, autocast, dtype):
 
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize(
-    "similarity, floor", [("ms_ssim", "smooth"), ("ms_ssim", "exact"), ("pytorch_msssim", "exact")]
-)
-def test_adversarial_triplets_of_five_scales_stay_finite(similarity, floor, autocast, targets):
+@pytest.mark.parametrize("floor", FLOORS)
+def test_adversarial_triplets_of_five_scales_stay_finite(floor, autocast, targets):
     psi, x = adversarial_pairs(21, 176)
     psi.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        values = TRIPLETS[similarity](
+        values = fused_triplet(
             psi, psi if targets == "morphed" else x, torch.arange(21), torch.arange(21).roll(1), 5, floor
         )
     for s in values:
@@ -52,63 +49,33 @@ def test_adversarial_triplets_of_five_scales_stay_finite(similarity, floor, auto
     assert psi.grad.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    "similarity, tolerance", [("ms_ssim", 1e-10), ("pytorch_msssim", 1e-4)]
-)  # the library's window is float32
-def test_a_channel_with_a_negative_term_has_no_gradient_and_the_others_keep_theirs(crops, similarity, tolerance):
+def test_a_channel_with_a_negative_term_has_no_gradient_and_the_others_keep_theirs(crops):
     """Channel 1 of the positive is inverted, the negative is not: the gradient is that of two channels, and of
     three.
     """
     x = crops(1, 3, 176, 176)
     inverted = torch.cat([x[:, :1], 1 - x[:, 1:2], x[:, 2:]], dim=1)
     psi = (smooth_masks(x) * x).requires_grad_()
-    s_pos, s_neg = TRIPLETS[similarity](psi, torch.cat([x, inverted]), torch.tensor([1]), torch.tensor([0]), 5, "exact")
+    s_pos, s_neg = fused_triplet(psi, torch.cat([x, inverted]), torch.tensor([1]), torch.tensor([0]), 5, "exact")
     of_positive, of_negative = (torch.autograd.grad(s, psi, retain_graph=True)[0] for s in (s_pos, s_neg))
     two_channels = reference_library(psi[:, [0, 2]], x[:, [0, 2]]) * 2 / 3
     expected = torch.autograd.grad(two_channels, psi)[0]
     assert (of_positive[:, 1] == 0).all()
     assert (of_negative.abs().amax((0, 2, 3)) > 0).all()
-    torch.testing.assert_close(s_pos, two_channels, rtol=tolerance, atol=0)
-    torch.testing.assert_close(of_positive, expected, rtol=0, atol=tolerance * expected.abs().max().item())
-
-
-def test_a_nan_gradient_of_the_library_becomes_zero_in_its_channel_only(monkeypatch):
-    """A stand-in with the infinite derivative that the library's issues 7, 11 and 16 describe, in channel 1."""
-
-    def with_nan(a, b, **options):
-        return (a - b).mul(torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)).square().sum((2, 3)).sqrt().mean(1)
-
-    monkeypatch.setattr(pytorch_msssim, "ms_ssim", with_nan)
-    psi = torch.rand(2, 3, 176, 176, requires_grad=True)
-    rows = torch.tensor([1, 0])
-    gradients = []
-    for reference in (torch.rand(2, 3, 176, 176), psi):
-        s_pos, _ = library_triplet(psi, reference, rows, rows)
-        gradients.append(torch.autograd.grad(s_pos.sum(), psi)[0])
-        raw = torch.autograd.grad(with_nan(psi, reference[rows]).sum(), psi)[0]
-        assert raw[:, 1].isnan().all()
-        assert (gradients[-1][:, 1] == 0).all()
-        assert torch.equal(gradients[-1][:, [0, 2]], raw[:, [0, 2]])
-
-
-def test_the_library_says_what_it_cannot_do():
-    images, rows = torch.rand(1, 1, 160, 176), torch.tensor([0])
-    with pytest.raises(AssertionError, match="larger than 160"):
-        library_triplet(images, images, rows, rows)
+    torch.testing.assert_close(s_pos, two_channels, rtol=1e-10, atol=0)
+    torch.testing.assert_close(of_positive, expected, rtol=0, atol=1e-10 * expected.abs().max().item())
 
 
 # --- precision -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "similarity, floor, side", [("ms_ssim", "smooth", 33), ("ms_ssim", "exact", 96), ("pytorch_msssim", "exact", 176)]
-)
-def test_autocast_changes_nothing(crops, similarity, floor, side):
+@pytest.mark.parametrize("floor, side", [("smooth", 33), ("exact", 96)])
+def test_autocast_changes_nothing(crops, floor, side):
     x = crops(2, 3, side, side).float()
     arguments = (x * 0.9, x, torch.tensor([1, 0]), torch.tensor([0, 1]), choose_scales(side, side), floor)
-    expected = TRIPLETS[similarity](*arguments)
+    expected = fused_triplet(*arguments)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = TRIPLETS[similarity](*arguments)
+        actual = fused_triplet(*arguments)
         pairwise = ms_ssim(arguments[0], x, choose_scales(side, side), floor)
     for s, t in zip(actual, expected):
         assert s.dtype == torch.float32
@@ -130,13 +97,10 @@ def test_half_precision_is_computed_in_float32(crops, dtype, autocast):
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("similarity, side", [("ms_ssim", 33), ("pytorch_msssim", 176)])
-def test_float64_stays_float64(crops, similarity, side, autocast):
-    x = crops(2, 1, side, side)
+def test_float64_stays_float64(crops, autocast):
+    x = crops(2, 1, 33, 33)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        values = TRIPLETS[similarity](
-            x, x, torch.tensor([1, 0]), torch.tensor([0, 1]), choose_scales(side, side), "exact"
-        )
+        values = fused_triplet(x, x, torch.tensor([1, 0]), torch.tensor([0, 1]), choose_scales(33, 33), "exact")
     assert [s.dtype for s in values] == [torch.float64, torch.float64]
 
 
