@@ -34,7 +34,9 @@ def load_photos() -> Tensor:
     return torch.tensor(np.stack(load_sample_images().images)).permute(0, 3, 1, 2).float() / 255
 
 
-def digits_on_photos(agreements: Sequence[float], seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+def digits_on_photos(
+    agreements: Sequence[float], seed: int, digits: tuple[Tensor, Tensor] | None = None, photos: Tensor | None = None
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Environments that share neither a digit nor a pixel of a photograph.
 
     Every environment gets its own share of the digits and its own vertical strip of both photographs.
@@ -42,15 +44,16 @@ def digits_on_photos(agreements: Sequence[float], seed: int) -> list[tuple[Tenso
     Args:
         agreements: per environment, the probability that the photograph's number equals the label.
         seed: everything random follows from it.
+        digits, photos: as :func:`load_digits` and :func:`load_photos` give them; None takes those.
 
     Returns:
         Per environment: images (N, 3, 28, 28) float32 in [0, 1], labels (N,) int64, 1 for digits below 5, and the
         photograph's number (N,) int64, 0 or 1.
     """
     rng = np.random.default_rng(seed)
-    digits, classes = load_digits()
-    photos = load_photos()
-    shares = np.array_split(rng.permutation(len(digits)), len(agreements))
+    strengths, classes = load_digits() if digits is None else digits
+    photos = load_photos() if photos is None else photos
+    shares = np.array_split(rng.permutation(len(strengths)), len(agreements))
     strips = np.array_split(np.arange(photos.shape[-1]), len(agreements))
     environments = []
     for rows, columns, agreement in zip(shares, strips, agreements):
@@ -60,7 +63,7 @@ def digits_on_photos(agreements: Sequence[float], seed: int) -> list[tuple[Tenso
         top = rng.integers(0, photos.shape[-2] - CROP + 1, len(rows))
         left = rng.integers(columns[0], columns[-1] + 1 - CROP + 1, len(rows))
         behind = torch.stack([photos[p, :, y : y + CROP, x : x + CROP] for p, y, x in zip(photo, top, left)])
-        environments.append((compose(digits[rows], F.avg_pool2d(behind, 2)), labels, photo))
+        environments.append((compose(strengths[rows], F.avg_pool2d(behind, 2)), labels, photo))
     return environments
 
 

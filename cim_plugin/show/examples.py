@@ -50,25 +50,28 @@ class Example(NamedTuple):
     after: Prediction  #: for psi(x)
 
 
-def choose_rows(learnt: OpenedRun, images: Sequence[int] | None, per_group: int, seed: int) -> list[int]:
+def choose_rows(
+    learnt: OpenedRun, images: Sequence[int] | None, per_group: int, seed: int, most: int = LARGEST
+) -> list[int]:
     """The rows to show, in the order of their groups.
 
     Args:
         images: rows that the user names; None samples.
         per_group: how many of each group; the largest groups where there are too many for one picture.
+        most: images in a picture.
 
     Raises:
         InputError: a row is not in the split.
     """
     if images is None:
-        return _sample(learnt.groups, per_group, seed, LARGEST)
+        return _sample(learnt.groups, per_group, seed, most)
     wrong = [row for row in images if not 0 <= row < len(learnt.labels)]
     if wrong:
         raise InputError(
             f"--images {wrong[0]}: split {learnt.split!r} of {learnt.dataset} has images 0 to {len(learnt.labels) - 1}"
         )
-    if len(images) > LARGEST:
-        raise InputError(f"--images names {len(images)} images; a picture holds up to {LARGEST}")
+    if len(images) > most:
+        raise InputError(f"--images names {len(images)} images; a picture holds up to {most}")
     return sorted(dict.fromkeys(images), key=lambda row: int(learnt.groups[row]))
 
 

@@ -19,13 +19,16 @@ PAIRS = 512  #: images of the split that s+ - s- is taken from, at most
 
 
 @torch.no_grad()
-def summarize(learnt: OpenedRun, seed: int, show_progress: bool) -> dict[str, Any]:
+def summarize(learnt: OpenedRun, seed: int, show_progress: bool, per_group: int = PER_GROUP) -> dict[str, Any]:
     """What is said of m, as plain values with the keys that ``--json`` prints.
 
     Groups weigh as they do in the split, also where not all of their images were looked at. Standard deviations are
     those of the population.
+
+    Args:
+        per_group: images of every group that the numbers are taken from, at most.
     """
-    rows = sample_of_groups(learnt.groups, PER_GROUP, seed)
+    rows = sample_of_groups(learnt.groups, per_group, seed)
     columns: list[np.ndarray] = []
     for start in progress(
         range(0, len(rows), BATCH), desc="looking at m", unit="batch", leave=False, show=show_progress

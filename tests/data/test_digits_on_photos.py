@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from cim_plugin.data import digits_on_photos as module
 from cim_plugin.data.digits_on_photos import compose, digits_on_photos, load_digits, load_photos
 
 AGREEMENTS = [0.9, 0.8, 0.1]
@@ -75,14 +74,13 @@ def _photos_of_coordinates() -> Tensor:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_environments_share_no_digit_and_the_label_is_that_of_the_digit(monkeypatch, seed):
+def test_environments_share_no_digit_and_the_label_is_that_of_the_digit(seed):
     """Digit number i is a plain square of strength i / 1797, on black."""
     classes = torch.arange(N_DIGITS) * 7 % 10
     squares = (torch.arange(N_DIGITS) / N_DIGITS).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
-    monkeypatch.setattr(module, "load_digits", lambda: (squares, classes))
-    monkeypatch.setattr(module, "load_photos", lambda: torch.zeros(2, 3, HEIGHT, WIDTH))
+    black = torch.zeros(2, 3, HEIGHT, WIDTH)
     seen = []
-    for images, labels, _ in digits_on_photos(AGREEMENTS, seed):
+    for images, labels, _ in digits_on_photos(AGREEMENTS, seed, (squares, classes), black):
         numbers = (images.mean((1, 2, 3)) * N_DIGITS).round().long()
         assert labels.tolist() == [int(classes[number] in (0, 1, 2, 3, 4)) for number in numbers]
         seen += numbers.tolist()
@@ -90,12 +88,11 @@ def test_environments_share_no_digit_and_the_label_is_that_of_the_digit(monkeypa
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_environments_share_no_column_of_a_photograph(monkeypatch, seed):
+def test_environments_share_no_column_of_a_photograph(seed):
     """The digits are blank and the photographs carry their coordinates."""
-    monkeypatch.setattr(module, "load_digits", lambda: (torch.zeros(N_DIGITS, 1, 8, 8), torch.arange(N_DIGITS) % 10))
-    monkeypatch.setattr(module, "load_photos", _photos_of_coordinates)
+    blank = torch.zeros(N_DIGITS, 1, 8, 8), torch.arange(N_DIGITS) % 10
     strips = []
-    for images, _, photo in digits_on_photos(AGREEMENTS, seed):
+    for images, _, photo in digits_on_photos(AGREEMENTS, seed, blank, _photos_of_coordinates()):
         column, row, number = (images / 0.6).unbind(1)
         assert torch.equal(number.mean((1, 2)).round().long(), photo)
         left, top = (column[:, 0, 0] * WIDTH - 0.5).round(), (row[:, 0, 0] * HEIGHT - 0.5).round()

@@ -86,11 +86,10 @@ def test_named_images_come_in_the_order_of_their_groups_and_once():
     assert [int(run.groups[row]) for row in rows] == sorted(int(run.groups[row]) for row in rows)
 
 
-def test_where_there_are_too_many_the_largest_groups_are_shown(monkeypatch):
-    monkeypatch.setattr(examples, "LARGEST", 9)
+def test_where_there_are_too_many_the_largest_groups_are_shown():
     run = learnt()
-    assert {int(run.groups[row]) for row in examples.choose_rows(run, None, 4, seed=0)} == {0, 2}
-    assert len(examples.choose_rows(run, None, 50, seed=0)) == 9
+    assert {int(run.groups[row]) for row in examples.choose_rows(run, None, 4, seed=0, most=9)} == {0, 2}
+    assert len(examples.choose_rows(run, None, 50, seed=0, most=9)) == 9
 
 
 @pytest.mark.parametrize(
@@ -222,9 +221,8 @@ def test_the_numbers_of_m_against_those_of_numpy():
     assert found["figure_to_ground"] is None
 
 
-def test_groups_weigh_as_in_the_split_where_not_all_are_looked_at(monkeypatch):
-    monkeypatch.setattr(summary, "PER_GROUP", 3)
-    found = summary.summarize(learnt(), 0, False)
+def test_groups_weigh_as_in_the_split_where_not_all_are_looked_at():
+    found = summary.summarize(learnt(), 0, False, per_group=3)
     assert found["images"] == 9
     expected = sum(count * entry["mean"] for count, entry in zip(GROUPS, found["groups"].values())) / sum(GROUPS)
     assert found["mean"] == pytest.approx(expected)

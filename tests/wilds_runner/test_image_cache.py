@@ -97,9 +97,10 @@ def test_worker_processes_build_the_same_cache(opened, folder):
     assert np.array_equal(opened("--cache --loader_kwargs num_workers=2")[0], alone)
 
 
-def test_runs_of_other_seeds_and_algorithms_share_a_cache(opened, folder, monkeypatch):
+def test_runs_of_other_seeds_and_algorithms_share_a_cache(opened, folder):
     opened()
-    monkeypatch.setattr(image_cache, "_build", None)  # nothing builds from here on
+    (name,) = saved(folder)
+    first = (folder / name).stat()
     for words in (
         "--cache --seed 5 --batch_size 3",
         "--cache auto --algorithm CIM",
@@ -107,7 +108,8 @@ def test_runs_of_other_seeds_and_algorithms_share_a_cache(opened, folder, monkey
         "--cache --additional_train_transform weak",
     ):
         assert opened(words)[0] is not None
-    assert len(saved(folder)) == 1
+    assert saved(folder) == [name]
+    assert ((folder / name).stat().st_ino, (folder / name).stat().st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
 
 
 @pytest.mark.parametrize(
