@@ -20,13 +20,13 @@ from ..runs.layout import STATE
 FIX = "what was saved before is whole. Make room or choose another --log_dir, and --resume"  #: where the disk refuses
 
 
-def write_whole(path: str, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside ``path``, bring it to the disk, and move it into place.
+def write_whole(path: str, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file of the run's own folder beside ``path``, bring it to the disk, and move it into place.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    files.write_whole(path, write, lasting=True, fix=FIX)
+    files.write_whole(path, content, lasting=True, fix=FIX)
 
 
 def save(path: str, state: dict[str, Any]) -> None:
@@ -51,14 +51,12 @@ def link(source: str, path: str) -> None:
 
 
 def save_json(path: str, value: Any) -> None:
-    text = json.dumps(value, indent=2)
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_whole(path, json.dumps(value, indent=2).encode())
 
 
 def save_predictions(path: str, labels: torch.Tensor) -> None:
     """One predicted label per line, in dataset order, as the leaderboard of WILDS reads it."""
-    text = "".join(f"{label}\n" for label in labels.tolist())
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_whole(path, "".join(f"{label}\n" for label in labels.tolist()).encode())
 
 
 def load_state(log_dir: str, config: Configuration, may_differ: set[str]) -> dict[str, Any] | None:

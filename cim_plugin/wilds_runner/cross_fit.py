@@ -19,9 +19,9 @@ from ..algorithms import pseudo_environments
 from ..algorithms.pseudo_environments import FOLDS, MODELS, STEPS, Found, chosen, flagged_shares
 from ..algorithms.reference_models import ReferenceModels, balanced_draws
 from ..errors import NotFinite
-from ..files import write_whole
 from ..progress import progress
 from ..runs.configuration import Configuration
+from . import checkpoint
 from .datasets import Split
 from .loading import Loader, make_loader, seed_of, to_pixels
 from .model import build_model
@@ -65,7 +65,7 @@ def write_curve(folder: str, found: Found) -> None:
     if found.curve:
         lines = [f"{look.steps},{look.agreement:.4f},{look.flagged:.4f}" for look in found.curve]
         text = "\n".join(["steps,agreement,flagged", *lines, ""])
-        write_whole(os.path.join(folder, CURVE), text.encode())
+        checkpoint.write_whole(os.path.join(folder, CURVE), text.encode())
 
 
 def in_words(training: Training, found: Found) -> str:

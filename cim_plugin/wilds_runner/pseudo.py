@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ..algorithms.pseudo_environments import pseudo_groups
 from ..errors import InputError
-from ..files import Unreadable, read_text, write_whole
+from ..files import Unreadable, read_text
 from ..runs.configuration import Configuration
 from ..runs.layout import RESULTS, STATE
+from . import checkpoint
 from .datasets import Dataset, Split, digest_of
 from .environments_file import SPLITS, read_environments
 
@@ -89,7 +90,7 @@ def write(path: str, data: Dataset, pseudo: Pseudo) -> None:
     """A line per image of the training and the validation split, in order."""
     values = itertools.chain.from_iterable(pseudo.environments[key].tolist() for key in SPLITS)
     text = "\n".join([HEADER, *(f"{start}{value}" for start, value in zip(_starts(data), values)), ""])
-    write_whole(path, text.encode())
+    checkpoint.write_whole(path, text.encode())
 
 
 def read(folder: str, data: Dataset) -> Pseudo:

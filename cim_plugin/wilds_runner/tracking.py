@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import Any, Callable, Mapping, Protocol
 
 from ..errors import InputError
-from ..files import read_text, write_whole
+from ..files import read_text
+from . import checkpoint
 
 NAME = "tracked_run.txt"  #: holds the name of the run at its tracker
 PROJECT = "cim_plugin"  #: at the tracker; WANDB_PROJECT names another one
@@ -124,5 +125,5 @@ def run_name(folder: str) -> str:
         return name
     words = re.sub(r"[^\w-]+", "-", os.path.basename(os.path.abspath(folder)), flags=re.ASCII)[:60]
     name = f"{words}-{secrets.token_hex(4)}"
-    write_whole(path, f"{name}\n".encode())
+    checkpoint.write_whole(path, f"{name}\n".encode())
     return name

@@ -1,4 +1,4 @@
-"""``python -m scripts.evidence subgroups`` on a small release: what it trains, and that it goes on with what is missing."""
+"""``python -m scripts.evidence subgroups`` on a small release: what it trains, and that it goes on with the missing."""
 
 from __future__ import annotations
 

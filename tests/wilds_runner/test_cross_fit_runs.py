@@ -369,6 +369,7 @@ def test_ctrl_c_among_the_reference_models_loses_nothing_that_matters(release, t
 
 MOMENTS = {
     "among the reference models": (("reference", "reference_model", 2), None),
+    "before the file has its name": (("os", "replace", 1, "cross_fit.csv"), None),
     "between the file and the state that counts on it": (("os", "replace", 1, "state.pth"), None),
     "in the first epoch": (("loop", "_step", 2), no_references),
 }
@@ -383,6 +384,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(release, tmp_path, run,
     )
     assert finish(start(argv, before)) == 0
     assert_same_run(tmp_path, run)
+    assert relative_files(tmp_path) == relative_files(run)
 
 
 HEADER = "split,row,label,pseudo_environment"
