@@ -51,7 +51,8 @@ def test_every_algorithm_trains_that_network_at_that_size(algorithm, domainbed, 
     algorithm, dataset = script["algorithm"], script["dataset"]
     images = next(iter(script["train_loaders"][0]))[0]
     named = [m for m in algorithm.modules() if type(m).__name__ == "NamedNetwork"]
-    print(json.dumps([list(images.shape), dataset.input_shape, dataset.N_WORKERS, sorted({m.n_outputs for m in named})]))
+    sizes = sorted({m.n_outputs for m in named})
+    print(json.dumps([list(images.shape), dataset.input_shape, dataset.N_WORKERS, sizes]))
     """
     words = words_for(photographs, algorithm, tmp_path, **HPARAMS)
     done = forked_host.run(domainbed, "-c", textwrap.dedent(code).replace("WORDS", repr(words)))

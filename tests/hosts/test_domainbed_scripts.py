@@ -130,7 +130,10 @@ def test_cim_local_keeps_every_visible_gpu_busy_with_one_job(tmp_path):
 
 def test_cim_local_runs_as_many_jobs_at_once_as_it_is_told(tmp_path):
     """Two jobs that wait for each other end only where both run at once."""
-    meet = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch()\nwhile not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.05)"
+    meet = (
+        "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch()\n"
+        "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.05)"
+    )
     jobs = [shlex.join([sys.executable, "-c", meet, *names]) for names in (("one", "other"), ("other", "one"))]
     code = f"from domainbed import command_launchers\ncommand_launchers.REGISTRY['cim_local']({jobs!r})"
     places = {"cwd": tmp_path, "CUDA_VISIBLE_DEVICES": ""}

@@ -1,4 +1,6 @@
-"""The headings of DomainBed's tables, and how many jobs are done under each; those of pairs are of every table but none."""
+"""The headings of DomainBed's tables, and how many jobs are done under each; those of pairs are of every table but
+none.
+"""
 
 import argparse
 from pathlib import Path
