@@ -15,7 +15,7 @@ from cim_plugin.runs import jobs
 from .demo_wilds import run_all, said
 
 ALGORITHMS = ("ERM", "CIM")
-STEPS = 101
+STEPS = 41
 TEST_ENVIRONMENT = 2  #: "-90%": the background that went with one label goes with the other
 TRAINING_ENVIRONMENTS = (0, 1)
 RESULTS = "results.jsonl"  #: gets a line per evaluation

@@ -28,7 +28,7 @@ th[scope=row], th:first-child, td.word { text-align: left }
 thead th { font-weight: 600; border-bottom: 1px solid var(--line); vertical-align: bottom; white-space: normal;
   min-width: 4.5rem; max-width: 9rem }
 th:first-child { position: sticky; left: 0; background: var(--paper); white-space: normal; overflow-wrap: anywhere;
-  min-width: 7rem; max-width: 16rem }
+  min-width: 9rem; max-width: 16rem }
 tr.group th { background: var(--band); color: var(--soft) } tr.group th span { position: sticky; left: .7rem }
 tbody tr + tr > * { border-top: 1px solid var(--line) }
 ul { margin: .75rem 0; padding-left: 1.2rem; color: var(--soft); font-size: .85rem }
@@ -77,6 +77,11 @@ def _text(text: str) -> str:
     return html.escape(printable(text))
 
 
+def _name(text: str) -> str:
+    """Of a row, which may be broken before a value rather than in it."""
+    return _text(text).replace("=", "=<wbr>")
+
+
 def _list(kind: str, notes: list[str]) -> str:
     return "<ul>" + "".join(f'<li class="{kind}">{_text(note)}</li>' for note in notes) + "</ul>" if notes else ""
 
@@ -115,7 +120,7 @@ def _rows(sheet: Sheet) -> str:
             f'<td class="word">{_text(cell)}</td>' if column < words else f"<td>{_text(cell)}</td>"
             for column, cell in enumerate(others)
         )
-        body.append(f'<tr><th scope="row">{_text(first)}</th>{cells}</tr>')
+        body.append(f'<tr><th scope="row">{_name(first)}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in sheet.header[skip:])
     return f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
 

@@ -18,7 +18,7 @@ from run_folders import write_sweep, write_wilds
 from cim_plugin import cli
 
 pytest.importorskip("matplotlib", reason="the page has plots")
-VOID = {"meta", "br", "img", "link", "hr", "input"}
+VOID = {"meta", "wbr", "br", "img", "link", "hr", "input"}
 
 
 @pytest.fixture(scope="module")
