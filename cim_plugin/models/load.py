@@ -34,7 +34,7 @@ def load(path: str | os.PathLike, *, rule: str = "best", encoder: nn.Module | No
 
     Args:
         path: a folder of ``cim-plugin train``, of DomainBed's or SubpopBench's train script, of a WILDS checkout's
-            ``run_expt.py``, or of :meth:`~.model.Model.save_pretrained`; one of their model files; or
+            ``run_expt.py``, or of ``model.save_pretrained``; one of their model files; or
             "hf://owner/name" on the Hugging Face Hub.
         rule: of a folder of ``cim-plugin train``: the selection rule whose model is wanted, such as "worst_group",
             "average" or "last"; of a WILDS checkout "best", "last" or the number of an epoch.

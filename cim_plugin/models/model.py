@@ -25,12 +25,12 @@ class Morphed(NamedTuple):
 class Model(nn.Module):
     """A classifier with its loss, its transform and the names of its classes.
 
-    :func:`cim_plugin.build` and :func:`cim_plugin.load` make it.
+    ``cim_plugin.build`` and ``cim_plugin.load`` make it.
 
     Attributes:
         algorithm: its name, e.g. "CIM".
         class_names: list of K names, in the order of the logits.
-        transform: PIL image of any size and mode -> (C, H, W) float32, as :meth:`forward` takes a batch of.
+        transform: PIL image of any size and mode -> (C, H, W) float32, as ``forward`` takes a batch of.
         recipe: all that it is rebuilt from, but for the weights.
     """
 
@@ -52,7 +52,7 @@ class Model(nn.Module):
         return Preparation(self.recipe)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W), floats as :attr:`transform` gives them -> logits (N, K), without any noise.
+        """Images (N, C, H, W), floats as ``transform`` gives them -> logits (N, K), without any noise.
 
         Raises:
             ValueError: the images are no floats, or have another number of dimensions or channels.
@@ -62,10 +62,10 @@ class Model(nn.Module):
     def loss(
         self, images: Tensor, labels: Tensor, environments: Tensor | None = None, groups: Tensor | None = None
     ) -> Tensor:
-        """The training loss of a batch, a scalar () with a gradient: the sum of :meth:`losses`, each by its weight.
+        """The training loss of a batch, a scalar () with a gradient: the sum of ``losses``, each by its weight.
 
         Args:
-            images: (N, C, H, W) floats, as :meth:`forward` takes them.
+            images: (N, C, H, W) floats, as ``forward`` takes them.
             labels: (N,) whole numbers from 0 to K - 1.
             environments: (N,) int64; only ``cim_pairs="cross_environment"`` needs them.
             groups: (N,) int64; only group DRO needs them.
@@ -81,12 +81,12 @@ class Model(nn.Module):
     def losses(self, images: Tensor, labels: Tensor, environments: Tensor | None = None) -> dict[str, Tensor]:
         """The terms of the loss per image, name -> (N,): "supervised", and what the algorithm adds, e.g. "contrastive".
 
-        Arguments and errors are those of :meth:`loss`.
+        Arguments and errors are those of ``loss``.
         """
         return self.classifier.loss_terms(images, labels, environments).losses
 
     def morph(self, images: Tensor) -> Morphed:
-        """x, m and psi(x) of images (N, C, H, W), floats as :meth:`forward` takes them.
+        """x, m and psi(x) of images (N, C, H, W), floats as ``forward`` takes them.
 
         Raises:
             InputError: the algorithm has no transformation network.
@@ -122,7 +122,7 @@ class Model(nn.Module):
         return groups
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write weights and recipe into a folder that :func:`cim_plugin.load` reads: model.safetensors, which has both,
+        """Write weights and recipe into a folder that ``cim_plugin.load`` reads: model.safetensors, which has both,
         config.json and README.md for readers.
 
         Raises:
@@ -133,7 +133,7 @@ class Model(nn.Module):
         save(self, folder)
 
     def push_to_hub(self, repository: str, **options: Any) -> str:
-        """Write what :meth:`save_pretrained` writes into a repository of the Hugging Face Hub, and make it if need be.
+        """Write what ``save_pretrained`` writes into a repository of the Hugging Face Hub, and make it if need be.
 
         Args:
             repository: "owner/name"; ``cim_plugin.load("hf://owner/name")`` reads it.
