@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .. import retired
 from ..algorithms.classifier import RobustClassifier
 from ..algorithms.morphing import PixelSpace
+from ..algorithms.split_maps import SplitMaps
 from ..errors import InputError
 from . import domainbed_networks, from_catalog
 from .encoders import make_encoder
@@ -36,6 +37,8 @@ def assemble(recipe: Recipe, encoder: nn.Module | None = None, n_features: int |
         encoder, n_features = make_encoder_of(recipe)
     elif n_features is None:
         n_features = count_features(encoder, recipe.channels, recipe.image_size)
+    if recipe.split:
+        encoder, n_features = over_maps(encoder, recipe.split), SplitMaps.n_features
     if recipe.standardise != "none":
         encoder = nn.Sequential(STANDARDISE[recipe.standardise](), encoder)
     with retired.allowed():
@@ -51,6 +54,25 @@ def assemble(recipe: Recipe, encoder: nn.Module | None = None, n_features: int |
             groups_in_training=torch.tensor(recipe.groups_in_training, dtype=torch.bool),
         )
     return classifier.to(memory_format=torch.channels_last) if recipe.channels_last else classifier
+
+
+def over_maps(encoder: nn.Module, split: tuple[Any, ...]) -> SplitMaps:
+    """The mask over an encoder's maps that a recipe names, with new weights.
+
+    Raises:
+        InputError: the encoder has no such stage.
+    """
+    side, channels, masked, *names = split
+    if lost := [name for name in names if not _has(encoder, name)]:
+        raise InputError(f"the encoder has no stage {lost[0]!r}, whose maps the model's mask looks at")
+    return SplitMaps(encoder, names, channels, side, masked)
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    try:
+        return module.get_submodule(name) is not None
+    except AttributeError:
+        return False
 
 
 def make_encoder_of(recipe: Recipe) -> tuple[nn.Module, int]:

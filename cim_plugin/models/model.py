@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import catalog
@@ -91,10 +92,22 @@ class Model(nn.Module):
         Raises:
             InputError: the algorithm has no transformation network.
         """
+        if self.recipe.split:
+            return self._split(images)
         if self.classifier.morphing is None:
             raise InputError(f"{self.algorithm} has no transformation network, so there is no m to look at")
         morphed = self.classifier.morphing(images)
         return Morphed(morphed.pixels, morphed.mask, morphed.psi)
+
+    def _split(self, images: Tensor) -> Morphed:
+        """Of a mask over maps, brought to the size of the image; the classifier sees the maps weighted by it."""
+        network = self.classifier.encoder
+        maps = network[0](images) if isinstance(network, nn.Sequential) else images
+        masks = network[-1] if isinstance(network, nn.Sequential) else network
+        m = masks.split(masks.maps(maps)).m
+        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (self.recipe.mean, self.recipe.std))
+        x, m = images * std + mean, F.interpolate(m, images.shape[-2:], mode="bilinear", align_corners=False)
+        return Morphed(x, m, m * x)
 
     def parameter_groups(self, lr: float, network_lr: float | None = None, **others: Any) -> list[dict[str, Any]]:
         """The weights for an optimizer of Adam's kind, the transformation network with a rate of its own and no decay.

@@ -4,6 +4,7 @@ written.
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Callable, Mapping
 
@@ -17,6 +18,7 @@ LARGEST = 100_000  #: of classes, groups, and of the numbers that layers are mad
 #: who makes the encoder: torchvision, timm or this package by name; DomainBed's networks; a module that a user gives
 LIBRARIES = ("named", "domainbed", "own")
 STANDARDISATIONS = ("none", "imagenet", "per_image")
+STAGE = re.compile(r"[A-Za-z0-9_.]{1,100}")  #: of a network
 #: step of a preparation -> how many whole numbers it takes
 STEPS = {"square": 0, "resize": 2, "shorter_side": 1, "center_crop": 2}
 
@@ -43,6 +45,9 @@ class Recipe:
     n_environments: int | None = None
     groups_in_training: tuple[bool, ...] = ()  #: of group DRO
     channels_last: bool = False  #: the memory format of the weights, which decides the last bits
+    #: of a mask over the encoder's maps (``cim-plugin retrain --method split``): height of its grid, channels of the
+    #: maps, whether there is m, names of the stages; () without one
+    split: tuple[Any, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, and for files of tensors and plain values."""
@@ -54,8 +59,8 @@ class Recipe:
 
     @property
     def has_psi(self) -> bool:
-        """Whether the algorithm has a transformation network."""
-        return "morphing" in catalog.TRAINABLE[self.algorithm][0]
+        """Whether there is an m: of a transformation network, or of a mask over maps."""
+        return bool(self.split) or "morphing" in catalog.TRAINABLE[self.algorithm][0]
 
 
 def class_names(metadata_map: Mapping[str, Any] | None, n_classes: int) -> list[str] | None:
@@ -90,6 +95,17 @@ def _is_step(value: Any) -> bool:
     if not isinstance(value, tuple) or not value or value[0] not in STEPS:
         return False
     return len(value) - 1 == STEPS[value[0]] and all(is_whole(side, 1, LONGEST) for side in value[1:])
+
+
+def _is_split(value: Any) -> bool:
+    if not isinstance(value, tuple) or (value and len(value) < 4):
+        return False
+    numbers, masked, names = value[:2], value[2:3], value[3:]
+    return (
+        all(is_whole(number, 1, LARGEST) for number in numbers)
+        and all(isinstance(one, bool) for one in masked)
+        and all(isinstance(name, str) and STAGE.fullmatch(name) is not None for name in names)
+    )
 
 
 def _are(kind: Callable[[Any], bool], least: int, most: int) -> Callable[[Any], bool]:
@@ -129,6 +145,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "nonlinear_head": (lambda value: isinstance(value, bool), "true or false"),
     "n_environments": (lambda value: value is None or is_whole(value, 0, LARGEST), "a number of environments"),
     "groups_in_training": (_are(lambda value: isinstance(value, bool), 0, 1_000_000), "a list of true and false"),
+    "split": (_is_split, "side, channels, whether there is m, and names of stages"),
     "channels_last": (lambda value: isinstance(value, bool), "true or false"),
 }
 

@@ -8,12 +8,13 @@ import time
 from typing import Any
 
 from ..errors import InputError
+from ..flags import number
 from ..runs.folder_lock import FolderLock
 from ..runs.layout import RESULTS
 from ..runs.rules import RULES
 
 #: by name; here as well, so that --help needs no torch
-METHODS = ("dfr", "pseudo", "afr")
+METHODS = ("dfr", "pseudo", "afr", "split", "maps")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,13 +24,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=METHODS,
         required=True,
         help="dfr: equally many validation images of every group, whose labels it needs; pseudo: of every pseudo-group "
-        "of the run's --cross_fit; afr: weights that grow where the network doubts the label",
+        "of the run's --cross_fit; afr: weights that grow where "
+        "the network doubts the label; split: a mask over the encoder's maps that keeps what tells the class and takes "
+        "away what tells the pseudo-environment, and a head on what it keeps; maps: the same without a mask",
     )
     parser.add_argument(
         "--rule",
         choices=tuple(rule for rule in RULES if rule != "oracle"),
         default="last",
         help="the selection rule whose model is taken",
+    )
+    parser.add_argument(
+        "--split_weight",
+        type=number(0),
+        default=1.0,
+        metavar="W",
+        help="of the loss by which split learns from what it takes away; 0: the class alone teaches the mask",
     )
     parser.add_argument("--root_dir", metavar="DIR", help="folder of the data sets where it is not the run's own")
     parser.add_argument("--log_dir", metavar="DIR", help="the new run's folder; LOG_DIR-METHOD by default")
@@ -53,11 +63,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _retrain(args: argparse.Namespace, folder: str) -> None:
     from ..show.train import open_model
-    from .features import features_of
+    from .features import computed, features_of
     from .heads import Head
     from .methods import METHODS as methods
     from .methods import Material
-    from .record import evaluated, write
+    from .record import evaluated, with_split, write
 
     start = time.perf_counter()
     opened = open_model(args.run, args.rule, args.root_dir)
@@ -71,8 +81,12 @@ def _retrain(args: argparse.Namespace, folder: str) -> None:
     layer = opened.model.head
     own = Head(layer.weight.detach().double().cpu().numpy(), layer.bias.detach().double().cpu().numpy())
     method = methods[args.method]
-    choice = method.fit(Material(args.run, opened.data, features["val"], own, opened.config.seed))
-    outcomes = evaluated(opened.data, features, {"before": own, "after": choice.head})
+    choice = method.fit(Material(opened, features["val"], own, args.split_weight))
+    outcomes = {"before": evaluated(opened.data, features, own)}
+    if choice.split is not None:
+        opened = with_split(opened, choice.split)
+        features = computed(opened.model, opened.data, opened.transform, splits)
+    outcomes["after"] = evaluated(opened.data, features, choice.head)
     write(folder, opened, args.rule, args.method, choice, outcomes["after"], time.perf_counter() - start)
     _print(args, method, choice, outcomes, folder)
 

@@ -39,7 +39,7 @@ def features_of(
     found = _kept(path, origin)
     missing = [key for key in splits if key not in found]
     if missing:
-        found |= _computed(model, data, transform, missing)
+        found |= computed(model, data, transform, missing)
         kept = {key: torch.from_numpy(values) for key, values in found.items()}
         with contextlib.suppress(InputError):  # a folder that may not be written to: computed again the next time
             checkpoint.save(path, {**origin, "features": kept})
@@ -64,9 +64,10 @@ def _kept(path: str, origin: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def _computed(
+def computed(
     model: RobustClassifier, data: Dataset, transform: Transform, splits: Sequence[str]
 ) -> dict[str, np.ndarray]:
+    """As :func:`features_of`, without any file."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.eval().to(device)
     orders = {key: evaluation_order(len(data.splits[key].labels), BATCH) for key in splits}

@@ -8,7 +8,7 @@ network believed their label. What differs here: the penalty of the former is sq
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple, Sequence
+from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
@@ -132,6 +132,7 @@ class Choice(NamedTuple):
     head: Head  #: on raw features
     chosen: dict[str, float]  #: hyperparameters
     score: float  #: worst accuracy over the groups of the half that did not fit, with these
+    split: Any = None  #: the mask below the head, a :class:`.split.Fitted`; None where features are the run's own
 
 
 def balanced(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, n_classes: int, seed: int) -> Choice:

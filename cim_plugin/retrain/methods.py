@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import numpy as np
 
@@ -12,16 +12,27 @@ from ..wilds_runner import pseudo
 from ..wilds_runner.datasets import Dataset
 from . import heads
 from .heads import Choice, Head
+from .split import fit_split
+
+if TYPE_CHECKING:
+    from ..show.train import OpenedModel
 
 
 class Material(NamedTuple):
     """What a method may look at."""
 
-    folder: str  #: of the run
-    data: Dataset
+    opened: OpenedModel
     features: np.ndarray  #: (N, F) float32, of the validation images
     head: Head  #: the run's own
-    seed: int
+    split_weight: float
+
+    @property
+    def data(self) -> Dataset:
+        return self.opened.data
+
+    @property
+    def seed(self) -> int:
+        return self.opened.config.seed
 
 
 class Method(NamedTuple):
@@ -37,13 +48,30 @@ def _dfr(material: Material) -> Choice:
 
 
 def _pseudo(material: Material) -> Choice:
-    if pseudo.file_in(material.folder) is None:
-        path = os.path.join(material.folder, pseudo.PREDICTED)
+    _check_pseudo(material, "pseudo")
+    return _balanced(material, pseudo.read(material.opened.folder, material.data).groups["val"].numpy())
+
+
+def _check_pseudo(material: Material, method: str) -> None:
+    folder = material.opened.folder
+    if pseudo.file_in(folder) is None:
+        path = os.path.join(folder, pseudo.PREDICTED)
         raise InputError(
-            f"--method pseudo: {path} does not exist, the run was trained without pseudo-environments; train one with "
-            f"--cross_fit, or take --method afr"
+            f"--method {method}: {path} does not exist, the run was trained without pseudo-environments; train one "
+            f"with --cross_fit, or take --method afr"
         )
-    return _balanced(material, pseudo.read(material.folder, material.data).groups["val"].numpy())
+
+
+def _split(material: Material) -> Choice:
+    _check_pseudo(material, "split")
+    fitted = fit_split(material.opened, material.split_weight, masked=True)
+    return Choice(fitted.head, {"split_weight": material.split_weight}, fitted.score, fitted)
+
+
+def _maps(material: Material) -> Choice:
+    _check_pseudo(material, "maps")
+    fitted = fit_split(material.opened, 0.0, masked=False)
+    return Choice(fitted.head, {}, fitted.score, fitted)
 
 
 def _balanced(material: Material, groups: np.ndarray) -> Choice:
@@ -56,18 +84,24 @@ def _afr(material: Material) -> Choice:
     return heads.reweighted(material.features, material.data.splits["val"].labels.numpy(), material.head, material.seed)
 
 
+_NO_GROUPS = "no group labels, labels of validation data"
 METHODS = {
     "dfr": Method(
         _dfr,
         "deep feature reweighting (Kirichenko et al., 2023), on equally many validation images of every group",
         "group labels of validation data",
     ),
-    "pseudo": Method(
-        _pseudo, "the same on the pseudo-groups of the run's --cross_fit", "no group labels, labels of validation data"
-    ),
+    "pseudo": Method(_pseudo, "the same on the pseudo-groups of the run's --cross_fit", _NO_GROUPS),
     "afr": Method(
         _afr,
         "automatic feature reweighting (Qiu et al., 2023), on the validation images that the network doubts",
-        "no group labels, labels of validation data",
+        _NO_GROUPS,
     ),
+    "split": Method(
+        _split,
+        "a mask over the encoder's maps, which keeps what tells the class and takes away what tells the "
+        "pseudo-environment, and a head on what it keeps",
+        _NO_GROUPS,
+    ),
+    "maps": Method(_maps, "a head on the encoder's maps, without a mask", _NO_GROUPS),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from typing import Any, Mapping
 
 import numpy as np
@@ -20,19 +21,21 @@ from ..wilds_runner.evaluation import Outcome, as_record, evaluate
 from ..wilds_runner.log_files import LogFiles
 from .heads import Choice, Head
 from .methods import METHODS
+from .split import Fitted
 
 Predicted = Mapping[str, "tuple[Tensor, Outcome]"]  #: split -> labels (N,) int64 and what the evaluator says of them
 
 
-def evaluated(
-    data: Dataset, features: Mapping[str, np.ndarray], heads: Mapping[str, Head]
-) -> dict[str, dict[str, tuple[Tensor, Outcome]]]:
-    """What heads predict for every split: name of the head -> split -> labels and outcome."""
-    found: dict[str, dict[str, tuple[Tensor, Outcome]]] = {}
-    for name, head in heads.items():
-        predicted = {key: torch.from_numpy(head.logits(values).argmax(1)) for key, values in features.items()}
-        found[name] = {key: (labels, evaluate(data, data.splits[key], labels)) for key, labels in predicted.items()}
-    return found
+def evaluated(data: Dataset, features: Mapping[str, np.ndarray], head: Head) -> dict[str, tuple[Tensor, Outcome]]:
+    """What a head predicts for every split: split -> labels and outcome."""
+    predicted = {key: torch.from_numpy(head.logits(values).argmax(1)) for key, values in features.items()}
+    return {key: (labels, evaluate(data, data.splits[key], labels)) for key, labels in predicted.items()}
+
+
+def with_split(opened: OpenedModel, fitted: Fitted) -> OpenedModel:
+    """The model with a mask over its encoder's maps; its head is still of another size."""
+    opened.model.encoder[-1] = fitted.encoder
+    return opened._replace(recipe=replace(opened.recipe, split=fitted.shape))
 
 
 def write(
@@ -66,6 +69,12 @@ def write(
     checkpoint.save_json(os.path.join(folder, RESULTS), record)
 
 
+def _named(method: str, choice: Choice) -> str:
+    """What compare calls it: runs of different weights are different rows."""
+    weight = choice.chosen.get("split_weight", 1.0)
+    return method if weight == 1 else f"{method}, split_weight={weight:g}"
+
+
 def _rules(opened: OpenedModel) -> list[str]:
     """All that the run had but the one by test data: with one head, each chooses it."""
     return [name for name in opened.results["selection"] if name in RULES and name != "oracle"]
@@ -94,7 +103,7 @@ def _record(
     return {
         **before,
         "selection": {name: chosen for name in _rules(opened)},
-        "config": {**before["config"], "retrain": method},
+        "config": {**before["config"], "retrain": _named(method, choice)},
         "retrain": {
             "of": os.path.abspath(opened.folder),
             "rule": rule,
