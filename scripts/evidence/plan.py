@@ -119,7 +119,7 @@ class Plan(NamedTuple):
         row = ROWS[run.row]
         if row.retrain is not None:
             method, base = row.retrain
-            return ["retrain", self.place(run._replace(row=base)), "--method", method, "--log_dir", folder]
+            return ["retrain", self.place(run._replace(row=base)), "--method", *method.split(), "--log_dir", folder]
         kept = [*self._pseudo(run), *(SCORES_ONLY if run.seed == SEARCH_SEED else [])]
         data = self.figures if row.figures_only else self.settings.root_dir
         return self._training(["--algorithm", *row.flags.split(), *kept], data, run, folder)

@@ -16,7 +16,8 @@ class Row(NamedTuple):
     #: they only choose epoch and rate, and serve pairs; :data:`BALANCED` by them; :data:`OWN`: the algorithm finds its
     #: own
     batches: str = PLAIN
-    retrain: tuple[str, str] | None = None  #: --method, and the row whose run's last layer is fitted again
+    #: --method and its flags, and the row whose run is retrained so
+    retrain: tuple[str, str] | None = None
     uses_groups: bool = False  #: looks at the group of training images, or of validation images beside selection
     figures_only: bool = False  #: sees images whose ground is black, by the release's masks
 
@@ -27,7 +28,7 @@ class Row(NamedTuple):
     @property
     def morphs(self) -> bool:
         """Whether it has a mask m."""
-        return self.algorithm.startswith("CIM")
+        return self.algorithm.startswith("CIM") or (self.retrain is not None and self.retrain[0].startswith("split"))
 
 
 ROWS: dict[str, Row] = {
@@ -54,7 +55,9 @@ ROWS: dict[str, Row] = {
     "CIM_VIB": Row("CIM_VIB", "CIM_VIB"),
     "CIM_VIB-contrastive": Row("CIM_VIB, m trained by L_con alone", "CIM_VIB --cim_gradient contrastive"),
     "CIM_VIB-0": Row("CIM_VIB, λ=0", "CIM_VIB --cim_lambda 0"),
-    # the recommended form and its λ=0 come here, as "recommended" and "recommended-0"
+    "recommended": Row("a mask over maps of ERM, `split`", "ERM", retrain=("split", "ERM")),
+    "recommended-0": Row("the same, λ=0: by the class alone", "ERM", retrain=("split --split_weight 0", "ERM")),
+    "maps": Row("a head on the same maps, no mask", "ERM", retrain=("maps", "ERM")),
     "figures-only": Row("the birds on black, balanced batches: the ceiling", "ERM", BALANCED, figures_only=True),
 }
 
