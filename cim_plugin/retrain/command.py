@@ -101,10 +101,8 @@ def _check_finished(path: str, results: dict[str, Any]) -> None:
 
 def _print(args: argparse.Namespace, method: Any, choice: Any, outcomes: dict[str, Any], folder: str) -> None:
     print(f"{args.method}: {method.meaning}; it needs {method.needs}")
-    chosen = ", ".join(f"{name} {value:g}" for name, value in choice.chosen.items())
-    print(
-        f"{chosen}{': ' if chosen else ''}{100 * choice.score:.1f}% in the worst group of the half of val that did not choose the weights"
-    )
+    chosen = "".join(f"{name} {value:g}: " for name, value in choice.chosen.items())
+    print(f"{chosen}{100 * choice.score:.1f}% in the worst group of the half of val that did not choose the weights")
     print(f"\n{'split':10} {'average':>8} {'worst group':>12}   before: average, worst group")
     for key in outcomes["after"]:
         cells = []
