@@ -1,4 +1,4 @@
-"""``cim-plugin retrain --method split`` and ``maps``: the run that they make, what they look at, and what they refuse."""
+"""``cim-plugin retrain --method split`` and ``maps``: the run they make, what they look at, what they refuse."""
 
 from __future__ import annotations
 
