@@ -8,8 +8,9 @@ by classification, of what is kept and of what is taken away:
     L = CE(class | mean of v weighted by m) + w · CE(environment | mean of v weighted by 1 - m)
 
 m and v are 1×1 convolutions of the encoder's maps, and batches hold every pair of class and environment equally often.
-Of our own; environments may be pseudo-environments, so no label of a group is needed. Where w = 0, m is attention that
-only the class teaches.
+Of our own; attention that is taught by environments which nobody labelled is older (Wang et al., 2021,
+arXiv:2108.08782, of which we have read the abstract). With pseudo-environments no label of a group is needed. Where
+w = 0, m is attention that only the class teaches.
 """
 
 from __future__ import annotations
