@@ -14,7 +14,7 @@ from cim_plugin.progress import progress
 from cim_plugin.runs import jobs
 from cim_plugin.runs.jobs import Job
 
-BALANCED = ["--cross_fit", "80"]  #: a number, as choosing one takes longer; 300 flag the same training images
+BALANCED = ["--cross_fit", "150"]  #: a number, as choosing one takes longer; 300 flag the same training images
 #: row of the table -> flags of cim-plugin train
 ROWS = {
     "ERM": ["--algorithm", "ERM"],
