@@ -50,6 +50,8 @@ class SplitMaps(nn.Module):
     """
 
     n_features = FEATURES
+    mean: Tensor  #: (c, 1, 1), of the channels of the maps
+    std: Tensor  #: (c, 1, 1), positive
 
     def __init__(self, encoder: nn.Module, names: Sequence[str], channels: int, side: int, masked: bool = True):
         super().__init__()
