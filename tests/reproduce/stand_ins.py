@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def write_mnist(folder: Path, n_training: int = 120, n_test: int = 60) -> dict[s
     return written
 
 
-def cells(table: str, row: str) -> list[str]:
-    """The cells of the first line of a text table whose second cell is ``row``."""
-    lines = [line.split() for line in table.splitlines()]
-    return next(line for line in lines if line[1:2] == [row])
+def cells_of(text: str, rule: str, algorithm: str) -> list[str]:
+    """The cells of an algorithm's row in the part of a report's table that a rule chose: its name, seeds, and so on."""
+    lines = text.splitlines()
+    part = lines[lines.index(f"selected by {rule}") + 1 :]
+    return next(re.split(r"\s{2,}", line) for line in part if re.match(rf"{re.escape(algorithm)}\b", line))

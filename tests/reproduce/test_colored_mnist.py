@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from stand_ins import SMALL_SWEEP, reproduce, write_mnist
+from stand_ins import SMALL_SWEEP, cells_of, reproduce, write_mnist
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +27,8 @@ def test_both_tables_from_mnist_and_a_repeated_command_goes_on(tmp_path):
         "variant:other_class": 20,
         "variant:new": 20,
     }
-    line = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["average", "ERM"]).split()
-    assert line[4:7] == [f"{100 * groups[f'variant:{name}']['accuracy']:.1f}" for name in ("own", "other_class", "new")]
+    line = cells_of(done.stdout, "average", "ERM")
+    assert line[3:6] == [f"{100 * groups[f'variant:{name}']['accuracy']:.1f}" for name in ("own", "other_class", "new")]
     assert "ColoredMNIST, DomainBed" in done.stdout and "60.0 ± 0.0" in done.stdout  # env 1 of the stand-in
 
     before = (folder / "ERM-0" / "results.json").stat().st_mtime_ns

@@ -83,8 +83,10 @@ def test_failed_run_stops_no_other_and_one_that_another_command_trains_is_left_t
     said = done.stderr.splitlines()
     assert done.returncode == 1 and "VIB, seed 0: left to the command that is training it" in said
     assert any(line.startswith("ERM, seed 0: error: --resume: ") for line in said)
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("average ") and "ΔERM" not in line]
-    assert line.split()[1] == "CIM"
+    lines = done.stdout.splitlines()
+    start = lines.index("selected by average") + 1
+    (line,) = lines[start : lines.index("", start)]
+    assert line.split()[0] == "CIM"
     (folder / "ERM-0" / "state.pth").unlink()
     done = reproduce("colored_mnist", *words, cwd=tmp_path)
     assert done.returncode == 0 and "run 2 of 2: VIB" in done.stderr
