@@ -36,8 +36,9 @@ def draw(results: Found, file: Path) -> None:
         raise InputError(f"{file} would be empty: no run of these rows is finished")
     compared = family(worst(results))
     pyplot = pyplot_without_screen()
+    height = 0.28 * (len(found) + len(compared)) + 1.6
     figure, (rows, pairs) = pyplot.subplots(
-        1, 2, figsize=(14, 0.32 * max(len(found), len(compared)) + 1.6), layout="constrained"
+        2, 1, figsize=(9, height), layout="constrained", height_ratios=(len(found), len(compared))
     )
     for place, (name, of_row) in enumerate(found.items()):
         colour = MARKED if ROWS[name].uses_groups or ROWS[name].figures_only else DARK
