@@ -177,7 +177,7 @@ def test_threads_that_import_the_host_at_once_register_everything_once():
 
 def catalog_raises(plugin: Path) -> str:
     (plugin / "catalog.py").write_text("raise RuntimeError('half an upgrade')")
-    return "domainbed.algorithms goes on without it: RuntimeError: half an upgrade"
+    return "domainbed.networks goes on without it: RuntimeError: half an upgrade"
 
 
 def catalog_is_no_python(plugin: Path) -> str:

@@ -147,6 +147,7 @@ NAMESAKES = {
 
 def look_at_namesakes():
     import argparse
+    import sys
     import warnings
 
     sys.argv = ["train.py", "--algorithm", "CIM"]
