@@ -5,7 +5,6 @@ like it.
 from __future__ import annotations
 
 import argparse
-import sys
 
 import pytest
 import retired
