@@ -16,7 +16,8 @@ from cim_plugin.algorithms.contrastive import TripletContrast, contrastive_loss,
 from cim_plugin.algorithms.morphing import InputMorphing, Morphed, PixelSpace
 from cim_plugin.algorithms.similarity.colours import Colours, colour_embedding
 from cim_plugin.algorithms.similarity.fused import MSSSIM
-from cim_plugin.catalog import SIMILARITIES, similarity_class
+from cim_plugin.catalog import SIMILARITIES
+from cim_plugin.models.from_catalog import similarity_class
 
 TARGETS = ["input", "morphed"]
 SIDES = (28, 28)

@@ -13,7 +13,8 @@ from cim_plugin.algorithms.contrastive import TripletContrast, supervised_contra
 from cim_plugin.algorithms.distributed import SINGLE_PROCESS, Shard
 from cim_plugin.algorithms.group_dro import GroupWeights
 from cim_plugin.algorithms.morphing import Morphed
-from cim_plugin.catalog import SIMILARITIES, similarity_class
+from cim_plugin.catalog import SIMILARITIES
+from cim_plugin.models.from_catalog import similarity_class
 
 N_PROCESSES = [2, 3]
 LABELS = torch.tensor([0, 1, 1, 0, 2, 1, 0, 2, 2, 0, 1, 0])

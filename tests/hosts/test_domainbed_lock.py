@@ -13,7 +13,7 @@ import pytest
 from hosts import forked_host
 from hosts.forked_host import SMALL_HOST
 
-from cim_plugin.hosts.domainbed.adapter import launcher
+from cim_plugin.hosts import launcher
 from cim_plugin.runs.folder_lock import FolderLock
 
 TRAIN = ("-m", "domainbed.scripts.train", "--steps", "1", "--output_dir")

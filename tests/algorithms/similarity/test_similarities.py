@@ -12,7 +12,8 @@ from cim_plugin.algorithms.morphing import Morphed
 from cim_plugin.algorithms.similarity.base import Similarity
 from cim_plugin.algorithms.similarity.fused import MSSSIM
 from cim_plugin.algorithms.similarity.ms_ssim import ms_ssim
-from cim_plugin.catalog import SIMILARITIES, similarity_class
+from cim_plugin.catalog import SIMILARITIES
+from cim_plugin.models.from_catalog import similarity_class
 
 N, SIDE = 4, 24
 LABELS, ENVIRONMENTS = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
