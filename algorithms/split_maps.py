@@ -27,7 +27,7 @@ HIDDEN, FEATURES = 32, 64  #: channels inside m's network, and of v
 STEPS, PER_STEP = 300, 48  #: of the fit, and images of each
 RATE, DECAY, DROPOUT = 3e-3, 0.05, 0.2  #: of AdamW, to 0 by a cosine
 LARGEST_SIDE = 14  #: of the grid of m
-STRIDES = 16  #: coarser maps see the whole image everywhere
+LARGEST_STRIDE = 16  #: coarser maps see the whole image everywhere
 
 
 class Split(NamedTuple):
@@ -120,22 +120,17 @@ def map_names(encoder: nn.Module, images: Tensor) -> dict[str, tuple[int, int]]:
     Returns:
         Name -> channels and height, the finer one first; empty where no stage gives maps.
     """
-    stages = [
-        name
-        for name, child in encoder.named_children()
-        for name in ([f"{name}.{inner}" for inner, _ in child.named_children()] or [name] if _is_row(child) else [name])
-    ]
+    stages: list[str] = []
+    for name, child in encoder.named_children():
+        inner = [f"{name}.{part}" for part, _ in child.named_children()] if isinstance(child, nn.Sequential) else []
+        stages += inner or [name]
     last: dict[int, tuple[str, int, int]] = {}
     for name, output in outputs(encoder, stages, images).items():
         if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] > 1:
             stride = round(images.shape[2] / output.shape[2])
-            if stride <= STRIDES:
+            if stride <= LARGEST_STRIDE:
                 last[stride] = (name, output.shape[1], output.shape[2])
     return {last[stride][0]: last[stride][1:] for stride in sorted(last)[-2:]}
-
-
-def _is_row(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential)
 
 
 # --- the fit ----------------------------------------------------------------------------------------------------------
