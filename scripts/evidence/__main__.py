@@ -65,6 +65,12 @@ def add_subgroups(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n_epochs", type=whole(1), default=Settings.n_epochs, help="of every run")
     parser.add_argument("--side", type=whole(32, 1024), default=Settings.side, help="of images, in pixels")
     parser.add_argument("--cross_fit", default=Settings.cross_fit, help="of the reference models, auto or steps")
+    parser.add_argument(
+        "--references",
+        default="",
+        metavar="NAME",
+        help="take the pseudo-environments of this folder in --output_dir, such as 80px_3epochs, and find none anew",
+    )
     done = parser.add_argument_group("of what is done; these train nothing")
     done.add_argument(
         "--tables", nargs="*", choices=TABLES, metavar="NAME", help=f"print them: {', '.join(TABLES)}; alone: all"
@@ -123,7 +129,7 @@ def tables(args: argparse.Namespace) -> str:
 
 def done_plan(args: argparse.Namespace) -> Plan:
     """What is wanted of runs that are done: where they came from does not matter."""
-    settings = Settings("", "", args.n_epochs, args.side, args.cross_fit)
+    settings = Settings("", "", args.n_epochs, args.side, args.cross_fit, args.references)
     rows = [name for name in ROWS if name in args.rows]
     return Plan(settings, os.path.abspath(args.output_dir), rows, args.seeds, _rates(args))
 
@@ -145,13 +151,25 @@ def make_plan(args: argparse.Namespace) -> tuple[Plan, bool]:
     if not os.path.isfile(args.weights):
         raise InputError(f"--weights {args.weights} does not exist; name a state dict of mobilenetv2_100")
     root = os.path.abspath(args.root_dir)
-    settings = Settings(root, os.path.abspath(args.weights), args.n_epochs, args.side, args.cross_fit)
+    weights = os.path.abspath(args.weights)
+    settings = Settings(root, weights, args.n_epochs, args.side, args.cross_fit, args.references)
     rows, why = with_bases(args.rows), figures_only.missing(root)
     if why is not None:
         without = [name for name in rows if ROWS[name].figures_only]
         rows = [name for name in rows if name not in without]
         print(f"left out, as {why}: {', '.join([*without, 'the overlap of m'])}", file=sys.stderr)
-    return Plan(settings, os.path.abspath(args.output_dir), rows, args.seeds, _rates(args)), why is None
+    plan = Plan(settings, os.path.abspath(args.output_dir), rows, args.seeds, _rates(args))
+    _check_references(plan)
+    return plan, why is None
+
+
+def _check_references(plan: Plan) -> None:
+    missing = [run for run in plan.references() if plan.settings.references and not plan.is_there(run)]
+    if missing:
+        place = os.path.relpath(plan.place(missing[0]), plan.folder)
+        raise InputError(
+            f"--references {plan.settings.references}: --output_dir has no finished {place}; train that table first"
+        )
 
 
 def _rates(args: argparse.Namespace) -> tuple[float, ...]:

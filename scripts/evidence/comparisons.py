@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+Pairs = tuple[tuple[str, str], ...]
+
 #: a row, and what it is to be above in the worst group. All of them are one family of tests, present or not
-COMPARISONS: tuple[tuple[str, str], ...] = (
+COMPARISONS: Pairs = (
     ("CIM", "ERM"),
     ("CIM", "VIB"),
     ("CIM_VIB", "ERM"),
@@ -14,8 +16,14 @@ COMPARISONS: tuple[tuple[str, str], ...] = (
     ("recommended", "recommended-0"),
     ("recommended", "CnC"),
 )
+#: the same of heads on larger images: is it the mask?
+OF_HEADS: Pairs = (
+    ("recommended", "pseudo-head"),
+    ("recommended", "recommended-0"),
+    ("recommended", "maps"),
+)
 #: the same of domains, in the average over those that are left out: a family of its own
-OF_DOMAINS: tuple[tuple[str, str], ...] = (
+OF_DOMAINS: Pairs = (
     ("CIM", "ERM"),
     ("CIM", "VIB"),
     ("CIM", "SCL_E2E"),

@@ -36,8 +36,10 @@ class Plan(NamedTuple):
 
     def place(self, run: Run) -> str:
         """The folder of a run."""
-        rate = [] if run.row == REFERENCES else [f"lr_{run.rate:g}"]
-        return os.path.join(self.folder, self.settings.name, run.row, *rate, f"seed_{run.seed}")
+        if run.row == REFERENCES:
+            name = self.settings.references or self.settings.name
+            return os.path.join(self.folder, name, run.row, f"seed_{run.seed}")
+        return os.path.join(self.folder, self.settings.name, run.row, f"lr_{run.rate:g}", f"seed_{run.seed}")
 
     def results(self, run: Run) -> dict[str, Any] | None:
         """results.json of a run that is finished, with the overlap of its mask where that is known; else None."""
@@ -59,6 +61,10 @@ class Plan(NamedTuple):
     @property
     def all_seeds(self) -> range:
         return range(FIRST_SEED, FIRST_SEED + self.seeds)
+
+    def references(self) -> list[Run]:
+        """The runs that find pseudo-environments, in the order of their turns."""
+        return [Run(REFERENCES, seed) for seed in (*([SEARCH_SEED] if self.search() else []), *self.all_seeds)]
 
     def search(self) -> list[Run]:
         """Trainings of the search, of all rates of a row one after another; none where nothing is searched."""
@@ -93,20 +99,19 @@ class Plan(NamedTuple):
         """Runs that may go at the same time, those of a stage after all of the one before it. A stage is made when its
         turn comes, by what the search has chosen until then. Seeds are outermost: all rows have equally many.
         """
-        first = [Run(REFERENCES, self.all_seeds[0])]
-        searched = self.search()
-        yield [*([Run(REFERENCES, SEARCH_SEED)] if searched else []), *first]
-        yield searched
+        references = [] if self.settings.references else self.references()
+        yield [run for run in references if run.seed in (SEARCH_SEED, self.all_seeds[0])]
+        yield self.search()
         for seed in self.all_seeds:
-            following = [Run(REFERENCES, seed + 1)] if seed + 1 in self.all_seeds else []
+            following = [run for run in references if run.seed == seed + 1]
             yield [*following, *self.of_seed(seed, retrained=False)]
             yield self.of_seed(seed, retrained=True)
 
     @property
     def size(self) -> int:
         """How many runs there are in all."""
-        searched = len(self.search())
-        return searched + self.seeds * (len(self.rows) + 1) + (1 if searched else 0)
+        references = 0 if self.settings.references else len(self.references())
+        return len(self.search()) + self.seeds * len(self.rows) + references
 
     # --- how ---------------------------------------------------------------------------------------------------------
 

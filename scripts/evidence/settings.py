@@ -26,6 +26,7 @@ class Settings:
     n_epochs: int = 3
     side: int = 80  #: height and width in pixels that images are resized to
     cross_fit: str = "80"  #: steps of the reference models
+    references: str = ""  #: name of other settings, whose reference models serve these runs, too
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from statistics import mean
 from typing import Any, Callable
 
 from ..experiments.tables import interval, spread, test_value
-from .comparisons import COMPARISONS, FEWEST_SEEDS, POSTER
+from .comparisons import COMPARISONS, FEWEST_SEEDS, OF_HEADS, POSTER, Pairs
 from .differences import Difference, family
 from .plan import Plan, Run
 from .rows import ROWS
@@ -69,17 +69,22 @@ def by_groups(plan: Plan, results: Found) -> str:
     return accuracies(plan, results, GROUPS_RULE)
 
 
-def differences(plan: Plan, results: Found) -> str:
+def differences(plan: Plan, results: Found, comparisons: Pairs = COMPARISONS) -> str:
     """The comparisons that were fixed beforehand."""
     lead = (
         "Worst group in points, paired over seeds, with Student's t intervals; the family of "
-        f"{len(COMPARISONS)} is corrected by Holm at 5%. Fewer than {FEWEST_SEEDS} seeds have no interval."
+        f"{len(comparisons)} is corrected by Holm at 5%. Fewer than {FEWEST_SEEDS} seeds have no interval."
     )
     rows = [
         [f"{says(one.row)} − {says(one.other)}", str(one.seeds), f"{one.mean:+.1f}", bounds(one), one.verdict]
-        for one in family(worst(results))
+        for one in family(worst(results), comparisons)
     ]
     return f"{lead}\n\n{markdown(['comparison', 'seeds', 'difference', 'interval', 'it is'], rows)}"
+
+
+def heads(plan: Plan, results: Found) -> str:
+    """Those of heads on larger images."""
+    return differences(plan, results, OF_HEADS)
 
 
 def bounds(one: Difference) -> str:
@@ -180,6 +185,7 @@ TABLES: dict[str, Callable[[Plan, Found], str]] = {
     "accuracies": accuracies,
     "by_groups": by_groups,
     "differences": differences,
+    "heads": heads,
     "poster": poster,
     "overlap": overlap,
     "search": search,

@@ -71,7 +71,7 @@ def test_without_masks_the_rows_that_need_them_are_left_out_in_one_line(inputs, 
     assert said.count("\n") == 1 and "figures-only, the overlap of m" in said and not masks
 
 
-@pytest.mark.parametrize("lacking", ["--root_dir", "--weights"])
+@pytest.mark.parametrize("lacking", ["--root_dir", "--weights", "--references"])
 def test_what_is_not_there_is_named(inputs, tmp_path, lacking):
     given = {"--root_dir": inputs.root, "--weights": inputs.weights, lacking: tmp_path / "nothing"}
     words = ["subgroups", "--output_dir", tmp_path, *(word for pair in given.items() for word in pair)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def test_pseudo_environments_of_a_seed_are_found_once_and_go_to_all_rows_but_jtt
     files = {name: parsed(plan.words(Run(name, 1))).pseudo_environments for name in ROWS if ROWS[name].retrain is None}
     assert files.pop("JTT") is None
     assert set(files.values()) == {f"{config.log_dir}/cross_fit.csv"}
+
+
+def test_pseudo_environments_of_another_table_serve_and_none_are_found_anew(tmp_path):
+    settings = dataclasses.replace(SETTINGS, side=128, references=SETTINGS.name)
+    larger, plan = plan_of(tmp_path, "ERM", "AFR")._replace(settings=settings), plan_of(tmp_path, "ERM", "AFR")
+    given = {each: parsed(each.words(Run("ERM", 1))).pseudo_environments for each in (plan, larger)}
+    assert given[larger] == given[plan] and larger.place(Run("ERM", 1)) != plan.place(Run("ERM", 1))
+    assert larger.size == plan.size - 2 == sum(len(stage) for stage in larger.stages())
 
 
 def test_a_retrained_row_starts_from_the_run_of_the_same_seed_and_rate(tmp_path):
