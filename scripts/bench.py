@@ -13,18 +13,13 @@ from cim_plugin.flags import Parser
 #: benchmark -> (module of benchmarks/ with add_arguments(parser) and run(args) -> exit status, what it measures)
 BENCHMARKS = {
     "startup": ("startup", "what the autoload file adds to every start of Python"),
-    "similarity": ("similarity", "MS-SSIM of a batch and its gradient, against pytorch_msssim and other libraries"),
+    "similarity": ("similarity", "MS-SSIM of a batch and its gradient, against pytorch_msssim"),
     "step": ("step", "a training step of CIM and CIM_VIB against ERM's, in time and memory"),
     "scaling": ("scaling", "time per image against batch size, image side and classes"),
-    "reports": ("reports", "cim-plugin compare on 5,000 DomainBed jobs, and on 2,000 runs as a web page"),
     "loader": ("loader", "images per second of cim-plugin train's loader, decoding and cached"),
     "parts": ("parts", "what CIM adds to ERM's step, part by part, and what channels_last saves"),
     "mask": ("mask", "what L_con alone makes of m, by the network's first weights, its start and its rate"),
-    "network": ("network", "other shapes of the transformation network, against the present one"),
-    "optimizer": ("optimizer", "fused optimizers against torch's default"),
-    "profile": ("operations", "where a CIM step at 224 spends its time, with and without the fused triplet"),
-    "gpu": ("gpu", "all of it on a machine with a GPU, in ten minutes: json, and the tables of docs/performance.md"),
-    "accuracy": ("accuracy", "whether the speed-ups cost accuracy: the same trainings with and without them"),
+    "gpu": ("gpu", "all of it on a machine with a GPU, in ten minutes: gpu.json, and tables in gpu.md"),
 }
 
 

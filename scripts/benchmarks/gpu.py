@@ -1,6 +1,6 @@
 """Everything that is to be known of a machine with a GPU that nobody has prepared, in ten minutes at most.
 
-Rows go to ``gpu.json``, the tables of docs/performance.md to ``gpu.md``. What does not fit into the time is left out,
+Rows go to ``gpu.json``, tables to ``gpu.md``. What does not fit into the time is left out,
 in a row that says so. ``--device cpu`` tries the command's logic; its kernels run where Triton interprets them
 (``TRITON_INTERPRET=1``).
 """
@@ -204,11 +204,7 @@ def _against_erm(case: step.Case, variant: Variant, pairs: int, device: str) -> 
 
 def profile(sizes: Sizes, device: str) -> Iterator[tuple[str, Callable[[], Row]]]:
     case = step.Case(sizes.models[0], sizes.images, sizes.side)
-    yield f"{case.model}, CIM", lambda: {"operations": _operations(case, device)}
-
-
-def _operations(case: step.Case, device: str) -> list[Row]:
-    return operations.profiled(case, 3, device)["after"].rows("after", 12)
+    yield f"{case.model}, CIM", lambda: {"operations": operations.profiled(case, device)}
 
 
 def images(sizes: Sizes, device: str) -> Iterator[tuple[str, Callable[[], Row]]]:

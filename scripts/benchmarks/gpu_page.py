@@ -1,4 +1,4 @@
-"""The rows of ``scripts/bench gpu`` as the tables of docs/performance.md."""
+"""The rows of ``scripts/bench gpu`` as tables."""
 
 from __future__ import annotations
 

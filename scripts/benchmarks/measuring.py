@@ -124,28 +124,19 @@ def skipped(name: str, shape: Sequence[int], reason: str) -> dict[str, Any]:
     }
 
 
-class Table:
-    """Rows as they come: lines under the machine, a title and a heading, or JSON objects."""
+class Report:
+    """The rows of :func:`row` and :func:`skipped` as they come: lines under the machine, a title and a heading, or JSON
+    objects.
+    """
 
-    def __init__(self, as_json: bool, title: str, heading: str, text: Callable[[dict[str, Any]], str]):
-        self.as_json, self.text = as_json, text
+    def __init__(self, as_json: bool, title: str, ratio: str):
+        self.as_json = as_json
         if not as_json:
+            heading = f"{'':34} {'shape':>20} {ratio + ', wall':>22} {'CPU':>20} {'ms':>9} {'memory':>8}  target"
             print(f"{machine.describe()}\n{title}\n{heading}", flush=True)
 
     def add(self, row: dict[str, Any]) -> None:
-        print(json.dumps({**row, "machine": machine.describe()}) if self.as_json else self.text(row), flush=True)
-
-
-class Report(Table):
-    """The rows of :func:`row` and :func:`skipped`."""
-
-    def __init__(self, as_json: bool, title: str, ratio: str):
-        super().__init__(
-            as_json,
-            title,
-            f"{'':34} {'shape':>20} {ratio + ', wall':>22} {'CPU':>20} {'ms':>9} {'memory':>8}  target",
-            _text,
-        )
+        print(json.dumps({**row, "machine": machine.describe()}) if self.as_json else _text(row), flush=True)
 
 
 def _text(row: dict[str, Any]) -> str:

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from cim_plugin.algorithms.first_convolution import phased
+from cim_plugin.algorithms.morphing import TransformationNetwork
 from cim_plugin.models.encoders import make_encoder
 
-from . import measuring, network
+from . import measuring
 from .scaling import triplet_step
 from .step import Case, How, make_step
 
@@ -29,7 +30,7 @@ FIRST_IN_PHASES = "first convolution, that in phases"  #: as CIM has it
 def make_parts(case: Case) -> dict[str, Callable[[], None]]:
     """Name -> one forward and backward of it; of a step also the optimizer's step."""
     shape = (case.batch_size, 3, case.side, case.side)
-    present = network.Network(network.NETWORKS[network.PRESENT]).to(memory_format=torch.channels_last)
+    network = TransformationNetwork(3).to(memory_format=torch.channels_last)
     encoder = make_encoder(case.model, {}, None)[0].to(memory_format=torch.channels_last)
     convolution = next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
     return {
@@ -41,8 +42,16 @@ def make_parts(case: Case) -> dict[str, Callable[[], None]]:
         FIRST_TO_INPUT: _convolve(convolution, torch.rand(shape).requires_grad_()),
         FIRST_IN_PHASES: _convolve(convolution, torch.rand(shape).requires_grad_(), phased),
         "fused triplet": triplet_step(case.batch_size, case.side),
-        "transformation network": network.step(present, torch.rand(shape)),
+        "transformation network": _morph(network, torch.rand(shape)),
     }
+
+
+def _morph(network: TransformationNetwork, pixels: torch.Tensor) -> Callable[[], None]:
+    def run() -> None:
+        network.zero_grad()
+        (network(pixels) * pixels).sum().backward()
+
+    return run
 
 
 def _as_it_is(images: torch.Tensor, encoder: nn.Module) -> contextlib.AbstractContextManager[None]:

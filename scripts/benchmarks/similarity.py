@@ -1,5 +1,4 @@
-"""The triplet of MS-SSIM, forward and backward, against two calls of pytorch_msssim, beside other libraries: time and
-memory.
+"""The triplet of MS-SSIM, forward and backward, against two calls of pytorch_msssim: time and memory.
 
 Below 161 pixels ``pytorch_msssim.ms_ssim`` refuses; the comparison is then with its own loop, made of its own
 ``_ssim`` and the same pooling, with the scales that fit and their weights renormalised, as ours are.
@@ -51,44 +50,13 @@ def library(a: Tensor, b: Tensor, scales: int) -> Tensor:
     return torch.prod(torch.stack(terms) ** a.new_tensor(scale_weights(scales)).view(-1, 1, 1), dim=0).mean(1)
 
 
-def piq(a: Tensor, b: Tensor, scales: int) -> Tensor:
-    from piq import multi_scale_ssim
-
-    return multi_scale_ssim(
-        a.clamp(0, 1),
-        b.clamp(0, 1),
-        data_range=1.0,
-        reduction="none",
-        scale_weights=a.new_tensor(scale_weights(scales)),
-    )
-
-
-def torchmetrics(a: Tensor, b: Tensor, scales: int) -> Tensor:
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
-
-    return ms_ssim(a, b, data_range=1.0, reduction="none", betas=scale_weights(scales))
-
-
 def fused_ssim(a: Tensor, b: Tensor, scales: int) -> Tensor:
     from fused_ssim import fused_ssim as ssim
 
     return ssim(a, b, padding="valid")
 
 
-class Peer(NamedTuple):
-    """Another library's similarity of two batches, called twice."""
-
-    call: Callable
-    note: str = ""
-    needs_gpu: bool = False
-
-
-BASE = "pytorch_msssim, twice"
-PEERS = {
-    "piq": Peer(piq),
-    "torchmetrics": Peer(torchmetrics, "another number: it pads the images"),
-    "fused_ssim": Peer(fused_ssim, "another number: SSIM at one scale", needs_gpu=True),
-}
+BASE, PEER = "pytorch_msssim, twice", "fused_ssim"  #: the peer needs a GPU
 
 
 def twice(
@@ -106,13 +74,13 @@ def colours(
     return Colours(anchor.shape[2:]).compare(own, other, positive, negative)
 
 
-NOTES = {"colours": "another number, see docs/study.md", **{name: peer.note for name, peer in PEERS.items()}}
+NOTES = {"colours": "another number, see docs/study.md", PEER: "another number: SSIM at one scale"}
 METHODS = {
     BASE: functools.partial(twice, library),
     "plain autograd": triplet,
     "fused": fused_triplet,
     "colours": colours,
-    **{name: functools.partial(twice, peer.call) for name, peer in PEERS.items()},
+    PEER: functools.partial(twice, fused_ssim),
 }
 
 
@@ -159,9 +127,9 @@ def added_bytes(method: str, case: Case, device: str) -> int:
 
 def obstacle(name: str, case: Case, device: str) -> str | None:
     """Why a library cannot be compared with, or None."""
-    if name in PEERS and case.targets != "input":
+    if name == PEER and case.targets != "input":
         return "compared where targets are input"
-    if name in PEERS and PEERS[name].needs_gpu and device != "cuda":
+    if name == PEER and device != "cuda":
         return "it needs a GPU"
     try:
         step(name, case._replace(images=1), device)()
@@ -197,10 +165,6 @@ def run(args: argparse.Namespace) -> int:
     cases = [
         Case(sizes[args.quick], side, targets) for side, sizes in sides.items() for targets in ("input", "morphed")
     ]
-    for name in PEERS:
-        obstacle(
-            name, Case(1, 28, "input"), args.device
-        )  # imports it: once, not in every process that is forked from this one
     obstacles = (
         measuring.in_fresh_process(all_obstacles, cases) if args.device == "cpu" else all_obstacles(cases, args.device)
     )
@@ -216,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
         times = measuring.in_turn({method: step(method, case, args.device) for method in methods}, pairs)
         goal = sides[case.side][2] if case.targets == "input" else MORPHED_TARGET
         for method in methods:
-            name = method if method == BASE or method in PEERS else f"{method}, targets={case.targets}"
+            name = method if method in (BASE, PEER) else f"{method}, targets={case.targets}"
             target = f"{goal:g}" if method == "fused" else ""
             report.add(
                 measuring.row(
