@@ -79,10 +79,11 @@ class SplitMaps(nn.Module):
         m, values = self.mask(maps).sigmoid(), self.values(maps)
         if not self.masked:
             m = torch.ones_like(m)
-        return Split(m, _weighted(values, m), _weighted(values, 1 - m))
+        return Split(m, weighted_mean(values, m), weighted_mean(values, 1 - m))
 
 
-def _weighted(values: Tensor, weights: Tensor) -> Tensor:
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """(N, c, h, w), weighted by (N, 1, h, w) of at least 0 -> (N, c)."""
     return (values * weights).sum((2, 3)) / (weights.sum((2, 3)) + 1e-3)
 
 
@@ -137,7 +138,14 @@ def map_names(encoder: nn.Module, images: Tensor) -> dict[str, tuple[int, int]]:
 
 
 def fit(
-    model: SplitMaps, head: nn.Linear, maps: Tensor, labels: Tensor, environments: Tensor, weight: float, seed: int
+    model: SplitMaps,
+    head: nn.Linear,
+    maps: Tensor,
+    labels: Tensor,
+    environments: Tensor,
+    weight: float,
+    seed: int,
+    extra: nn.Module | None = None,
 ) -> None:
     """Train m, v and the head, in place; the encoder is not looked at.
 
@@ -148,6 +156,7 @@ def fit(
         environments: (N,) int64, at least 0.
         weight: w, of the loss of what is taken away.
         seed: of the initial weights, the batches and the dropout.
+        extra: a further loss, (maps, :class:`Split`, labels, environments) of a batch -> scalar, trained with the rest.
 
     Raises:
         ValueError: lengths differ.
@@ -157,25 +166,36 @@ def fit(
         raise ValueError(f"{len(maps)} maps came with {len(labels)} labels and {len(environments)} environments")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _fit(model.train(), head, maps, labels, environments, weight if model.masked else 0.0)
+        _fit(model.train(), head, maps, labels, environments, weight if model.masked else 0.0, extra)
     model.eval()
 
 
-def _fit(model: SplitMaps, head: nn.Linear, maps: Tensor, labels: Tensor, environments: Tensor, weight: float) -> None:
+def _fit(
+    model: SplitMaps,
+    head: nn.Linear,
+    maps: Tensor,
+    labels: Tensor,
+    environments: Tensor,
+    weight: float,
+    extra: nn.Module | None,
+) -> None:
     of_environment = nn.Linear(FEATURES, int(environments.max()) + 1)
     for part in (*model.mask, *model.values, head):
         if hasattr(part, "reset_parameters"):
             part.reset_parameters()
-    weights = [weight for part in (model.mask, model.values, head, of_environment) for weight in part.parameters()]
-    optimizer = torch.optim.AdamW(weights, RATE, weight_decay=DECAY)
+    trained = nn.ModuleList([model.mask, model.values, head, of_environment, *([extra] if extra is not None else [])])
+    optimizer = torch.optim.AdamW(trained.parameters(), RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for rows in _draws(labels, environments):
         batch = maps[rows].float()
-        split = model.split(batch.flip(-1) if torch.rand(()) < 0.5 else batch)
+        batch = batch.flip(-1) if torch.rand(()) < 0.5 else batch
+        split = model.split(batch)
         loss = F.cross_entropy(head(F.dropout(split.kept, DROPOUT)), labels[rows])
         if weight:
             taken = of_environment(F.dropout(split.taken, DROPOUT))
             loss = loss + weight * F.cross_entropy(taken, environments[rows])
+        if extra is not None:
+            loss = loss + extra(batch, split, labels[rows], environments[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

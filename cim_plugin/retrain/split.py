@@ -56,6 +56,23 @@ def fit_split(opened: OpenedModel, weight: float, masked: bool) -> Fitted:
         InputError: the run has a psi or a bottleneck, or no pseudo-environments; the encoder has no maps; an image
             cannot be read.
     """
+    split, shape, kept = open_maps(opened, masked)
+    one = _first_half(kept)
+    head = nn.Linear(split.n_features, opened.data.n_classes)
+    _teach(split, head, kept, one, weight, opened.config.seed)
+    score = _score(split, head, kept, ~one)
+    _teach(split, head, kept, torch.ones_like(one), weight, opened.config.seed)
+    numbers = (value.detach().double().numpy() for value in (head.weight, head.bias))
+    return Fitted(split, shape, Head(*numbers), score)
+
+
+def open_maps(opened: OpenedModel, masked: bool) -> tuple[SplitMaps, tuple, Kept]:
+    """The encoder of a run with a mask over its maps that is not taught yet, on the CPU; the recipe's ``split``; and
+    the maps that teach it.
+
+    Raises:
+        InputError: see :func:`fit_split`.
+    """
     model = opened.model.eval()
     if model.morphing is not None or model.bottleneck is not None:
         raise InputError(
@@ -71,14 +88,7 @@ def fit_split(opened: OpenedModel, weight: float, masked: bool) -> Fitted:
     shape = (side, sum(channels for channels, _ in found.values()), masked, *found)
     split = over_maps(encoder, shape).to(device).eval()
     kept = _keep(opened, split, standardise)
-    one = _first_half(kept)
-    head = nn.Linear(split.n_features, opened.data.n_classes)
-    split.cpu()
-    _teach(split, head, kept, one, weight, opened.config.seed)
-    score = _score(split, head, kept, ~one)
-    _teach(split, head, kept, torch.ones_like(one), weight, opened.config.seed)
-    numbers = (value.detach().double().numpy() for value in (head.weight, head.bias))
-    return Fitted(split, shape, Head(*numbers), score)
+    return split.cpu(), shape, kept
 
 
 def _keep(opened: OpenedModel, split: SplitMaps, standardise: nn.Module) -> Kept:

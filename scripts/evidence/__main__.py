@@ -1,4 +1,4 @@
-"""``python -m scripts.evidence subgroups|domains``: trains every row on every seed that is not done, or prints tables.
+"""``python -m scripts.evidence subgroups|domains|forms``: trains what is not done, or prints tables.
 
 Started again, it goes on with what is missing. Docs: docs/evidence_protocol.md.
 """
@@ -14,7 +14,7 @@ from cim_plugin.errors import InputError, exit_status
 from cim_plugin.flags import Parser, whole
 
 from ..experiments.docs_page import refresh
-from . import domains, figures_only, kept
+from . import domains, figures_only, forms, kept
 from .plan import Plan
 from .rows import ROWS, with_bases
 from .settings import RATES, Settings
@@ -27,22 +27,18 @@ KEPT = "docs/evidence"  #: where runs are taken from that are to be shown, unles
 def main() -> int:
     """What the command line asks for; exit status 1 where a run failed."""
     args = make_parser().parse_args()
-    return domains.run(args) if args.table == "domains" else run(args)
+    return {"subgroups": run, "domains": domains.run, "forms": forms.run}[args.table](args)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m scripts.evidence", description=__doc__)
     tables = parser.add_subparsers(dest="table", required=True, metavar="TABLE")
-    add_subgroups(
-        tables.add_parser(
-            "subgroups", help="Waterbirds' layout", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
-    )
-    domains.add_arguments(
-        tables.add_parser(
-            "domains", help="PACS, by DomainBed's sweep", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
-    )
+    for name, add, what in (
+        ("subgroups", add_subgroups, "Waterbirds' layout"),
+        ("domains", domains.add_arguments, "PACS, by DomainBed's sweep"),
+        ("forms", forms.add_arguments, "forms of a mask over maps, on validation images"),
+    ):
+        add(tables.add_parser(name, help=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     return parser
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import torch
@@ -57,10 +57,14 @@ def measure(run: str, root: str) -> dict[str, Any]:
         part = names[start : start + BATCH]
         images = torch.stack([model.transform(open_image(release, name)) for name in part])
         for m, name in zip(model.morph(images).m[:, 0].double().numpy(), part):
-            bird = model.transform.steps(open_image(release, "masks", mask_of(name)).convert("L"))
-            values.append(of_image(m, np.asarray(bird) / 255))
+            values.append(of_image(m, bird(release, name, model.transform.steps)))
     on, off, area = np.nanmean(values, axis=0).tolist()
     return {"on_bird": on, "off_bird": off, "auc": area, "images": len(names), "rule": RULE}
+
+
+def bird(release: str, name: str, resize: Callable) -> np.ndarray:
+    """(H, W) in [0, 1], how much of each pixel of an image is the bird, as a network's transform resizes it."""
+    return np.asarray(resize(open_image(release, "masks", mask_of(name)).convert("L"))) / 255
 
 
 def open_image(*parts: str) -> Image.Image:
