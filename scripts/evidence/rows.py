@@ -54,6 +54,7 @@ ROWS: dict[str, Row] = {
     "CIM-0": Row("CIM, λ=0", "CIM --cim_lambda 0"),
     "CIM_VIB": Row("CIM_VIB", "CIM_VIB"),
     "CIM_VIB-contrastive": Row("CIM_VIB, m trained by L_con alone", "CIM_VIB --cim_gradient contrastive"),
+    "CIM_VIB-1": Row("CIM_VIB, β=1", "CIM_VIB --vib_beta 1"),
     "CIM_VIB-0": Row("CIM_VIB, λ=0", "CIM_VIB --cim_lambda 0"),
     "recommended": Row("a mask over maps of ERM, `split`", "ERM", retrain=("split", "ERM")),
     "recommended-0": Row("the same, λ=0: by the class alone", "ERM", retrain=("split --split_weight 0", "ERM")),
