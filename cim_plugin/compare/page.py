@@ -6,7 +6,7 @@ import html
 import re
 
 from .. import __version__
-from . import plots
+from . import figures, plots
 from .sheets import IN_FULL, LEFT_OUT, Report, Sheet, printable
 from .tables import Table
 
@@ -139,7 +139,11 @@ def _inline(plot: plots.Plot, prefix: str) -> str:
     svg = plot.content.decode()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    for colour, name in ((plots.INK, "currentColor"), (plots.FAINT, "var(--line)"), (plots.COLOURS[0], "var(--blue)")):
+    for colour, name in (
+        (figures.INK, "currentColor"),
+        (figures.FAINT, "var(--line)"),
+        (figures.COLOURS[0], "var(--blue)"),
+    ):
         svg = svg.replace(colour, name)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (width|height)="[^"]*"', "", svg, count=2)  # of the root: the page decides

@@ -12,7 +12,7 @@ from interpreters import HERE, run_python
 from PIL import Image
 from run_folders import wilds_record, write_sweep, write_wilds
 
-from cim_plugin.compare import plots, tables
+from cim_plugin.compare import figures, plots, tables
 from cim_plugin.runs import find
 
 pytest.importorskip("matplotlib", reason="plots need matplotlib")
@@ -88,7 +88,7 @@ def test_rows_that_differ_in_their_last_settings_are_told_apart(tmp_path):
         write_wilds(tmp_path / str(stride), "CIM", 0, hyperparameters={**many, "cim_mask_stride": stride})
     plot = next(plots.draw(tables.build(find.find([str(tmp_path)]).runs), "svg", svg_fonttype="none"))
     legend = [line for line in texts(plot) if "cim_" in line]
-    assert len(set(legend)) == 2 and all(len(line) <= plots.LEGEND_WIDTH for line in legend)
+    assert len(set(legend)) == 2 and all(len(line) <= figures.LEGEND_WIDTH for line in legend)
     assert any("cim_mask_stride=2" in line for line in legend)
 
 
@@ -109,10 +109,10 @@ def test_cost_is_that_of_the_erm_that_a_row_is_compared_with(tmp_path):
 def test_points_are_where_the_numbers_are(both_hosts):
     """The figure's own data, before it is drawn."""
     (table,) = [table for table in both_hosts if table.host == "wilds"]
-    figures = dict(plots._figures(table))
+    of_table = dict(plots._figures(table))
     lines = {
         tuple(map(tuple, line.get_xydata().round(6).tolist()))
-        for line in figures["worst-against-average-worst_group"].axes[0].lines
+        for line in of_table["worst-against-average-worst_group"].axes[0].lines
     }
     cim = next(row for row in table.rows if row.family.label == "CIM" and row.rule == "worst_group")
     seeds = tuple(
@@ -122,13 +122,13 @@ def test_points_are_where_the_numbers_are(both_hosts):
         seeds in lines
         and ((round(100 * cim.cells["average"].mean, 6), round(100 * cim.cells["worst group"].mean, 6)),) in lines
     )
-    bars = figures["parts-worst_group"].axes[0].containers
+    bars = of_table["parts-worst_group"].axes[0].containers
     assert [bar.get_width() for bar in bars[1]] == pytest.approx(
         [100 * np.mean([one.parts[name] for one in cim.selected]) for name in cim.selected[0].parts]
     )
     picks = [
         line.get_xydata().tolist()
-        for line in figures["training-02-CIM"].axes[0].lines
+        for line in of_table["training-02-CIM"].axes[0].lines
         if line.get_marker() not in ("None", None)
     ]
     assert [[x for x, _ in of_rule] for of_rule in picks] == [[1, 1], [2, 2]]
