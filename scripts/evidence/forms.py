@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 from statistics import mean
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -82,22 +82,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table.
+    """Print the table."""
+    torch.set_num_threads(1)
+    print(table(FORMS, args.run, args.root_dir, args.seeds))
+    return 0
+
+
+def table(chosen: Sequence[Form], folder: str, root: str, seeds: int) -> str:
+    """Of each form the worst group by seed, and how well m finds the birds.
 
     Raises:
         InputError: the run is not one of ERM, or has no pseudo-environments; there are no masks.
     """
-    torch.set_num_threads(1)
-    opened = open_model(args.run, RULE, args.root_dir)
-    birds = validation_birds(opened, args.root_dir)
+    opened = open_model(folder, RULE, root)
+    birds = validation_birds(opened, root)
     split, _, kept = open_maps(opened, masked=True)
     rows = []
-    for form in progress(FORMS, unit="form"):
-        judged = [judge(form, split, kept, opened, birds, seed) for seed in range(args.seeds)]
+    for form in progress(chosen, unit="form"):
+        judged = [judge(form, split, kept, opened, birds, seed) for seed in range(seeds)]
         worst = ", ".join(f"{100 * one.worst:.1f}" for one in judged)
         rows.append([form.says, worst, f"{mean(one.auc for one in judged):.3f}" if form.masked else ""])
-    print(markdown(["form", "worst group of validation images, %, by seed", "AUC of m"], rows))
-    return 0
+    return markdown(["form", "worst group of validation images, %, by seed", "AUC of m"], rows)
 
 
 def validation_birds(opened: OpenedModel, root: str) -> list[np.ndarray]:
