@@ -11,11 +11,8 @@ import argparse
 import multiprocessing
 import os
 import sys
-import tempfile
 from pathlib import Path
-from typing import Callable, Sequence
-
-import torch
+from typing import Callable
 
 from cim_plugin.errors import InputError, exit_status
 from cim_plugin.flags import Parser, whole
@@ -26,15 +23,13 @@ from cim_plugin.runs.cluster.launcher import runner
 from cim_plugin.runs.jobs import Job
 
 from .experiments.docs_page import refresh
-from .experiments.figures import draw_curves, draw_differences, draw_masks
-from .experiments.rows import GROUPS, ROWS, References
-from .experiments.runs import OnStandardError, Run, Work, chosen, masks, needed, pack, read, result, take, train
-from .experiments.search import LEARNING_RATES
-from .experiments.tables import Results, draws_table, references, summary, table
-from .experiments.tasks import MAIN_TASKS, TASKS, Folders, beside, mnist_folder
+from .experiments.figures import draw_differences
+from .experiments.rows import GROUPS, ROWS
+from .experiments.runs import OnStandardError, Run, Work, chosen, pack, read, result, take, train
+from .experiments.tables import Results, differences, table
+from .experiments.tasks import TABLE_TASKS, TASKS, Folders, beside, mnist_folder
 from .experiments.training import RULES
 
-AGAINST = ("ERM", "ERM, balanced")
 FIRST_SEED = 10  #: of the tables; variants are tried out on seeds below
 QUICK = {"steps": 2, "seeds": 1, "tasks": ["photos_95"]}
 
@@ -54,11 +49,8 @@ def command() -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="scripts/study", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=MAIN_TASKS, help="tasks to train on")
-    parser.add_argument("--rows", nargs="+", default=["main"], help=f"rows: {', '.join(GROUPS)}, or names")
-    parser.add_argument(
-        "--against", nargs="+", default=list(AGAINST), help="rows by name, whose paired differences the tables show"
-    )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TABLE_TASKS, help="tasks to train on")
+    parser.add_argument("--rows", nargs="+", default=["table"], help=f"rows: {', '.join(GROUPS)}, or names")
     parser.add_argument(
         "--seeds", type=whole(1, 1000), default=5, help=f"runs per row, with seeds {FIRST_SEED}, {FIRST_SEED + 1}, ..."
     )
@@ -66,14 +58,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--search",
         type=whole(1, 1000),
-        default=1,
+        default=2,
         help="draws of hyperparameters per row, task and seed, of which the best by --rule on validation data counts; "
         "1: the defaults",
     )
     parser.add_argument(
-        "--draw",
-        type=whole(0, 1000),
-        help="this draw only, whose learning rate is the same for all rows, instead of a choice; counted from 0",
+        "--rule", choices=RULES, default=next(iter(RULES)), help="selection rule of the tables; all are kept"
     )
     parser.add_argument("--jobs", type=whole(1, 1024), default=os.cpu_count(), help="processes, one thread each")
     cluster.add_arguments(parser)
@@ -88,37 +78,19 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"holds {packed.NAME}, and a file per run since then",
     )
     parser.add_argument(
-        "--pack", action="store_true", help=f"only put the files of finished runs into {packed.NAME}, and remove them"
+        "--quick", action="store_true", help="a few steps of every row of the table on one task: shows that all runs"
     )
-    parser.add_argument(
-        "--rule", choices=RULES, default=next(iter(RULES)), help="selection rule of the tables; all are kept"
+    done = parser.add_argument_group("of what is done; these train nothing")
+    done.add_argument("--tables", action="store_true", help="print the table")
+    done.add_argument(
+        "--against", nargs="+", default=[], help="print every row's paired differences to these rows instead"
     )
-    parser.add_argument("--tables", action="store_true", help="only print the tables of what is done")
-    parser.add_argument(
-        "--summary",
-        action="store_true",
-        help="one table for all tasks, with the difference to the first of --against that a task has",
+    done.add_argument("--differences", type=Path, help="a file for a picture of the differences")
+    done.add_argument(
+        "--page", type=Path, help="a page of the docs, whose tables after a line `scripts/study --tables ...`: follow"
     )
-    parser.add_argument(
-        "--page",
-        nargs="+",
-        type=Path,
-        help="pages of the docs, whose tables are written anew: what every line `scripts/study --tables ...`: in them "
-        "prints; trains nothing",
-    )
-    parser.add_argument("--curves", type=Path, help="a folder for a picture of each task's curves")
-    parser.add_argument(
-        "--differences",
-        type=Path,
-        help="a file for a picture of the tables' differences, to the first row of --against that a task has",
-    )
-    parser.add_argument(
-        "--masks",
-        type=Path,
-        help=f"a folder for a picture of each task's masks: rows of CIM are trained once more with seed {FIRST_SEED}",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a few steps of every main row on one task: shows that everything runs"
+    done.add_argument(
+        "--pack", action="store_true", help=f"put the files of finished runs into {packed.NAME}, and remove them"
     )
     return parser
 
@@ -127,72 +99,23 @@ def run(args: argparse.Namespace) -> int:
     if args.pack:
         print(f"{pack(args.output_dir)} runs packed into {args.output_dir / packed.NAME}")
     elif args.page:
-        for page in args.page:
-            refresh(
-                page,
-                lambda words: study_and_tables(
-                    make_parser().parse_args([*words, "--tables", "--output_dir", str(args.output_dir)])
-                ),
-            )
+        own = ["--tables", "--output_dir", str(args.output_dir)]
+        refresh(args.page, lambda words: study_and_tables(make_parser().parse_args([*words, *own])))
     else:
         print(study_and_tables(args))
     return 0
 
 
 def study_and_tables(args: argparse.Namespace) -> str:
-    """Train what is missing, draw the pictures that are asked for, and say the tables."""
-    if args.search > 1 and args.rule in ("last", "oracle"):
-        raise InputError(
-            f"--rule {args.rule} cannot choose hyperparameters on validation data; leave it or --search out"
-        )
-    if args.draw is not None and args.search > 1:
-        raise InputError(f"--draw {args.draw} is one draw, counted from 0, without a choice; leave --search out")
-    rows, args.against = known_rows(args.rows), known_rows(args.against)
-    searched = study(args, list(dict.fromkeys([*rows, *args.against] if args.tables else rows)))
-    runs = chosen(args.output_dir, searched, args.rule) if args.search > 1 else searched
-    results = read(args.output_dir, runs)
-    for task in args.tasks if args.curves else ():
-        draw_curves(results, task, rows, args.curves / f"{task}.png")
+    """Train what is missing, draw the picture that is asked for, and say the table or the differences."""
+    if args.search > 1 and args.rule == "last":
+        raise InputError("--rule last cannot choose hyperparameters on validation data; add --search 1")
+    rows, against = known_rows(args.rows), known_rows(args.against)
+    runs = study(args, list(dict.fromkeys([*rows, *against])))
+    results = read(args.output_dir, chosen(args.output_dir, runs, args.rule) if args.search > 1 else runs)
     if args.differences:
-        draw_differences(results, args.tasks, rows, args.against, args.rule, args.differences)
-    if args.masks:
-        first = [
-            run
-            for run in runs
-            if run.seed == FIRST_SEED
-            and run.row in rows
-            and ROWS[run.row].algorithm.startswith("CIM")
-            and not ROWS[run.row].past
-        ]
-        draw_masks_of(args, first)
-    return tables(
-        args,
-        rows,
-        results,
-        [read(args.output_dir, [run for run in searched if run.draw == number]) for number in draws(args)],
-    )
-
-
-def draw_masks_of(args: argparse.Namespace, runs: list[Run]) -> None:
-    """A picture per task."""
-    with tempfile.TemporaryDirectory() as folder:
-        do_missing(args, masks, runs, Path(folder))
-        found = read(Path(folder), runs)
-    for task in args.tasks:
-        of_task = {row: made for (of, row, _), made in found.items() if of == task}
-        if of_task:
-            images = next(iter(of_task.values()))["images"]
-            draw_masks(
-                torch.tensor(images),
-                {row: torch.tensor(made["masks"]) for row, made in of_task.items()},
-                f"{task}, seed {FIRST_SEED}: x, and m of every row",
-                args.masks / f"{task}.png",
-            )
-
-
-def draws(args: argparse.Namespace) -> Sequence[int]:
-    """Their numbers."""
-    return range(args.search) if args.draw is None else [args.draw]
+        draw_differences(results, args.tasks, rows, against, args.rule, args.differences)
+    return said(args, rows, against, results)
 
 
 def known_rows(words: list[str]) -> list[str]:
@@ -204,23 +127,17 @@ def known_rows(words: list[str]) -> list[str]:
 
 
 def study(args: argparse.Namespace, rows: list[str]) -> list[Run]:
-    """All runs that are asked for; those that are not done are trained on all cores, first what other runs need.
-    Rows of the past are not trained.
-    """
+    """All runs that are asked for; those that are not done are trained on all cores."""
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
     runs = [
         Run(task, row, seed, args.steps, number)
         for seed in seeds
-        for number in draws(args)
+        for number in range(args.search)
         for task in args.tasks
         for row in rows
     ]
-    trainable = [run for run in runs if not ROWS[run.row].past]
-    if not args.tables and (past := [row for row in rows if ROWS[row].past]):
-        print(f"not trained, as this version has no such option: {'; '.join(past)}", file=sys.stderr)
-    for part in (needed(trainable), trainable):
-        if not args.tables:
-            do_missing(args, train, list(dict.fromkeys(part)), args.output_dir, runner(args, args.output_dir))
+    if not (args.tables or args.against or args.differences):
+        do_missing(args, train, runs, args.output_dir, runner(args, args.output_dir))
     return runs
 
 
@@ -257,42 +174,15 @@ def do_missing(
         print(f"{left} of {len(runs)} runs are left to the command that is at them", file=sys.stderr)
 
 
-def tables(args: argparse.Namespace, rows: list[str], results: Results, by_draw: list[Results]) -> str:
-    """Markdown: of every task that has results."""
-    parts = [
-        f"Test accuracy in %, mean ± std over seeds, selected by {args.rule}; differences are paired, with their 95% "
-        f"interval."
-    ]
-    if args.draw is not None:
-        parts[0] += (
-            f" All rows at the learning rate {LEARNING_RATES[args.draw % len(LEARNING_RATES)]:g}, draw {args.draw}."
-        )
-    if args.search > 1:
-        parts[0] += (
-            f" Of every seed the draw of hyperparameters with the best {args.rule} on its validation data counts"
-        )
-        parts[0] += (
-            "."
-            if args.summary
-            else "; below, the test worst group of every draw, and in brackets how many seeds chose it."
-        )
-    if args.summary:
-        parts[0] += (
-            f" Worst group, in brackets its difference to {' or '.join(args.against)}; {args.seeds} seeds at most."
-        )
-        return "\n\n".join([*parts, summary(results, args.tasks, rows, args.against, args.rule)])
-    for task in args.tasks:
-        if any((task, row) == (t, r) for t, r, _ in results for row in rows):
-            parts += [f"### {task}", table(results, task, rows, args.against, args.rule)]
-            by_references: dict[References, str] = {}
-            for row in rows:
-                if ROWS[row].environments == "cross_fit":
-                    by_references.setdefault(ROWS[row].references, row)
-            if len(by_references) > 1 and (lines := references(results, task, by_references.values())):
-                parts.append(lines)
-            if args.search > 1:
-                parts.append(draws_table(by_draw, results, task, rows, args.rule))
-    return "\n\n".join(parts)
+def said(args: argparse.Namespace, rows: list[str], against: list[str], results: Results) -> str:
+    """Markdown: the table, or the differences."""
+    by = f"Of every seed the evaluation with the best {args.rule} on validation data counts"
+    draws = f", of {args.search} draws of hyperparameters" if args.search > 1 else ""
+    if against:
+        head = "Worst group of the test in points, paired over seeds, with the 95% interval of the mean, not corrected."
+        return f"{head} {by}{draws}.\n\n{differences(results, args.tasks, rows, against, args.rule)}"
+    head = f"Worst group of the test in %, mean ± std over {args.seeds} seeds."
+    return f"{head} {by}{draws}.\n\n{table(results, args.tasks, rows, args.rule)}"
 
 
 if __name__ == "__main__":

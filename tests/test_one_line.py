@@ -241,7 +241,7 @@ def test_umlauts_in_a_path_of_another_locale(tmp_path):
 SCRIPTS = {
     "demo": ["--seeds 0", "--epochs -1", "--nope", "--seeds ٣", "--epochs 99999999999999999999"],
     "bench": ["", "nope", "loader --images 0", "accuracy --seeds 0", "startup --pairs 1"],
-    "study": ["--seeds 0", "--steps -1", "--search 0", "--draw -1", "--jobs 0", "--rows nope"],
+    "study": ["--seeds 0", "--steps -1", "--search 0", "--jobs 0", "--rows nope"],
     "reproduce": ["", "nope", "vlcs --n_hparams 0", "vlcs --steps 0", "waterbirds --seeds -1", "celebA --seeds nan"],
 }
 

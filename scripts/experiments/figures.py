@@ -1,10 +1,8 @@
-"""Pictures of the study: curves, to see whether training has reached a plateau, masks, and differences between rows."""
+"""The picture of differences between rows, and pictures of masks."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Mapping
 
@@ -14,32 +12,6 @@ from .tables import Results, interval, values_of
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def draw_curves(results: Results, task: str, rows: Iterable[str], file: Path) -> None:
-    """Worst-group accuracy on the test split and average accuracy on the validation split against the step, mean over
-    seeds, a line per row.
-    """
-    pyplot = pyplot_without_screen()
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6), sharex=True)
-    styles = [(colour, dash) for dash in ("-", "--", ":") for colour in pyplot.colormaps["tab10"].colors]
-    shown = [row for row in rows if any((t, r) == (task, row) for t, r, _ in results)]
-    for row, (colour, dash) in zip(shown, itertools.cycle(styles)):
-        curves = [result["curve"] for (t, r, _), result in results.items() if (t, r) == (task, row)]
-        steps = sorted({point["step"] for curve in curves for point in curve})
-        for axis, key in zip(axes, ("test_worst_group", "val_accuracy")):
-            means = [
-                100 * statistics.mean(point[key] for curve in curves for point in curve if point["step"] == step)
-                for step in steps
-            ]
-            axis.plot([step / steps[-1] for step in steps], means, dash, color=colour, label=f"{row} ({len(curves)})")
-    for axis, title in zip(axes, ("test, worst group", "validation, average")):
-        axis.set(title=title, xlabel="share of the steps", ylabel="accuracy, %")
-        axis.grid(alpha=0.3)
-    figure.suptitle(f"{task}: mean over seeds (their number)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
-    figure.tight_layout(rect=(0, 0, 0.68, 1))
-    save(figure, file)
 
 
 def draw_differences(

@@ -218,6 +218,15 @@ CEILING: dict[str, Row] = {
 
 #: word of --rows -> its rows
 GROUPS: dict[str, dict[str, Row]] = {
+    "table": {
+        **{name: MAIN[name] for name in ("ERM", "CIM", "CIM, λ=0", "CIM_VIB", "groupDRO")},
+        **{
+            name: FOUR_MODELS[name]
+            for name in ("ERM, balanced by four models", "ERM, random composites, balanced by four models")
+        },
+        **OWN_NETWORK_RATE,
+        **CEILING,
+    },
     "main": MAIN,
     "further": FURTHER,
     "ablations": {f"ablation: {name}": row for name, row in ABLATIONS.items()},

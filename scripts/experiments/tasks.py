@@ -287,7 +287,7 @@ TASKS: dict[str, Callable[[Folders, np.random.Generator], Task]] = {
     "photos_95_many": lambda folders, rng: many_photos(mnist(folders.mnist), rng, 0.95, folders.pacs),
     "photos_98_many": lambda folders, rng: many_photos(mnist(folders.mnist), rng, 0.98, folders.pacs),
 }
-MAIN_TASKS = list(TASKS)[:5]  #: the others vary the tie, the figure or the grounds
+TABLE_TASKS = ["photos_95", "photos_95_inks", "colours_95"]
 
 
 def make_task(name: str, seed: int, folders: Folders) -> Task:

@@ -231,13 +231,12 @@ def evaluate(classifier: nn.Module, task: Task, split: str, pseudo_groups: Tenso
 
 
 #: selection rule -> score of an evaluation; all but the oracle read validation data that is drawn as the training data
-#: is. The study's
-#: tables go by the first: like average it needs no labels of groups, and it does not favour the spurious feature
+#: is. The table goes by the first, which looks at labels of groups there
 RULES = {
+    "worst_group": lambda point: point["val"]["worst_group"],
     "worst_pseudo_group": lambda point: point["val"]["worst_pseudo_group"],
     "average": lambda point: point["val"]["accuracy"],
     "worst_class": lambda point: point["val"]["worst_class"],
-    "worst_group": lambda point: point["val"]["worst_group"],
     "last": lambda point: point["step"],
     "oracle": lambda point: point["test"]["worst_group"],
 }

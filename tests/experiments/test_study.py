@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -84,50 +86,28 @@ def mnist(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def quick(mnist, tmp_path_factory):
     output = tmp_path_factory.mktemp("study")
-    done = study(mnist, output, "--quick", "--rows", "main", "further")
+    done = study(mnist, output, "--quick", "--search", "1")
     assert done.returncode == 0, done.stderr[-2000:]
     return output, done.stdout
 
 
-def test_quick_trains_every_row_but_the_ablations_and_prints_them(quick):
-    from scripts.experiments.rows import FURTHER, MAIN
+def test_quick_trains_every_row_of_the_table_and_prints_it(quick):
+    from scripts.experiments.rows import GROUPS
 
     output, text = quick
-    files = list(output.rglob("results.json"))
-    present = [name for name, row in {**MAIN, **FURTHER}.items() if not row.past]
-    assert len(files) == len(present) == 19
-    assert all(f"| {name} | 1 |" in text for name in present)
-    for file in files:
-        result = json.loads(file.read_text())
-        assert result["status"] == "finished" and result["row"] in {**MAIN, **FURTHER}
-        test = result["selection"]["last"]["splits"]["test"]
-        assert test["metrics"]["acc_wg"] == min(group["accuracy"] for group in test["groups"].values())
-
-
-def test_masks_are_drawn_of_the_rows_that_have_them(mnist, quick, study_here, tmp_path):
-    status, _, err = study_here(
-        mnist,
-        quick[0],
-        "--quick",
-        "--rows",
-        "ERM",
-        "CIM",
-        "CIM, λ=0, balanced",
-        "--tables",
-        "--masks",
-        str(tmp_path / "masks"),
-    )
-    assert status == 0, err
-    assert [file.name for file in (tmp_path / "masks").iterdir()] == ["photos_95.png"]
-    width, height = Image.open(tmp_path / "masks" / "photos_95.png").size
-    assert width > 600 and 200 < height < width  # three lines of pictures
-    assert not list(quick[0].rglob("ablation*"))  # nothing is kept of it
+    results = {(result := json.loads(file.read_text()))["row"]: result for file in output.rglob("results.json")}
+    assert results.keys() == GROUPS["table"].keys() and len(results) == 10
+    for name, result in results.items():
+        chosen = result["selection"]["worst_group"]["splits"]["test"]
+        least = min(group["accuracy"] for group in chosen["groups"].values())
+        assert result["status"] == "finished" and chosen["metrics"]["acc_wg"] == least
+        assert f"| {name} | {100 * least:.1f} |" in text
 
 
 def test_finished_runs_are_not_done_again(mnist, quick, study_here):
     output, text = quick
     before = {file: file.stat().st_mtime_ns for file in output.rglob("results.json")}
-    status, again, _ = study_here(mnist, output, "--quick", "--rows", "main", "further")
+    status, again, _ = study_here(mnist, output, "--quick", "--search", "1")
     assert status == 0 and again == text
     assert {file: file.stat().st_mtime_ns for file in output.rglob("results.json")} == before
 
@@ -146,7 +126,7 @@ def test_packed_runs_are_in_one_file_that_tables_and_compare_read(mnist, quick, 
 
     output = tmp_path / "study"
     shutil.copytree(quick[0], output)
-    text = (study_here(mnist, output, "--quick", "--tables", "--rows", "main", "further"), compare(output, capsys))
+    text = (study_here(mnist, output, "--quick", "--search", "1", "--tables"), compare(output, capsys))
     files = list(output.rglob("results.json"))
     before = {str(file.parent.relative_to(output / "quick")): json.loads(file.read_text()) for file in files}
     (output / "quick" / "steps_2" / "photos_95" / "ERM" / "11").mkdir()  # of a run that goes on
@@ -156,12 +136,12 @@ def test_packed_runs_are_in_one_file_that_tables_and_compare_read(mnist, quick, 
     left = {str(path.relative_to(output / "quick")) for path in output.rglob("*")}
     assert left >= {packed.NAME, "steps_2/photos_95/ERM/11"} and len(left) == 6
     assert (
-        study_here(mnist, output, "--quick", "--tables", "--rows", "main", "further"),
+        study_here(mnist, output, "--quick", "--search", "1", "--tables"),
         compare(file, capsys),
     ) == text
 
-    assert study_here(mnist, output, "--quick", "--rows", "main")[0] == 0 and not list(output.rglob("results.json"))
-    assert study_here(mnist, output, "--quick", "--rows", "ERM", "--draw", "1")[0] == 0
+    assert study_here(mnist, output, "--quick", "--search", "1")[0] == 0 and not list(output.rglob("results.json"))
+    assert study_here(mnist, output, "--quick", "--rows", "ERM")[0] == 0
     assert study_here(mnist, output, "--quick", "--pack")[1] == f"1 runs packed into {file}\n"
     assert packed.read(str(file)).keys() - before == {"steps_2_draw_1/photos_95/ERM/10"}
 
@@ -185,23 +165,25 @@ def compare(path: Path, capsys) -> str:
 def test_runs_are_shared_out_among_commands_and_a_failed_one_stops_no_other(mnist, study_here, tmp_path, monkeypatch):
     from scripts.experiments import runs
 
-    def train(run, folders, output_dir):
-        assert run.row != "VIB"
+    def train(run, folders, *more):
+        assert run.row != "CIM_VIB"
         return {}
 
     monkeypatch.setattr(command, "train", train)
-    monkeypatch.setattr(command, "tables", lambda *arguments: "")
+    monkeypatch.setattr(command, "said", lambda *arguments: "")
     folder = tmp_path / "quick" / "steps_2" / "photos_95"
     with FolderLock(str(folder / "CIM" / "10")):
-        status, _, said = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "CIM", "VIB", "groupDRO")
-        assert status == 2 and "row='VIB', seed=10, steps=2, draw=0) failed:" in said
+        status, _, said = study_here(
+            mnist, tmp_path, "--quick", "--search", "1", "--rows", "ERM", "CIM", "CIM_VIB", "groupDRO"
+        )
+        assert status == 2 and "row='CIM_VIB', seed=10, steps=2, draw=0) failed:" in said
         assert said.splitlines()[-1] == (
             "scripts/study: error: 2 of 4 runs are not done, some failed (exit status 1); the same command does them"
         )
         assert sorted(file.parts[-3] for file in folder.rglob("results.json")) == ["ERM", "groupDRO"]
-        status, _, said = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "CIM", "groupDRO")
+        status, _, said = study_here(mnist, tmp_path, "--quick", "--search", "1", "--rows", "ERM", "CIM", "groupDRO")
         assert status == 0 and said.splitlines()[-1] == "1 of 1 runs are left to the command that is at them"
-    assert study_here(mnist, tmp_path, "--quick", "--rows", "CIM")[0] == 0
+    assert study_here(mnist, tmp_path, "--quick", "--search", "1", "--rows", "CIM")[0] == 0
     assert runs.Run("photos_95", "CIM", 10, 2).file(tmp_path / "quick").exists()
 
 
@@ -210,14 +192,9 @@ def test_runs_are_shared_out_among_commands_and_a_failed_one_stops_no_other(mnis
     [
         (["--rows", "ERN"], "row 'ERN' is unknown"),
         (["--jobs", "0"], "argument --jobs: 0 is not a whole number of at least 1"),
-        (["--search", "2", "--rule", "last"], "--rule last cannot choose hyperparameters on validation data"),
+        (["--rule", "last"], "--rule last cannot choose hyperparameters on validation data; add --search 1"),
         (
-            ["--search", "2", "--draw", "1"],
-            "--draw 1 is one draw, counted from 0, without a choice; leave --search out",
-        ),
-        (["--draw", "-1"], "argument --draw: -1 is not a whole number of at least 0"),
-        (
-            ["--tables", "--differences", "nothing.png"],
+            ["--against", "CIM", "--differences", "nothing.png"],
             "nothing.png would be empty: no task has results of a row of --against",
         ),
     ],
@@ -252,11 +229,9 @@ def test_draws_share_the_learning_rate_and_leave_what_makes_a_row():
         assert drawn["CIM, λ=0"].hyperparameters == ROWS["CIM, λ=0"].hyperparameters
         assert 1e-2 <= drawn["CIM"].hyperparameters["cim_lambda"] <= 10
     assert rates == [1e-2, 3e-2, 1e-3]
-    assert draw(ROWS["VIB"], 1).hyperparameters != draw(ROWS["VIB"], 2).hyperparameters
-    assert (
-        draw(ROWS["VIB"], 4).learning_rate == ROWS["VIB"].learning_rate
-        and draw(ROWS["VIB"], 4).hyperparameters != ROWS["VIB"].hyperparameters
-    )
+    row = ROWS["CIM_VIB"]
+    assert draw(row, 1).hyperparameters != draw(row, 2).hyperparameters
+    assert draw(row, 4).learning_rate == row.learning_rate and draw(row, 4).hyperparameters != row.hyperparameters
 
 
 def test_the_draw_with_the_best_validation_score_is_chosen_where_all_are_done(tmp_path):
@@ -278,24 +253,13 @@ def test_the_draw_with_the_best_validation_score_is_chosen_where_all_are_done(tm
 
 
 def test_a_search_trains_the_chosen_draw(mnist, study_here, tmp_path):
-    status, out, err = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "--search", "2")
+    status, out, err = study_here(mnist, tmp_path, "--quick", "--rows", "ERM")
     assert status == 0, err
     files = sorted(str(file.relative_to(tmp_path / "quick")) for file in tmp_path.rglob("results.json"))
     assert files == ["steps_2/photos_95/ERM/10/results.json", "steps_2_draw_1/photos_95/ERM/10/results.json"]
-    found = [json.loads((tmp_path / "quick" / file).read_text())["selection"]["worst_pseudo_group"] for file in files]
-    winner = found[0]["score"] < found[1]["score"]
-    tested = [
-        f"{100 * of_draw['splits']['test']['metrics']['acc_wg']:.1f} ({int(winner == number)})"
-        for number, of_draw in enumerate(found)
-    ]
-    assert f"| ERM | {tested[0]} | {tested[1]} |" in out and "| row | draw 0: lr 0.003 | draw 1: lr 0.01 |" in out
-    (line,) = (line for line in out.splitlines() if line.startswith("| ERM | 1 |"))
-    assert line.split("|")[4].strip() == tested[winner].split()[0]
-    _, out, _ = study_here(mnist, tmp_path, "--quick", "--rows", "ERM", "--draw", "1", "--rule", "last")
-    last = json.loads((tmp_path / "quick" / files[1]).read_text())["selection"]["last"]["splits"]["test"]["metrics"][
-        "acc_wg"
-    ]
-    assert "All rows at the learning rate 0.01, draw 1." in out and f"| {100 * last:.1f} |" in out
+    found = [json.loads((tmp_path / "quick" / file).read_text())["selection"]["worst_group"] for file in files]
+    best = found[found[0]["score"] < found[1]["score"]]
+    assert f"| ERM | {100 * best['splits']['test']['metrics']['acc_wg']:.1f} |" in out
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -305,18 +269,45 @@ def _reference_interval(ours: list[float], theirs: list[float]) -> tuple[float, 
     return stats.ttest_rel(ours, theirs).confidence_interval(0.95)
 
 
-def test_a_summary_has_a_line_per_row_and_a_column_per_task():
-    from scripts.experiments.tables import summary
+WORST = {
+    ("a", "ERM"): (60.0, 64.0, 62.0),
+    ("a", "CIM"): (70.0, 75.0, 74.0),
+    ("b", "CIM"): (80.0,),
+    ("c", "VIB"): (50.0,),
+}
 
-    worst = {("a", "ERM"): (60.0, 64.0), ("a", "CIM"): (70.0, 75.0), ("b", "CIM"): (80.0,), ("c", "VIB"): (50.0,)}
-    results = {
-        (task, row, seed): _result(value) for (task, row), values in worst.items() for seed, value in enumerate(values)
-    }
-    lines = summary(results, ["a", "b"], ["ERM", "VIB", "CIM"], ["VIB", "ERM"], "last").splitlines()
-    assert lines[0] == "| row | a | b |" and lines[2:] == [
-        "| ERM | 62.0 ± 2.8 |  |",
-        "| CIM | 72.5 ± 3.5 (+10.5 ± 6.4) | 80.0 |",
+
+def made(worst: dict[tuple[str, str], tuple[float, ...]]) -> dict:
+    """Results of a task and a row, a seed each."""
+    return {(*key, seed): _result(value) for key, values in worst.items() for seed, value in enumerate(values)}
+
+
+def test_the_table_has_a_line_per_row_and_a_column_per_task():
+    from scripts.experiments.tables import table
+
+    assert table(made(WORST), ["a", "b"], ["ERM", "VIB", "CIM"], "last").splitlines() == [
+        "| row | a | b |",
+        "|---|---|---|",
+        "| ERM | 62.0 ± 2.0 |  |",
+        "| CIM | 73.0 ± 2.6 | 80.0 |",
     ]
+
+
+def test_differences_have_a_line_per_task_and_row():
+    from scripts.experiments.tables import differences
+
+    low, high = _reference_interval(WORST["a", "CIM"], WORST["a", "ERM"])
+    results = made({**WORST, ("b", "ERM"): (79.0,)})
+    assert differences(results, ["a", "b", "c"], ["ERM", "CIM"], ["ERM", "VIB"], "last").splitlines() == [
+        f"- a, CIM: {(low + high) / 2:+.1f} ± {(high - low) / 2:.1f} against ERM",
+        "- b, CIM: +1.0 against ERM",
+    ]
+
+
+def test_two_seeds_have_no_interval():
+    from scripts.experiments.tables import difference
+
+    assert difference({1: 3.0, 2: 5.0, 3: 9.0}, {1: 1.0, 2: 4.0}) == "+1.5"
 
 
 def test_differences_are_paired_and_carry_their_interval():
@@ -380,14 +371,25 @@ def test_tables_of_a_page_are_what_its_commands_print(tmp_path):
     assert page.read_text() == written
 
 
-def test_every_table_of_the_docs_is_that_of_the_committed_runs(tmp_path, study_here):
-    pages = [ROOT / "docs" / "study.md", ROOT / "docs" / "study" / "tables.md"]
-    copies = [Path(shutil.copy(page, tmp_path)) for page in pages]
-    status, _, err = study_here(tmp_path, ROOT / "docs" / "study", "--page", *map(str, copies))
+PAGE = ROOT / "docs" / "study.md"
+
+
+def test_the_table_of_the_docs_is_that_of_the_committed_runs(tmp_path, study_here):
+    copy = Path(shutil.copy(PAGE, tmp_path))
+    status, _, err = study_here(tmp_path, PAGE.parent / "study", "--page", str(copy))
     assert status == 0, err
-    for page, copy in zip(pages, copies):
-        text = copy.read_text()
-        assert text == page.read_text(), (
-            "scripts/study --page docs/study.md docs/study/tables.md writes the tables anew"
-        )
-        assert text.count("\n`scripts/study --tables") == text.count("<!-- end of the tables -->") > 1
+    assert copy.read_text() == PAGE.read_text(), "scripts/study --page docs/study.md writes the table anew"
+
+
+def test_the_differences_in_the_words_of_the_docs_are_those_of_its_commands(tmp_path, study_here):
+    text = PAGE.read_text()
+    (block,) = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = block.replace("\\\n", " ").replace("docs/study/differences.png", str(tmp_path / "differences.png"))
+    printed = [study_here(tmp_path, PAGE.parent / "study", *shlex.split(line)[1:])[1] for line in lines.splitlines()]
+    words = re.sub(r"^\| .*$", "", text.split("## Where")[0], flags=re.MULTILINE)
+    said = re.findall(r"\d+\.\d ± \d+\.\d", words)
+    assert len(said) > 20 and [number for number in said if not any(number in out for out in printed)] == []
+
+
+def test_the_page_is_short():
+    assert len(PAGE.read_text().split()) <= 900
