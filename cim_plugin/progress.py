@@ -77,5 +77,9 @@ class Lines:
 
     def _line(self, seconds: float) -> str:
         of = f" of {self.total:,}" if self.total else ""
-        words = [f"{self.n:,}{of} {self.unit}{'' if self.unit.endswith('s') else 's'}", f"{seconds:.0f} s"]
+        words = [f"{self.n:,}{of} {_plural(self.unit)}", f"{seconds:.0f} s"]
         return (f"{self.desc}: " if self.desc else "") + ", ".join([*words, *filter(None, [self.postfix])])
+
+
+def _plural(unit: str) -> str:
+    return unit if unit.endswith("s") else f"{unit}es" if unit.endswith("tch") else f"{unit}s"

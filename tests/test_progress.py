@@ -34,6 +34,15 @@ def test_a_line_for_every_tenth(clock, capsys):
     assert len(lines) == 23 and lines[0] == "decoding: 60 of 1,400 images, 60 s"  # every minute, before a tenth is done
 
 
+@pytest.mark.parametrize(
+    "unit, many", [("image", "images"), ("batch", "batches"), (" folders", "folders"), ("epoch", "epochs")]
+)
+def test_many_of_a_unit_have_its_plural(clock, capsys, unit, many):
+    for _ in progress(range(2), unit=unit):
+        clock[0] += 61
+    assert capsys.readouterr().err.splitlines()[0] == f"1 of 2 {many}, 61 s"
+
+
 def test_a_tenth_is_said_when_it_comes_before_the_minute(clock, capsys):
     with progress(total=100, unit="step") as bar:
         for _ in range(100):
