@@ -84,14 +84,18 @@ def _afr(material: Material) -> Choice:
     return heads.reweighted(material.features, material.data.splits["val"].labels.numpy(), material.head, material.seed)
 
 
-_NO_GROUPS = "no group labels, labels of validation data"
+_NO_GROUPS = "labels of validation data, none of groups"
 METHODS = {
     "dfr": Method(
         _dfr,
         "deep feature reweighting (Kirichenko et al., 2023), on equally many validation images of every group",
         "group labels of validation data",
     ),
-    "pseudo": Method(_pseudo, "the same on the pseudo-groups of the run's --cross_fit", _NO_GROUPS),
+    "pseudo": Method(
+        _pseudo,
+        "deep feature reweighting on equally many validation images of every pseudo-group of the run",
+        _NO_GROUPS,
+    ),
     "afr": Method(
         _afr,
         "automatic feature reweighting (Qiu et al., 2023), on the validation images that the network doubts",
