@@ -23,10 +23,9 @@ from cim_plugin.flags import Parser, whole
 from cim_plugin.progress import progress
 from cim_plugin.wilds_runner.checkpoint import save_json
 
-from .experiments.cross_fit import find_pseudo_environments
+from .experiments.cross_fit import References, find_pseudo_environments
 from .experiments.flag_tasks import FLAG_TASKS, FlagTask
 from .experiments.flipping import FlippingModels
-from .experiments.rows import References
 from .experiments.tasks import Folders, beside, mnist_folder
 
 

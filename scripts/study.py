@@ -1,5 +1,5 @@
-"""``scripts/study``: does CIM help, and what of it? Trains every row on every task and seed that is not done, and
-prints the tables.
+"""``scripts/study``: does CIM help on small images? Trains every row on every task and seed that is not done, and
+prints the table.
 
 Every finished run is a file under --output_dir; running the command again goes on, or extends the study; --pack puts
 these files into one.
@@ -69,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     cluster.add_arguments(parser)
     parser.add_argument("--mnist", type=Path, default=mnist_folder(), help="folder of MNIST's four .gz files")
     parser.add_argument(
-        "--pacs", type=Path, default=beside("PACS"), help="folder of PACS's domains, with ../weights of a SqueezeNet"
+        "--pacs", type=Path, default=beside("PACS"), help="folder of PACS's domains, for photos_98_many"
     )
     parser.add_argument(
         "--output_dir",

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterator
+from typing import Callable, Iterator, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cim_plugin.algorithms.pseudo_environments import STEPS, Found, cross_fit, folds
+from cim_plugin.algorithms.pseudo_environments import FOLDS, STEPS, Found, cross_fit, folds
 from cim_plugin.algorithms.reference_models import ReferenceModels, balanced_draws
 
-from .rows import References
+
+class References(NamedTuple):
+    """The models that pseudo-environments come from."""
+
+    #: few: they are to know what is easy, not what is right; None: as many as the models agree best at
+    steps: int | None = 100
+    models: int = 1  #: per fold, their probabilities averaged
+    tiles: int = 1  #: per side of an image, shuffled before a model sees it
+    batch: int = 64
 
 
 def find_pseudo_environments(
@@ -38,10 +46,10 @@ def find_pseudo_environments(
         make_references: as :class:`~cim_plugin.algorithms.reference_models.ReferenceModels`.
     """
     generator = torch.Generator().manual_seed(seed)
-    fold = folds(labels, generator, references.folds)
+    fold = folds(labels, generator)
     shape = (references.steps or STEPS[-1], references.batch)
     models, steps, rows = [], [], []
-    for number in range(references.folds * references.models):
+    for number in range(FOLDS * references.models):
         torch.manual_seed(1000 * seed + number)
         models.append(make_model())
         steps.append(_stepper(models[-1]))
@@ -66,13 +74,3 @@ def _stepper(model: nn.Module) -> Callable[[Tensor], None]:
         optimizer.step()
 
     return step
-
-
-def describe(predictions: Tensor, labels: Tensor, environments: Tensor) -> dict[str, float]:
-    """How good pseudo-environments are, by the true ones: shares in [0, 1]."""
-    rare, flagged = labels != environments, predictions != labels
-    return {
-        "equal": (predictions == environments).double().mean().item(),
-        "rare_found": flagged[rare].double().mean().item() if rare.any() else float("nan"),
-        "found_are_rare": rare[flagged].double().mean().item() if flagged.any() else float("nan"),
-    }

@@ -53,7 +53,8 @@ def _of_study(name: str, folders: Folders, seed: int) -> FlagTask:
 
 
 def _small_network(n_classes: int) -> nn.Module:
-    return nn.Sequential(FromBytes(), StudyEncoder(3, 1 / 2), nn.Linear(StudyEncoder.n_features // 2, n_classes))
+    encoder = StudyEncoder(1 / 2)
+    return nn.Sequential(FromBytes(), encoder, nn.Linear(encoder.n_features, n_classes))
 
 
 def _demo(folders: Folders, seed: int) -> FlagTask:

@@ -15,11 +15,10 @@ from cim_plugin.runs.folder_lock import FolderLock, Locked
 from cim_plugin.wilds_runner.checkpoint import save_json
 
 from . import search
-from .rows import ROWS, References
+from .cross_fit import References
+from .rows import ROWS
 from .tables import Results
 from .tasks import Folders
-
-N_PICTURES = 8  #: of masks
 
 
 class Run(NamedTuple):
@@ -110,16 +109,7 @@ def chosen(folder: Path, searched: list[Run], rule: str) -> list[Run]:
 
 # --- trainings --------------------------------------------------------------------------------------------------------
 
-Work = Callable[[Run, Folders, Path], dict[str, Any]]  #: (run, data, folder of the results) -> what is kept of it
-
-
-def needed(runs: list[Run]) -> list[Run]:
-    """Those from which others take the mean of m, with default hyperparameters; to be done before the others."""
-    return [
-        run._replace(row=ROWS[run.row].changes["random_mask"], draw=0)
-        for run in runs
-        if "random_mask" in ROWS[run.row].changes
-    ]
+Work = Callable[[Run, Folders], dict[str, Any]]  #: (run, data) -> what is kept of it
 
 
 class OnStandardError:
@@ -145,7 +135,7 @@ def take(work: Work, runs: list[Run], folders: Folders, output_dir: Path, wrong:
         try:
             with FolderLock(str(output_dir / run.name), "--output_dir"):
                 if result(output_dir, run) is None:
-                    save_json(str(run.file(output_dir)), work(run, folders, output_dir))
+                    save_json(str(run.file(output_dir)), work(run, folders))
         except Locked:
             continue
         except InputError as error:
@@ -157,34 +147,15 @@ def take(work: Work, runs: list[Run], folders: Folders, output_dir: Path, wrong:
     sys.exit(failed)
 
 
-def train(run: Run, folders: Folders, output_dir: Path) -> dict[str, Any]:
+def train(run: Run, folders: Folders) -> dict[str, Any]:
     """The result of a run."""
     from . import training
 
-    row, mean = search.draw(ROWS[run.row], run.draw), None
-    if "random_mask" in row.changes:
-        (model,) = needed([run])
-        mean = result(output_dir, model)["mask_mean"]
+    row, pseudo = search.draw(ROWS[run.row], run.draw), None
+    if row.references is not None:
+        pseudo = pseudo_environments(run.task, run.seed, folders, row.references)
     task = task_of(run.task, run.seed, folders)
-    pseudo = pseudo_environments(run.task, run.seed, folders, row.references)
-    return {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo, mean)}
-
-
-def masks(run: Run, folders: Folders, output_dir: Path) -> dict[str, Any]:
-    """Train a row with a transformation network once more: the first test images (N, C, H, W) in [0, 1] and their m (N,
-    1 or C, H, W), as lists.
-    """
-    import torch
-
-    from . import training
-
-    row = search.draw(ROWS[run.row], run.draw)
-    task = task_of(run.task, run.seed, folders)
-    pseudo = pseudo_environments(run.task, run.seed, folders, row.references)
-    classifier, _, _ = training.fit(task, row, run.seed, training.number_of_steps(task, row, run.steps), pseudo)
-    images = task.splits["test"].images[:N_PICTURES].float() / 255
-    with torch.no_grad():
-        return {"images": images.tolist(), "masks": classifier.eval().morphing(images).mask.tolist()}
+    return {"row": run.row, **training.run(task, row, run.seed, run.steps, pseudo)}
 
 
 @functools.lru_cache(maxsize=2)
@@ -200,7 +171,7 @@ def task_of(name: str, seed: int, folders: Folders) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def pseudo_environments(task: str, seed: int, folders: Folders, references: References) -> Any:
-    """Those of the training and validation images, as :func:`training.pseudo_environments` finds them."""
+    """Those of the training images, as :func:`training.pseudo_environments` finds them."""
     from . import training
 
     return training.pseudo_environments(task_of(task, seed, folders), seed, references)

@@ -112,15 +112,6 @@ def test_finished_runs_are_not_done_again(mnist, quick, study_here):
     assert {file: file.stat().st_mtime_ns for file in output.rglob("results.json")} == before
 
 
-def test_a_row_that_needs_another_ones_mask_has_it_trained_first(mnist, study_here, tmp_path):
-    status, _, err = study_here(mnist, tmp_path, "--quick", "--rows", "ERM, random mask of CIM's mean")
-    assert status == 0, err
-    assert sorted(file.parts[-3] for file in tmp_path.rglob("results.json")) == [
-        "CIM",
-        "ERM__random_mask_of_CIM_s_mean",
-    ]
-
-
 def test_packed_runs_are_in_one_file_that_tables_and_compare_read(mnist, quick, study_here, tmp_path, capsys):
     from cim_plugin import cli
 
@@ -165,7 +156,7 @@ def compare(path: Path, capsys) -> str:
 def test_runs_are_shared_out_among_commands_and_a_failed_one_stops_no_other(mnist, study_here, tmp_path, monkeypatch):
     from scripts.experiments import runs
 
-    def train(run, folders, *more):
+    def train(run, folders):
         assert run.row != "CIM_VIB"
         return {}
 
