@@ -52,6 +52,11 @@ ROWS: dict[str, Row] = {
     "CIM": Row("CIM", "CIM"),
     "CIM-contrastive": Row("CIM, m trained by L_con alone", "CIM --cim_gradient contrastive"),
     "CIM-0": Row("CIM, λ=0", "CIM --cim_lambda 0"),
+    "CIM-colours": Row(
+        "CIM by colours on balanced batches, the study's variant",
+        "CIM --cim_similarity colours --cim_targets morphed --cim_pairs cross_environment --cim_learning_rate 0.003",
+        BALANCED,
+    ),
     "CIM_VIB": Row("CIM_VIB", "CIM_VIB"),
     "CIM_VIB-contrastive": Row("CIM_VIB, m trained by L_con alone", "CIM_VIB --cim_gradient contrastive"),
     "CIM_VIB-1": Row("CIM_VIB, β=1", "CIM_VIB --vib_beta 1"),
