@@ -23,6 +23,11 @@ class NotFinite(Exception):
     """A loss, a weight or a prediction of a training is NaN or infinite; the message says where."""
 
 
+def first_line(error: BaseException) -> str:
+    """Of a message; the error's kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def exit_status(name: str, command: Callable[[], int], stopped: str = "stopped") -> int:
     """Run a command: its own exit status; 2 for a wrong input, a part of ours that is missing or where the disk
     refuses,

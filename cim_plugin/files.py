@@ -9,7 +9,7 @@ import os
 import stat
 from typing import Any, BinaryIO, Callable, Iterator
 
-from .errors import InputError
+from .errors import InputError, first_line
 
 LARGEST = 1 << 28  #: bytes; results of thousands of evaluations stay below a tenth of it
 DEEPEST = (
@@ -173,9 +173,17 @@ def kind(path: str | os.PathLike) -> str:
     return "a folder" if os.path.isdir(path) else "a file" if os.path.isfile(path) else "no plain file"
 
 
+def pipe_in(folder: str | os.PathLike) -> str | None:
+    """What in a folder is neither a file nor a folder, in words: a reader waits for ever for a pipe."""
+    for entry in os.scandir(folder) if os.path.isdir(folder) else ():
+        if os.path.exists(entry) and not (entry.is_file() or entry.is_dir()):
+            return f"{entry.path} is {kind(entry)}"
+    return None
+
+
 def reason(error: Exception) -> str:
     """Why the disk refused."""
-    return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 @contextlib.contextmanager

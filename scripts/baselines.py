@@ -13,9 +13,8 @@ import sys
 
 from cim_plugin.errors import exit_status
 from cim_plugin.flags import Parser, whole
-from cim_plugin.progress import progress
 
-from .demo_wilds import PLUGIN, epochs_done, finished, run_all, said, start
+from .demo_wilds import PLUGIN, train_on_demo
 
 PSEUDO = ["--cross_fit", "auto"]
 #: the study's variant of CIM
@@ -52,21 +51,13 @@ def main() -> int:
     parser.add_argument("--output_dir", default="baselines_output", help="where data and runs are kept")
     args = parser.parse_args()
     data, runs = (os.path.join(args.output_dir, name) for name in ("data", "runs"))
-    if status := subprocess.call([*PLUGIN, "data", "demo", "--root", data]):
-        return status
     folders = {
         os.path.join(runs, f"{row}-{args.epochs}-{seed}"): [*ROWS[row], "--seed", str(seed)]
         for seed in range(args.seeds)
         for row in args.rows
     }
-    starts = {
-        folder: start(folder, [*flags, "--root_dir", data, "--n_epochs", str(args.epochs), "--resume"])
-        for folder, flags in folders.items()
-        if not finished(folder)
-    }
-    with progress(total=len(folders) * args.epochs, unit="epoch", smoothing=0.1) as bar:
-        failed = run_all(starts, bar, lambda: sum(min(args.epochs, epochs_done(folder)) for folder in folders))
-    return said(failed) or subprocess.call([*PLUGIN, "compare", *folders, "--rules", ",".join(RULES)])
+    status = train_on_demo(data, folders, args.epochs)
+    return status or subprocess.call([*PLUGIN, "compare", *folders, "--rules", ",".join(RULES)])
 
 
 if __name__ == "__main__":

@@ -39,20 +39,25 @@ EVALUATED = "train_eval.csv"  #: gets a line per epoch
 
 def train(args: argparse.Namespace) -> int:
     """Make the data and train what is not finished. Exit status 1 where a run failed."""
-    data = data_of(args)
+    runs = {folder: [*ROWS[row], "--seed", str(seed)] for (row, seed), folder in folders_of(args).items()}
+    return train_on_demo(data_of(args), runs, args.epochs)
+
+
+def train_on_demo(data: str, runs: dict[str, list[str]], epochs: int) -> int:
+    """Make the data and train what is not finished. Exit status 1 where a run failed.
+
+    Args:
+        runs: the folder of each -> flags of cim-plugin train.
+    """
     if status := subprocess.call([*PLUGIN, "data", "demo", "--root", data], env={**os.environ, **ONE_THREAD}):
         return status
-    folders = folders_of(args)
     starts = {
-        folder: start(
-            folder, [*ROWS[row], "--root_dir", data, "--n_epochs", str(args.epochs), "--seed", str(seed), "--resume"]
-        )
-        for (row, seed), folder in folders.items()
+        folder: start(folder, [*flags, "--root_dir", data, "--n_epochs", str(epochs), "--resume"])
+        for folder, flags in runs.items()
         if not finished(folder)
     }
-    with progress(total=len(folders) * args.epochs, unit="epoch", smoothing=0.1) as bar:
-        failed = run_all(starts, bar, lambda: sum(min(args.epochs, epochs_done(folder)) for folder in folders.values()))
-    return said(failed)
+    with progress(total=len(runs) * epochs, unit="epoch", smoothing=0.1) as bar:
+        return said(run_all(starts, bar, lambda: sum(min(epochs, epochs_done(folder)) for folder in runs)))
 
 
 def data_of(args: argparse.Namespace) -> str:

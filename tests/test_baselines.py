@@ -8,7 +8,7 @@ import pytest
 
 from cim_plugin.compare import command
 from cim_plugin.wilds_runner.config import add_arguments, make_config
-from scripts import baselines
+from scripts import baselines, demo_wilds
 from scripts.demo_wilds import PLUGIN, SETTINGS
 
 
@@ -26,8 +26,8 @@ def test_the_rows_of_colours_differ_in_their_weight_only():
 
 
 def test_a_failed_run_ends_it_with_what_it_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(baselines.subprocess, "call", lambda words: 0)
-    monkeypatch.setattr(baselines, "run_all", lambda starts, bar, done: next(iter(starts)))
+    monkeypatch.setattr(demo_wilds.subprocess, "call", lambda words, env: 0)
+    monkeypatch.setattr(demo_wilds, "run_all", lambda starts, bar, done: next(iter(starts)))
     monkeypatch.setattr("sys.argv", ["baselines", "--rows", "ERM", "--seeds", "1", "--output_dir", str(tmp_path)])
     assert baselines.main() == 1
     assert f"{tmp_path}/runs/ERM-20-0/err.txt says why" in capsys.readouterr().err
@@ -35,8 +35,8 @@ def test_a_failed_run_ends_it_with_what_it_said(tmp_path, monkeypatch, capsys):
 
 def test_the_table_is_made_by_words_that_compare_takes(tmp_path, monkeypatch):
     called = []
-    monkeypatch.setattr(baselines.subprocess, "call", lambda words: called.append(words) or 0)
-    monkeypatch.setattr(baselines, "run_all", lambda starts, bar, done: None)
+    monkeypatch.setattr(baselines.subprocess, "call", lambda words, env=None: called.append(words) or 0)
+    monkeypatch.setattr(demo_wilds, "run_all", lambda starts, bar, done: None)
     monkeypatch.setattr("sys.argv", ["baselines", "--rows", "ERM", "--seeds", "1", "--output_dir", str(tmp_path)])
     assert baselines.main() == 0
     parser = argparse.ArgumentParser()

@@ -20,24 +20,20 @@ class Cell(NamedTuple):
 
 def over_seeds(selected: list[Selected], columns: list[str]) -> dict[str, Cell]:
     """Mean and standard deviation (ddof=1) over seeds."""
-    cells = {}
-    for name in columns:
-        values = [one.values[name] for one in selected if name in one.values]
-        if values:
-            cells[name] = Cell(
-                float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values)
-            )
-    return cells
+    return _cells(selected, columns, lambda values: float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
 def with_errors(selected: list[Selected], columns: list[str]) -> dict[str, Cell]:
     """Mean and standard error over seeds or trials, as collect_results has them: that of one is 0."""
-    cells = {}
-    for name in columns:
-        values = [one.values[name] for one in selected if name in one.values]
-        if values:
-            cells[name] = Cell(float(np.mean(values)), float(np.std(values / np.sqrt(len(values)))), len(values))
-    return cells
+    return _cells(selected, columns, lambda values: float(np.std(values / np.sqrt(len(values)))))
+
+
+def _cells(
+    selected: list[Selected], columns: list[str], spread: Callable[[list[float]], float | None]
+) -> dict[str, Cell]:
+    """Of those that have a column."""
+    found = {name: [one.values[name] for one in selected if name in one.values] for name in columns}
+    return {name: Cell(float(np.mean(of)), spread(of), len(of)) for name, of in found.items() if of}
 
 
 def over_trials(selected: list[Selected], columns: list[str]) -> dict[str, Cell]:

@@ -9,7 +9,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files import kind
+from ..files import pipe_in
 from ..progress import progress
 from .conversion import partial
 from .images import fault, strict_decoding
@@ -46,9 +46,8 @@ def examine(release: Release, root: str | os.PathLike, decode: bool = False) -> 
     missing = [name for name in (release.release_file, *release.needs) if name and not (folder / name).exists()]
     if missing:
         return Finding(release.name, INCOMPLETE, f"{folder} lacks {', '.join(missing)}")
-    for entry in folder.iterdir():
-        if entry.exists() and not (entry.is_file() or entry.is_dir()):  # a loader waits for ever for a pipe
-            return Finding(release.name, INCOMPLETE, f"{entry} is {kind(entry)}")
+    if strange := pipe_in(folder):
+        return Finding(release.name, INCOMPLETE, strange)
     try:
         loaded = _folders(release, folder) if release.release_file is None else _wilds(release, root)
     except ModuleNotFoundError as error:

@@ -12,7 +12,7 @@ from typing import Any, Iterable, Iterator
 
 import pandas
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .source import MAX_FILE, Source
 
 BATCH = 64  #: images in memory at once
@@ -139,7 +139,7 @@ def _damage(path: Path) -> Iterator[None]:
     except (pyarrow.ArrowException, EOFError, OSError) as error:
         if getattr(error, "errno", None):  # the disk's
             raise
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = first_line(error).rstrip(".")
         raise InputError(f"{path} is no parquet file, or is truncated or damaged ({reason})") from error
 
 

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Iterable, Iterator
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..files import read_bytes
 from ..progress import progress
 from .paths import outside
@@ -152,7 +152,7 @@ class Archive(Source):
             with tarfile.open(self.path, tarinfo=_Member) as tar:
                 yield tar
         except (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, RecursionError, OSError) as error:
-            reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+            reason = first_line(error).rstrip(":")
             raise InputError(
                 f"{self.path} is no tar archive, or is truncated or damaged ({reason}); get it again"
             ) from error

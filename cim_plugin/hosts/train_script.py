@@ -16,6 +16,7 @@ from typing import Any, Callable, NamedTuple
 from .. import catalog
 from ..errors import InputError, NotFinite
 from ..hyperparameter import shown
+from . import hyperparameters
 
 
 class Fault(NamedTuple):
@@ -104,6 +105,21 @@ def check_flags(args: argparse.Namespace, flags: dict[str, Expected]) -> None:
         value = getattr(args, flag, None)
         if value is not None and not fits(value):
             raise InputError(f"--{flag} {value} is not {expected}")
+
+
+def check_given(
+    args: argparse.Namespace, flags: dict[str, Expected], algorithm: str, defaults: dict[str, tuple[Any, Any]]
+) -> None:
+    """Raise InputError for what the train script was given and cannot use, before it loads any data.
+
+    Args:
+        algorithm: whose hyperparameters of ours are added.
+        defaults: name -> (default, random draw) of all hyperparameters.
+    """
+    check_flags(args, flags)
+    if args.hparams:
+        values = {name: default for name, (default, _) in defaults.items()} | given_hyperparameters(args.hparams)
+        hyperparameters.checked(algorithm, args.algorithm, values, {name: pair[0] for name, pair in defaults.items()})
 
 
 def given_hyperparameters(text: str) -> dict[str, Any]:

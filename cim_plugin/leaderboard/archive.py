@@ -22,6 +22,7 @@ from typing import BinaryIO, Callable, Iterator, NamedTuple
 
 from ..data.paths import outside
 from ..errors import InputError
+from ..files import reason
 
 MAX_MEMBERS = 10_000  #: a submission to all boards has 135 files
 MAX_MEMBER = 256 << 20  #: bytes; the largest known are the 128 columns of ogb-molpcba
@@ -95,13 +96,13 @@ def _reading(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except DAMAGE as error:
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
+        why = reason(error).rstrip(":")
         if path.is_dir():
             raise InputError(
-                f"{shown(str(getattr(error, 'filename', None) or path))} cannot be read ({reason})"
+                f"{shown(str(getattr(error, 'filename', None) or path))} cannot be read ({why})"
             ) from error
         raise InputError(
-            f"{path} is no tar, tar.gz or zip archive, or is truncated or damaged ({shown(reason)})"
+            f"{path} is no tar, tar.gz or zip archive, or is truncated or damaged ({shown(why)})"
         ) from error
 
 

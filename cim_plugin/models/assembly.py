@@ -11,7 +11,7 @@ from .. import retired
 from ..algorithms.classifier import RobustClassifier
 from ..algorithms.morphing import PixelSpace
 from ..algorithms.split_maps import SplitMaps
-from ..errors import InputError
+from ..errors import InputError, first_line
 from . import domainbed_networks, from_catalog
 from .encoders import make_encoder
 from .transforms import StandardiseImageNet, StandardisePerImage
@@ -107,7 +107,7 @@ def count_features(encoder: nn.Module, channels: int, image_size: tuple[int, int
     except (AssertionError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(
             f"the encoder cannot take images of {channels}x{image_size[0]}x{image_size[1]} "
-            f"({(str(error).splitlines() or [type(error).__name__])[0]}); give another image_size"
+            f"({first_line(error)}); give another image_size"
         ) from error
     finally:
         for module, mode in modes.items():

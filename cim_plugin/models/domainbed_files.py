@@ -44,13 +44,17 @@ ALIASES = {f"{catalog.COMPOSITION}ERM": "CIM"}
 _OURS, _ERM = {"model.": ""}, {"featurizer.": "encoder.", "classifier.": "head."}
 
 
+#: what a file with numpy's numbers is made by; nothing of it executes anything
+NUMBERS = [
+    np.float64(0).__reduce__()[0],
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in ("float64", "int64", "bool", "U1")},
+]
+
+
 def read_checkpoint_with_numbers(file: str) -> dict[str, Any]:
-    """The dictionary of a file. Random hyperparameters hold numpy's numbers, whose three constructors are allowed
-    beside torch's own; nothing is executed.
-    """
-    number = np.float64(0)
-    kinds = {type(np.dtype(kind)) for kind in ("float64", "int64", "bool", "U1")}
-    with torch.serialization.safe_globals([number.__reduce__()[0], np.dtype, *kinds]):
+    """The dictionary of a file, whose random hyperparameters are numpy's numbers."""
+    with torch.serialization.safe_globals(NUMBERS):
         return read_checkpoint(file, "load")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..files import Unreadable, parse_json, write_whole
 from .recipe import Recipe, from_dict
 
@@ -89,7 +89,7 @@ def push(model: Model, repository: str, private: bool | None = None, **options: 
             interface.create_repo(repository, private=private, exist_ok=True)
             return interface.upload_folder(repo_id=repository, folder_path=folder, **options).commit_url
         except (OSError, ValueError) as error:  # the Hub's refusals are OSErrors, a name that is none a ValueError
-            raise InputError(f"{repository} cannot be written on the Hugging Face Hub ({_first(error)})") from error
+            raise InputError(f"{repository} cannot be written on the Hugging Face Hub ({first_line(error)})") from error
 
 
 def pull(repository: str) -> str:
@@ -102,12 +102,8 @@ def pull(repository: str) -> str:
         return _hub().hf_hub_download(repository, WEIGHTS)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{WEIGHTS} of {repository} cannot be had from the Hugging Face Hub ({_first(error)})"
+            f"{WEIGHTS} of {repository} cannot be had from the Hugging Face Hub ({first_line(error)})"
         ) from error
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _safetensors():

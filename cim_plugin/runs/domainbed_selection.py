@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import evaluations
 from .domainbed import Record
 from .record import Curve, Run, Selected
 
@@ -148,18 +149,12 @@ def select(runs: list[Run], rule: str) -> tuple[list[Selected], list[str]]:
 
 
 def _duplicates(runs: list[Run]) -> list[str]:
-    """Runs that differ at most in the seed of everything but data and hyperparameters. collect_results pools them, and
-    so do we.
-    """
-    seen: dict[tuple, Run] = {}
-    marks = []
-    for run in runs:
-        key = (run.seed, run.measured.held_out, run.measured.draw)
-        if key in seen:
-            what = f"trial {run.seed} with environments {list(run.measured.held_out)} held out"
-            marks.append(f"{what} is there twice, pooled as in collect_results: {seen[key].folder} and {run.folder}")
-        seen.setdefault(key, run)
-    return marks
+    """Runs that differ at most in the seed of everything but data and hyperparameters."""
+    return evaluations.duplicates(
+        runs,
+        lambda run: (run.seed, run.measured.held_out, run.measured.draw),
+        lambda run: f"trial {run.seed} with environments {list(run.measured.held_out)} held out",
+    )
 
 
 def curve(run: Run) -> Curve:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
 
 from ..files import parse_json, read_text
-from .record import check
+from .record import Run, check
 
 DONE = "done"  #: a file of a run that has ended
 
@@ -32,6 +32,16 @@ def overrides(arguments: dict[str, Any], where: str) -> dict[str, Any]:
 def host_flags(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """What ``--hparams`` gave to the host's own hyperparameters, by their names among a run's flags."""
     return {f"hparams.{name}": value for name, value in given.items() if name not in settings}
+
+
+def duplicates(runs: Iterable[Run], key: Callable[[Run], Any], what: Callable[[Run], str]) -> list[str]:
+    """A remark on every run whose ``key`` one before it has, too: collect_results pools them, and so do we."""
+    first: dict[Any, Run] = {}
+    return [
+        f"{what(run)} is there twice, pooled as in collect_results: {before.folder} and {run.folder}"
+        for run in runs
+        if (before := first.setdefault(key(run), run)) is not run
+    ]
 
 
 def restarts(folder: str, steps: list[int]) -> Iterable[str]:

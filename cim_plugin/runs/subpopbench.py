@@ -146,20 +146,9 @@ def select(runs: list[Run], rule: str) -> tuple[list[Selected], list[str]]:
         best = [max(draws[draw], key=lambda pair: pair[1].scores[rule]) for draw in sorted(draws)]
         run, record = max(reversed(best), key=lambda pair: pair[1].scores[rule])
         found.append(Selected(seed, record.values, record.parts, ((run, record.step),)))
-    return found, _duplicates(runs)
-
-
-def _duplicates(runs: list[Run]) -> list[str]:
-    """Runs with one seed and draw. collect_results pools them, and so do we."""
-    seen: dict[tuple[int, int], Run] = {}
-    marks = []
-    for run in runs:
-        key = (run.seed, run.measured.draw)
-        if key in seen:
-            both = f"{seen[key].folder} and {run.folder}"
-            marks.append(f"seed {run.seed} is there twice, pooled as in collect_results: {both}")
-        seen.setdefault(key, run)
-    return marks
+    return found, evaluations.duplicates(
+        runs, lambda run: (run.seed, run.measured.draw), lambda run: f"seed {run.seed}"
+    )
 
 
 def curve(run: Run) -> Curve:

@@ -11,7 +11,6 @@ import warnings
 from typing import Any, Iterator
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
 from torchvision.datasets import DatasetFolder
@@ -19,12 +18,11 @@ from torchvision.datasets import DatasetFolder
 from .. import autoload, catalog
 from ..algorithms.classifier import RobustClassifier
 from ..algorithms.inputs import check_labels, class_numbers
-from ..data.images import strict_decoding
 from ..errors import InputError
 from ..models import domainbed_files
 from ..models.assembly import assemble, load_weights
 from .figures import environment_digits
-from .opened_run import OpenedRun, check_algorithm
+from .opened_run import OpenedRun, check_algorithm, not_opened, other_version, stacked
 
 SPLITS = ("train", "val", "test")
 CALLED_SYNTHETIC = ("Debug",)  #: how the names of DomainBed's made-up sets, and ours, begin
@@ -79,7 +77,7 @@ def open_domainbed(file: str, split: str, data_folder: str | None) -> OpenedRun:
             getattr(environments[0], "classes", None)
             or [f"class {number}" for number in range(saved["model_num_classes"])]
         ),
-        read=lambda rows: _read_images(environments, [where[row] for row in rows]),
+        read=lambda rows: stacked(environments[number][row][0] for number, row in (where[at] for at in rows)),
         figure=None
         if figures is None
         else lambda rows: torch.stack([figures[where[row][0]][where[row][1]] for row in rows]),
@@ -132,11 +130,7 @@ def _build(host, saved: dict[str, Any], file: str) -> RobustClassifier:
     except InputError:
         raise
     except Exception as error:  # whatever the host raises for hyperparameters that it does not know
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise InputError(
-            f"{file} does not fit the DomainBed that is found here ({type(error).__name__}: {first}); use the one that "
-            f"trained it"
-        ) from error
+        raise other_version("DomainBed", file, error) from error
     classifier = assemble(recipe, encoder, encoder.n_outputs)
     load_weights(classifier, weights, file)
     return classifier.eval()
@@ -222,10 +216,7 @@ def _open_data(host, args: dict[str, Any], hparams: dict[str, Any], data_folder:
     except InputError:
         raise
     except Exception as error:  # of the host's loaders
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{name} cannot be opened in {folder} ({reason}); name the folder that holds it with --data_dir"
-        ) from error
+        raise not_opened(name, folder, error) from error
 
 
 def _parts(host, environments, args: dict[str, Any], split: str) -> list[tuple[int, list[int]]]:
@@ -241,14 +232,6 @@ def _parts(host, environments, args: dict[str, Any], split: str) -> list[tuple[i
             (number, list(range(len(environment))) if is_test else list((out if split == "val" else inside).keys))
         )
     return parts
-
-
-def _read_images(environments, places: list[tuple[int, int]]) -> Tensor:
-    try:
-        with strict_decoding():
-            return torch.stack([environments[environment][row][0] for environment, row in places])
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"an image cannot be read ({str(error) or type(error).__name__}); replace the file") from error
 
 
 def _labels(host, environment) -> Tensor:

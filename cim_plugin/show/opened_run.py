@@ -4,10 +4,10 @@ it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple
 
 from .. import catalog
-from ..errors import InputError
+from ..errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,3 +63,36 @@ def check_algorithm(algorithm: Any, path: str) -> None:
             f"{path} is a run of {algorithm}, which has no transformation network to show; name a run of "
             f"{' or '.join(with_morphing)}"
         )
+
+
+def other_version(host: str, file: str, error: Exception) -> InputError:
+    """What a host raises for hyperparameters that it does not know."""
+    return InputError(
+        f"{file} does not fit the {host} that is found here ({type(error).__name__}: {first_line(error)}); use the one "
+        f"that trained it"
+    )
+
+
+def not_opened(name: str, folder: str | None, error: Exception) -> InputError:
+    """What a host's loader raises for a data set."""
+    return InputError(
+        f"{name} cannot be opened in {folder} ({first_line(error)}); name the folder that holds it with --data_dir"
+    )
+
+
+def stacked(images: Iterable[Tensor]) -> Tensor:
+    """Images that are decoded now, (n, C, H, W).
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    import torch
+    from PIL import Image
+
+    from ..data.images import strict_decoding
+
+    try:
+        with strict_decoding():
+            return torch.stack(list(images))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"an image cannot be read ({str(error) or type(error).__name__}); replace the file") from error

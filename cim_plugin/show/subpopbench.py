@@ -10,15 +10,13 @@ import warnings
 from typing import Any, Callable
 
 import torch
-from PIL import Image
 
 from .. import autoload, catalog
-from ..data.images import strict_decoding
 from ..errors import InputError
 from ..models import foreign, subpopbench_files
 from ..models.encoders import read_checkpoint
 from .domainbed import random_weights
-from .opened_run import OpenedRun, check_algorithm
+from .opened_run import OpenedRun, check_algorithm, not_opened, other_version, stacked
 
 SPLITS = {"train": "tr", "val": "va", "test": "te"}
 FETCHED = ("dino", "simclr", "barlow", "swag")  #: in the names of --image_arch whose weights the host always downloads
@@ -69,7 +67,7 @@ def open_subpopbench(folder: str, split: str, data_folder: str | None) -> Opened
         unit="group",
         group_names=[f"y={label},a={attribute}" for label, attribute in pairs],
         class_names=[f"class {number}" for number in range(saved["num_labels"])],
-        read=lambda rows: _read_images(data, rows),
+        read=lambda rows: stacked(data[row][1] for row in rows),
         figure=None,
         data=None if data_folder is not None else f"{args['data_dir']}, as the model's file says",
     )
@@ -113,11 +111,7 @@ def _build(algorithms: Any, saved: dict[str, Any], file: str) -> torch.nn.Module
     except InputError:
         raise
     except Exception as error:  # whatever the host raises for hyperparameters that it does not know
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise InputError(
-            f"{file} does not fit the SubpopBench that is found here ({type(error).__name__}: {first}); use the one "
-            f"that trained it"
-        ) from error
+        raise other_version("SubpopBench", file, error) from error
     return algorithm.model
 
 
@@ -130,15 +124,4 @@ def _open_data(datasets: Any, saved: dict[str, Any], split: str, data_folder: st
     try:
         return vars(datasets)[name](folder, split, saved["model_hparams"])
     except (OSError, RuntimeError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{name} cannot be opened in {folder} ({reason}); name the folder that holds it with --data_dir"
-        ) from error
-
-
-def _read_images(data: Any, rows: list[int]) -> torch.Tensor:
-    try:
-        with strict_decoding():
-            return torch.stack([data[row][1] for row in rows])
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"an image cannot be read ({str(error) or type(error).__name__}); replace the file") from error
+        raise not_opened(name, folder, error) from error

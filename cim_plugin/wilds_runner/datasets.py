@@ -18,7 +18,7 @@ from torch import Tensor
 from ..algorithms.inputs import class_numbers
 from ..data.releases import RELEASES, folder_of, how_to_get, is_own, is_subset, is_synthetic
 from ..errors import InputError
-from ..files import kind
+from ..files import pipe_in
 from ..runs.configuration import Configuration
 from . import groupwise
 
@@ -65,7 +65,8 @@ def open_dataset(config: Configuration) -> Dataset:
         _download(name, config.root_dir)
     if not os.path.isdir(config.root_dir):  # wilds would make it
         raise InputError(f"{name} is not in --root_dir {config.root_dir}; {_how_to_get(config)}")
-    _check_files(folder_of(name, config.root_dir))
+    if strange := pipe_in(folder_of(name, config.root_dir)):
+        raise InputError(f"{strange}; put the data set's own there")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -138,13 +139,6 @@ def _download(name: str, root: str) -> None:
         get(name, Path(root))
     except ModuleNotFoundError as error:
         raise InputError(f"--download needs the package {error.name!r}; pip install 'cim_plugin[data]'") from error
-
-
-def _check_files(folder: Path) -> None:
-    """A reader waits for ever for a pipe."""
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.exists() and not (entry.is_file() or entry.is_dir()):
-            raise InputError(f"{entry} is {kind(entry)}; put the data set's own there")
 
 
 def _reason(error: Exception) -> str:

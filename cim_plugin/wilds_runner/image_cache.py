@@ -18,7 +18,7 @@ import torchvision
 from numpy.lib.format import open_memmap
 
 from ..autoload import user_cache
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..models.transforms import Transform
 from ..progress import progress
 from ..runs.configuration import Configuration
@@ -156,7 +156,7 @@ def _fault(path: str, shape: tuple[int, ...]) -> str | None:
     try:
         cache = np.load(path, mmap_mode="r")
     except Exception as error:  # numpy's reader raises errors of many kinds on a damaged header
-        return f"cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        return f"cannot be read ({first_line(error)})"
     if not isinstance(cache, np.memmap) or (cache.shape, cache.dtype) != (shape, np.uint8):
         return "does not hold these images"
     whole = cache.offset + cache.nbytes

@@ -235,9 +235,7 @@ class TrainingOrder:
         """
         n_cells = torch.bincount(torch.stack([labels, cells]).unique(dim=1)[0])
         chances = 1 / (torch.bincount(cells)[cells] * n_cells[labels]).double()
-        self.sampler = BatchSampler(
-            WeightedRandomSampler(chances.tolist(), len(cells)), self.sampler.batch_size, drop_last=False
-        )
+        self._draw(chances)
 
     def upweight(self, rows: Tensor, factor: float) -> None:
         """From now on draw some images that many times as often as the others, with replacement, in as many batches as
@@ -247,10 +245,11 @@ class TrainingOrder:
             rows: (N,) bool, which of the split's images.
             factor: at least 1.
         """
-        chances = torch.where(rows, factor, 1.0).double()
-        self.sampler = BatchSampler(
-            WeightedRandomSampler(chances.tolist(), len(rows)), self.sampler.batch_size, drop_last=False
-        )
+        self._draw(torch.where(rows, factor, 1.0).double())
+
+    def _draw(self, chances: Tensor) -> None:
+        sampler = WeightedRandomSampler(chances.tolist(), len(chances))
+        self.sampler = BatchSampler(sampler, self.sampler.batch_size, drop_last=False)
 
     def __len__(self) -> int:
         return len(self.sampler)

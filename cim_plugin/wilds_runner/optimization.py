@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..flags import is_finite, is_whole, shortened
 from ..runs.configuration import Configuration
 
@@ -141,5 +141,5 @@ def _said(flag: str, config: Configuration) -> Iterator[None]:
         yield
     except Exception as error:
         name, options = getattr(config, flag), shortened(str(getattr(config, f"{flag}_kwargs")), 200)
-        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        what = first_line(error)
         raise InputError(f"--{flag} {name} cannot be made with --{flag}_kwargs {options}: {what}") from error

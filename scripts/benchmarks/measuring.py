@@ -76,6 +76,15 @@ def added_bytes(prepare: Callable[[], Callable[[], Any]]) -> int:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
 
 
+def added_gpu_bytes(run: Callable[[], Any]) -> int:
+    """What a run adds to the peak of the memory that torch has allocated on the GPU."""
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def in_fresh_process(function: Callable, *arguments):
     """The result of a call in a fork, which is to be made before this process has used and freed much memory itself."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:

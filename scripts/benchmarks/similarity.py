@@ -119,10 +119,7 @@ def added_bytes(method: str, case: Case, device: str) -> int:
         return measuring.in_fresh_process(measuring.added_bytes, functools.partial(prepared, method, case))
     run = step(method, case, device)
     run()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    return torch.cuda.max_memory_allocated() - before
+    return measuring.added_gpu_bytes(run)
 
 
 def obstacle(name: str, case: Case, device: str) -> str | None:

@@ -190,11 +190,7 @@ def _domainbed_step(case: Case, algorithm: str, device: str) -> Callable[[], Non
 def added_bytes(case: Case, algorithm: str, device: str, how: How = How()) -> int:
     if device == "cpu":
         return measuring.in_fresh_process(measuring.added_bytes, functools.partial(_prepared, case, algorithm, how))
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    _two_steps(case, algorithm, device, how)
-    return torch.cuda.max_memory_allocated() - before
+    return measuring.added_gpu_bytes(lambda: _two_steps(case, algorithm, device, how))
 
 
 def _prepared(case: Case, algorithm: str, how: How) -> Callable[[], None]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ... import catalog
 from ...errors import InputError
-from .. import hyperparameters, lock
+from .. import lock
 from ..train_script import (
     A_SEED,
     A_STEP,
@@ -22,8 +22,7 @@ from ..train_script import (
     UNREADABLE_IMAGE,
     Fault,
     TrainScript,
-    check_flags,
-    given_hyperparameters,
+    check_given,
     is_failed_download,
     last_line,
     raised_in,
@@ -62,24 +61,14 @@ def check_algorithm(name: Any) -> None:
 
 
 def check_arguments(algorithm: str, defaults: dict[str, tuple[Any, Any]]) -> None:
-    """Raise InputError for what the train script was given and cannot use, before it loads any data.
-
-    Args:
-        algorithm: whose hyperparameters of ours are added.
-        defaults: name -> (default, random draw) of all hyperparameters.
-    """
-    args = _arguments()
-    if args is None:
-        return
-    check_flags(args, _FLAGS)
-    if args.hparams:
-        values = {name: default for name, (default, _) in defaults.items()} | given_hyperparameters(args.hparams)
-        hyperparameters.checked(algorithm, args.algorithm, values, {name: pair[0] for name, pair in defaults.items()})
+    """As :func:`~..train_script.check_given`, where the train script runs one of our algorithms."""
+    if (args := SCRIPT.arguments()) is not None:
+        check_given(args, _FLAGS, algorithm, defaults)
 
 
 def hold_output_dir() -> None:
     """Where the train script starts one of our algorithms, hold its folder until it ends."""
-    if (args := _arguments()) is not None:
+    if (args := SCRIPT.arguments()) is not None:
         lock.hold(args.output_dir, "--output_dir")
 
 
@@ -95,7 +84,7 @@ _FLAGS = {
 
 def check_batch_size(n_images: int, weighted: bool, batch_size: Any) -> None:
     """Raise InputError where the host's loader could never fill a batch (sampling with weights always can)."""
-    args = _arguments()
+    args = SCRIPT.arguments()
     if args is None:
         return
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -116,7 +105,7 @@ def check_test_environments(n_training: int) -> None:
     Args:
         n_training: the host's number of training environments: all of them less the length of ``--test_envs``.
     """
-    args = _arguments()
+    args = SCRIPT.arguments()
     if args is None:
         return
     n_environments = n_training + len(args.test_envs)
@@ -131,11 +120,6 @@ def check_test_environments(n_training: int) -> None:
         raise InputError(
             f"--test_envs {given} leaves no environment of {args.dataset} to train on; name fewer than {n_environments}"
         )
-
-
-def _arguments() -> argparse.Namespace | None:
-    """The arguments of the train script, when it runs one of our algorithms."""
-    return SCRIPT.arguments()
 
 
 def _no_images(args: argparse.Namespace) -> str:

@@ -10,11 +10,11 @@ import functools
 import sys
 from typing import Any
 
-import numpy as np
 import torch
 
 from ... import catalog
 from ...algorithms.morphing import PixelSpace
+from ...models.domainbed_files import NUMBERS
 from ...models.subpopbench_files import CMNIST, ONLY_CMNIST
 from .. import host_tables, hyperparameters
 from ..batches import Batch, checked
@@ -113,9 +113,7 @@ def on_early_stopping(module):
     """Let torch.load read the host's checkpoints, which hold one object of this class: since 2.6 it reads plain weights
     only, unless told what else is harmless.
     """
-    number = np.float64(0)
-    kinds = {type(np.dtype(kind)) for kind in ("float64", "int64", "bool", "U1")}
-    torch.serialization.add_safe_globals([module.EarlyStopping, number.__reduce__()[0], np.dtype, *kinds])
+    torch.serialization.add_safe_globals([module.EarlyStopping, *NUMBERS])
 
 
 def on_fast_dataloader(module):

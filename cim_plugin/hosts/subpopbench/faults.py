@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import catalog
 from ...errors import InputError
-from .. import hyperparameters, lock
+from .. import lock
 from ..train_script import (
     A_SEED,
     A_STEP,
@@ -15,8 +15,7 @@ from ..train_script import (
     UNREADABLE_IMAGE,
     Fault,
     TrainScript,
-    check_flags,
-    given_hyperparameters,
+    check_given,
     is_failed_download,
     last_line,
     raised_in,
@@ -74,18 +73,9 @@ def check_stage1(algorithm: str) -> None:
 
 
 def check_arguments(algorithm: str, defaults: dict[str, tuple[Any, Any]]) -> None:
-    """Raise InputError for what the train script was given and cannot use, before it loads any data.
-
-    Args:
-        defaults: name -> (default, random draw) of all hyperparameters.
-    """
-    args = SCRIPT.arguments()
-    if args is None:
-        return
-    check_flags(args, {"steps": A_STEP, "checkpoint_freq": A_STEP, "seed": A_SEED})
-    if args.hparams:
-        values = {name: default for name, (default, _) in defaults.items()} | given_hyperparameters(args.hparams)
-        hyperparameters.checked(algorithm, algorithm, values, {name: pair[0] for name, pair in defaults.items()})
+    """As :func:`~..train_script.check_given`, where the train script runs one of our algorithms."""
+    if (args := SCRIPT.arguments()) is not None:
+        check_given(args, {"steps": A_STEP, "checkpoint_freq": A_STEP, "seed": A_SEED}, algorithm, defaults)
 
 
 def hold_output_dir() -> None:

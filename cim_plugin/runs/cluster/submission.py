@@ -13,7 +13,7 @@ import sys
 import tempfile
 from typing import Any, Sequence
 
-from ...errors import InputError, exit_status
+from ...errors import InputError, exit_status, first_line
 from .. import processes
 from .schedulers import SCHEDULERS
 from .settings import LOCAL, Settings
@@ -61,7 +61,7 @@ def _submit(works: Sequence[Any], folder: str, settings: Settings, resumes: bool
         with executor.batch():
             submitted = [executor.submit(work) for work in works]
     except (FailedJobError, ValueError, TypeError, NameError, RuntimeError, OSError) as error:
-        raise InputError(str(error).strip().splitlines()[0]) from error
+        raise InputError(first_line(error)) from error
     return [job.job_id for job in submitted]
 
 
