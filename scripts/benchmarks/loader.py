@@ -18,13 +18,13 @@ import torchvision.transforms as T
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from cim_plugin.errors import InputError
 from cim_plugin.flags import whole
 
 from . import measuring
 
 SIDE = 224
-SMALLEST_PHOTO = 427  #: rows of scikit-learn's photographs
+FILE_SIDE = 320  #: of the files; scikit-learn's photographs have 427 rows
+BATCH_SIZE = 64
 TARGET = 8.0  #: cached against the default loader, on one core
 
 
@@ -33,24 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=whole(1, 1_000_000), default=1024, help="JPEG files, crops of scikit-learn's two photographs"
     )
-    parser.add_argument("--side", type=whole(1, 1_000_000), default=320, help="their side in pixels")
-    parser.add_argument("--batch_size", type=whole(1, 1_000_000), default=64, help="images per batch")
 
 
 def run(args: argparse.Namespace) -> int:
     """How many times faster than the package's own loader every loader is; whether the samples are the same."""
     torch.set_num_threads(1)
-    if args.side > SMALLEST_PHOTO:
-        raise InputError(f"--side {args.side} is more than the photographs have, {SMALLEST_PHOTO} pixels; give less")
     n, pairs = (96, 5) if args.quick else (args.images, args.pairs)
     title = (
-        f"a pass over {n - 2} JPEGs of {args.side}x{args.side} to {SIDE}x{SIDE}, batches of {args.batch_size}, one "
+        f"a pass over {n - 2} JPEGs of {FILE_SIDE}x{FILE_SIDE} to {SIDE}x{SIDE}, batches of {BATCH_SIZE}, one "
         f"core, no workers; times faster than the wilds package's loader, median [quartiles] of {pairs} paired passes"
     )
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = os.path.join(folder, "cache")
-        write_release(os.path.join(folder, "waterbirds_v1.0"), n, args.side)
-        loaders = make_loaders(folder, args.batch_size, show=not args.json)
+        write_release(os.path.join(folder, "waterbirds_v1.0"), n)
+        loaders = make_loaders(folder, show=not args.json)
         difference = largest_difference(loaders)
         report = measuring.Report(args.json, f"{title}; normalised samples agree to {difference:.1e}", "times faster")
         times = measuring.in_turn(
@@ -72,13 +68,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def rates(n: int, device: str, side: int = 320, batch_size: int = 64) -> dict[str, float]:
+def rates(n: int, device: str) -> dict[str, float]:
     """Images per second, by the clock on the wall, of every loader and of the cached one up to the device; without
     workers.
     """
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, XDG_CACHE_HOME=f"{folder}/cache"):
-        write_release(os.path.join(folder, "waterbirds_v1.0"), n, side)
-        loaders = make_loaders(folder, batch_size, show=False)
+        write_release(os.path.join(folder, "waterbirds_v1.0"), n)
+        loaders = make_loaders(folder, show=False)
         uint8 = list(loaders.values())[-1]
         loaders[f"ours, cached, normalised on {device}"] = functools.partial(_on_device, uint8, device)
         return {name: (n - 2) / _seconds(batches) for name, batches in loaders.items()}
@@ -108,11 +104,11 @@ def whole_pass(batches) -> None:
         pass
 
 
-def write_release(folder: str, n: int, side: int) -> None:
+def write_release(folder: str, n: int) -> None:
     """A folder that wilds' WaterbirdsDataset reads."""
     os.makedirs(folder)
     rng = np.random.default_rng(0)
-    photos = load_sample_images().images
+    photos, side = load_sample_images().images, FILE_SIDE
     lines = ["img_id,img_filename,y,split,place,place_filename"]
     for i in range(n):
         photo = photos[i % 2]
@@ -124,7 +120,7 @@ def write_release(folder: str, n: int, side: int) -> None:
             file.write(text)
 
 
-def make_loaders(root: str, batch_size: int, show: bool) -> dict:
+def make_loaders(root: str, show: bool) -> dict:
     """Name -> a function that gives the batches of a pass, (N, 3, 224, 224): normalised float32, the last one uint8."""
     import wilds
     from wilds.common.data_loaders import get_eval_loader
@@ -139,7 +135,7 @@ def make_loaders(root: str, batch_size: int, show: bool) -> dict:
     transform = Transform(resize, None, StandardiseImageNet(), (SIDE, SIDE), (SIDE, SIDE))
     pipeline = T.Compose([resize, T.ToTensor(), T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
     subset = dataset.get_subset("val", transform=pipeline)
-    default = get_eval_loader("standard", subset, batch_size)
+    default = get_eval_loader("standard", subset, BATCH_SIZE)
     config = filled("waterbirds", "ERM", cache=True, loader_kwargs={"num_workers": 0, "pin_memory": False})
     cache = open_cache(
         config,
@@ -149,7 +145,7 @@ def make_loaders(root: str, batch_size: int, show: bool) -> dict:
         show=show,
     )
     ours = [Loader(Images(dataset, np.asarray(subset.indices), transform, False, kept), {}) for kept in (None, cache)]
-    order = evaluation_order(len(subset), batch_size)
+    order = evaluation_order(len(subset), BATCH_SIZE)
 
     def batches(loader):
         return lambda: (transform.standardise(to_pixels(batch.images, "cpu")) for batch in loader(order))

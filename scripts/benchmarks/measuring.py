@@ -14,7 +14,6 @@ from typing import Any, Callable, Sequence
 
 import torch
 
-from cim_plugin.errors import InputError
 from cim_plugin.flags import whole
 
 from . import machine
@@ -31,21 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser, pairs: int, quick: str) -> No
     )
     parser.add_argument("--quick", action="store_true", help=f"under a minute: {quick}, 5 pairs")
     parser.add_argument("--json", action="store_true", help="one JSON object per row, with the machine in each")
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"), help="where to run"
-    )
-
-
-def check_device(device: str) -> None:
-    """
-    Raises:
-        InputError: there is no such device.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU here; leave it out, or install torch for CUDA")
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from torch import nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import PixelSpace
+from cim_plugin.errors import InputError
 from cim_plugin.flags import whole
 from cim_plugin.models import from_catalog
 from cim_plugin.models.encoders import make_encoder
@@ -75,12 +76,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ],
         help="what is compared with ERM",
     )
-    measuring.add_device(parser)
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"), help="where to run"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """One row per model and algorithm; on a CPU one thread is used."""
-    measuring.check_device(args.device)
+    """One row per model and algorithm; on a CPU one thread is used.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU here; leave it out, or install torch for CUDA")
     torch.set_num_threads(1)
     pairs, batch_size = (5, 2) if args.quick else (args.pairs, args.batch_size)
     title = (

@@ -14,7 +14,7 @@ from cim_plugin.errors import InputError, exit_status
 
 from .material import Material
 from .running import PACKAGES
-from .sections import SECTIONS, Result, cases_of, run_all, write_report
+from .sections import SECTIONS, Result, cases_of, run_all
 
 
 def main() -> int:
@@ -29,7 +29,6 @@ def main() -> int:
     parser.add_argument("--case", type=int, metavar="N", help="only this case of the section, as a failure names it")
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time (default: 2)")
     parser.add_argument("--list", action="store_true", help="print the cases and run none")
-    parser.add_argument("--json", metavar="FILE", help="write all results there")
     args = parser.parse_args()
     if args.case is not None and len(args.only or ()) != 1:
         parser.error("--case needs --only with one section")
@@ -49,8 +48,6 @@ def torture(args: argparse.Namespace) -> int:
         material = Material(Path(folder) / "material")
         for section in args.only or SECTIONS:
             results += run_section(section, material, Path(folder), args)
-    if args.json:
-        write_report(Path(args.json), results)
     failed = sum(bool(result.faults) for result in results)
     if not args.list:
         print(f"{'all':10} {len(results):5} cases {len(results) - failed:5} passed {failed:5} failed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import multiprocessing
 import os
 import re
@@ -98,8 +97,3 @@ def run_case(section: str, number: int, case: Case, top: Path) -> Result:
     shutil.rmtree(folder)
     faults = [re.sub(re.escape(str(folder / "room")), "ROOM", fault) for fault in faults]
     return Result(section, number, case.name, faults, time.monotonic() - begin)
-
-
-def write_report(path: Path, results: list[Result]) -> None:
-    """All results as JSON."""
-    path.write_text(json.dumps([result._asdict() for result in results], indent=1) + "\n")
