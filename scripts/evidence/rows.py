@@ -53,7 +53,7 @@ ROWS: dict[str, Row] = {
     "CIM-contrastive": Row("CIM, m trained by L_con alone", "CIM --cim_gradient contrastive"),
     "CIM-0": Row("CIM, λ=0", "CIM --cim_lambda 0"),
     "CIM-colours": Row(
-        "CIM by colours on balanced batches, the study's variant",
+        "CIM by colours on balanced batches",
         "CIM --cim_similarity colours --cim_targets morphed --cim_pairs cross_environment --cim_learning_rate 0.003",
         BALANCED,
     ),
