@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
 from PIL import Image
 from torchvision.transforms import Resize
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             hyperparameters(args),
             pairs=args.leave_one_out,
         )
-    runs = read(folder / JOBS)
+    runs = read(folder / JOBS, {str(images): "DATA", str(folder): "OUT", str(args.weights.absolute()): "FILE"})
     write_whole(folder / RUNS, packed.pack(runs))
     print(tables(folder / JOBS, SELECTIONS[args.leave_one_out]))
     print(f"\n{differences(averages(folder / JOBS))}")
@@ -122,12 +122,19 @@ def shrink(source: Path, target: Path, size: int) -> None:
             write_whole(small, content.getvalue())
 
 
-def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Of every job that is done its folder's name -> the records that the host has written."""
+def read(folder: Path, names: Mapping[str, str] = {}) -> dict[str, dict[str, Any]]:
+    """Of every job that is done its folder's name -> the records that the host has written.
+
+    Args:
+        names: path of this machine -> what stands in its place.
+    """
     found = {}
     for done in sorted(folder.glob("*/done")):
         path = done.with_name("results.jsonl")
-        lines = read_text(path).splitlines()
+        text = read_text(path)
+        for place, name in names.items():
+            text = text.replace(place, name)
+        lines = text.splitlines()
         found[done.parent.name] = {"records": [parse_json(line, path, number) for number, line in enumerate(lines, 1)]}
     return found
 

@@ -41,5 +41,6 @@ def test_every_line_of_the_docs_that_asks_for_tables_is_one_that_the_command_tak
 
 
 def test_the_page_is_short():
-    text = with_tables((DOCS / "evidence.md").read_text(), lambda words: "", command.COMMAND)
-    assert len(text.split()) <= 900
+    text = (DOCS / "evidence.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(text.split()) - len(" ".join(rows).split()) <= 900
