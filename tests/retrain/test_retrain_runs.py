@@ -67,7 +67,7 @@ def test_the_result_is_a_run_with_another_head(run, method, capsys):
     assert record["config"] == {**results(run)["config"], "retrain": method}
     assert (record["status"], record["algorithm"], record["seed"]) == ("finished", "CIM_VIB", 0)
     assert record["selection"].keys() == results(run)["selection"].keys() - {"oracle"}
-    needs = "group labels of validation data" if method == "dfr" else "no group labels"
+    needs = "group labels of validation data" if method == "dfr" else "labels of validation data, none of groups"
     assert record["retrain"]["needs"].startswith(needs) and needs in capsys.readouterr().out
 
 

@@ -76,7 +76,7 @@ def test_its_encoder_is_the_runs_own_and_its_record_says_what_was_done(run, caps
             assert torch.equal(weights, after[name.replace("encoder.1.", "encoder.1.encoder.")])
     record = results(run.parent / "run-split")
     assert record["config"] == {**results(run)["config"], "retrain": "split"}
-    assert record["retrain"]["needs"].startswith("no group labels") and record["retrain"]["split_weight"] == 1
+    assert record["retrain"]["needs"].startswith("labels of validation data") and record["retrain"]["split_weight"] == 1
     assert retrain(run, "--method", "split", "--split_weight", "0", "--log_dir", str(run.parent / "w0")) == 0
     assert results(run.parent / "w0")["config"]["retrain"] == "split, split_weight=0"
     assert not torch.equal(read_model(run.parent / "w0")["head.weight"], after["head.weight"])
