@@ -137,6 +137,7 @@ def map_names(encoder: nn.Module, images: Tensor) -> dict[str, tuple[int, int]]:
 # --- the fit ----------------------------------------------------------------------------------------------------------
 
 
+@torch.random.fork_rng(devices=[])
 def fit(
     model: SplitMaps,
     head: nn.Linear,
@@ -164,21 +165,9 @@ def fit(
     labels, environments = class_numbers(labels), class_numbers(environments)
     if not len(maps) == len(labels) == len(environments):
         raise ValueError(f"{len(maps)} maps came with {len(labels)} labels and {len(environments)} environments")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        _fit(model.train(), head, maps, labels, environments, weight if model.masked else 0.0, extra)
-    model.eval()
-
-
-def _fit(
-    model: SplitMaps,
-    head: nn.Linear,
-    maps: Tensor,
-    labels: Tensor,
-    environments: Tensor,
-    weight: float,
-    extra: nn.Module | None,
-) -> None:
+    torch.manual_seed(seed)
+    model.train()
+    weight = weight if model.masked else 0.0
     of_environment = nn.Linear(FEATURES, int(environments.max()) + 1)
     for part in (*model.mask, *model.values, head):
         if hasattr(part, "reset_parameters"):
@@ -200,6 +189,7 @@ def _fit(
         loss.backward()
         optimizer.step()
         schedule.step()
+    model.eval()
 
 
 def _draws(labels: Tensor, environments: Tensor) -> Tensor:
