@@ -64,8 +64,11 @@ class Member(NamedTuple):
     ]  #: its content, at most MAX_MEMBER bytes; raises InputError where it cannot be read
 
 
-def members(path: str | os.PathLike) -> Iterator[Member]:
+def members(path: str | os.PathLike, total: int = MAX_TOTAL) -> Iterator[Member]:
     """Every file of a submission, folders left out.
+
+    Args:
+        total: bytes of an archive, unpacked, at most.
 
     Raises:
         InputError: it cannot be read at all: it is not there, no archive, truncated, damaged, or too much.
@@ -74,7 +77,7 @@ def members(path: str | os.PathLike) -> Iterator[Member]:
     if not (path.is_dir() or path.is_file()):
         raise InputError(f"{path} does not exist, or is neither a folder nor a file")
     with _reading(path):
-        for count, member in enumerate(_folder(path) if path.is_dir() else _archive(path), 1):
+        for count, member in enumerate(_folder(path) if path.is_dir() else _archive(path, total), 1):
             if count > MAX_MEMBERS:
                 raise InputError(
                     f"{path} holds more than {MAX_MEMBERS:,} files and folders; a submission to every board has 135 "
@@ -156,35 +159,35 @@ def _raise(error: OSError) -> None:
 # -----------------------------------------------------------------------------------------------------------
 
 
-def _archive(path: Path) -> Iterator[Member | None]:
+def _archive(path: Path, total: int) -> Iterator[Member | None]:
     with open(path, "rb") as file:
         start = file.read(2)
         file.seek(0)
         if start == b"PK":
-            yield from _zip(path)
+            yield from _zip(path, total)
         elif start == b"\x1f\x8b":
             with gzip.open(file) as unpacked:
-                yield from _tar(path, _Bounded(unpacked, MAX_TOTAL, path))
+                yield from _tar(path, _Bounded(unpacked, total, path))
         else:
-            yield from _tar(path, _Bounded(file, MAX_TOTAL, path))
+            yield from _tar(path, _Bounded(file, total, path))
 
 
 class _Bounded:
     """A stream of which no more than ``limit`` bytes are ever read."""
 
     def __init__(self, file: BinaryIO, limit: int, path: Path):
-        self.file, self.left, self.path = file, limit, path
+        self.file, self.left, self.limit, self.path = file, limit, limit, path
 
     def read(self, size: int) -> bytes:
         data = self.file.read(min(size, self.left + 1))
         self.left -= len(data)
         if self.left < 0:
-            raise _too_much(self.path)
+            raise _too_much(self.path, self.limit)
         return data
 
 
-def _too_much(path: Path) -> InputError:
-    return InputError(f"{path} unpacks to more than {MAX_TOTAL:,} bytes; it is refused")
+def _too_much(path: Path, limit: int) -> InputError:
+    return InputError(f"{path} unpacks to more than {limit:,} bytes; it is refused")
 
 
 class _TarInfo(tarfile.TarInfo):
@@ -238,14 +241,14 @@ class _ZipFile(io.FileIO):
         return super().read(size)
 
 
-def _zip(path: Path) -> Iterator[Member | None]:
-    left = MAX_TOTAL
+def _zip(path: Path, total: int) -> Iterator[Member | None]:
+    left = total
     with _ZipFile(path) as file, zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             problem = _wrong_in_zip(member) or _wrong_path(member.filename) or _too_large(member.file_size)
             left -= 0 if problem else member.file_size  # reading gives no more than that
             if left < 0:
-                raise _too_much(path)
+                raise _too_much(path, total)
             yield (
                 None
                 if member.filename.endswith("/")
