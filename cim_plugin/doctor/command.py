@@ -52,11 +52,10 @@ def run(args: argparse.Namespace) -> int:
     words = args.words[1:] if args.words[:1] == ["--"] else args.words
     surroundings = Surroundings(args.root_dir, args.data_dir, words)
     said: list[tuple[str, Finding]] = []
-    for name, check in CHECKS.items():
-        for finding in _findings(name, check, surroundings):
-            said.append((name, finding))
-            if not args.json:
-                print(line(name, finding), flush=True)
+    for name, finding in findings(CHECKS, surroundings):
+        said.append((name, finding))
+        if not args.json:
+            print(line(name, finding), flush=True)
     status = max(STATUS[finding.level] for _, finding in said)
     if args.json:
         print(
@@ -74,17 +73,19 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _findings(name: str, check: Check, surroundings: Surroundings) -> Iterator[Finding]:
-    """What a check says, as far as it comes: a fault in one takes no other down."""
-    try:
-        for finding in check(surroundings):
-            yield finding._replace(what=_one_line(finding.what), fix=finding.fix and _one_line(finding.fix))
-    except Exception as error:
-        yield Finding(
-            WARNING,
-            _one_line(f"this check itself failed: {type(error).__name__}: {error}"),
-            f"the others stand; please report it with Python {sys.version.split()[0]}",
-        )
+def findings(checks: dict[str, Check], surroundings: Surroundings) -> Iterator[tuple[str, Finding]]:
+    """What each check says, as far as it comes: a fault in one takes no other down."""
+    for name, check in checks.items():
+        try:
+            for finding in check(surroundings):
+                yield name, finding._replace(what=_one_line(finding.what), fix=finding.fix and _one_line(finding.fix))
+        except Exception as error:
+            failed = Finding(
+                WARNING,
+                _one_line(f"this check itself failed: {type(error).__name__}: {error}"),
+                f"the others stand; please report it with Python {sys.version.split()[0]}",
+            )
+            yield name, failed
 
 
 def line(name: str, finding: Finding) -> str:

@@ -88,7 +88,7 @@ def _host(name: str, package: str, tested: str, get: str) -> Iterator[Finding]:
     if folder is None:
         yield Finding(NOTE, f"no {name} is found; 'cim-plugin train' does without", get)
     else:
-        yield _checkout(name, folder, tested)
+        yield checkout(name, folder, tested)
 
 
 def find_host(package: str) -> str | None:
@@ -102,7 +102,8 @@ def find_host(package: str) -> str | None:
     return None if folder is None else os.path.dirname(os.path.abspath(folder))
 
 
-def _checkout(name: str, folder: str, tested: str) -> Finding:
+def checkout(name: str, folder: str, tested: str) -> Finding:
+    """Whether a host's folder is at the commit that the plugin is tested with."""
     if not os.path.exists(os.path.join(folder, ".git")):
         return Finding(
             NOTE,

@@ -5,9 +5,11 @@ what is wrong themselves.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -55,7 +57,7 @@ def command(surroundings: Surroundings) -> Iterator[Finding]:
         )
         return
     runs = True
-    for finding in LOOKS[understood.kind](understood):
+    for finding in itertools.chain(LOOKS[understood.kind](understood), _start(understood)):
         runs = runs and finding.level != ERROR
         if runs or finding.level != OK:  # "it starts" is not said beside what will stop it
             yield finding
@@ -116,7 +118,6 @@ def _interpreter(word: str, why: str, fix: str) -> Iterator[Finding]:
 def _train(understood: Command) -> Iterator[Finding]:
     if understood.python is not None:
         yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
-    yield from _dry_start(TRAIN, understood.arguments, understood.environment)
 
 
 def _domainbed(understood: Command) -> Iterator[Finding]:
@@ -133,21 +134,15 @@ def _domainbed(understood: Command) -> Iterator[Finding]:
     refused = writable(folder, "--output_dir")
     if refused:
         yield refused
-    yield from _start_domainbed(understood.arguments, understood.environment)
 
 
 #: DomainBed's and ours
 LAUNCHERS = ("cim_local", "local", "multi_gpu", "dummy")
+SHARED = ("--data_dir", "--hparams", "--holdout_fraction", "--task")  #: flags that a sweep passes on to its jobs
 
 
 def _sweep(understood: Command) -> Iterator[Finding]:
-    """Its jobs are commands of the train script. Started are all algorithms that are named on the first data set, and
-    on the rest ours and one of the others.
-    """
-    parser = _parser("--output_dir", "--data_dir", "--command_launcher", "--hparams", "--holdout_fraction", "--task")
-    parser.add_argument("--datasets", nargs="+", default=[])
-    parser.add_argument("--algorithms", nargs="+", default=[])
-    options, _ = parser.parse_known_args(understood.arguments)
+    options = _sweep_options(understood)
     yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
     yield from _autoload(understood, options.algorithms or list(catalog.ALGORITHMS))
     if options.command_launcher is None:
@@ -171,20 +166,13 @@ def _sweep(understood: Command) -> Iterator[Finding]:
             "without --datasets a sweep is over all data sets of DomainBed; none was looked at",
             "name those that you have",
         )
-    passed = [
-        word
-        for name in ("data_dir", "hparams", "holdout_fraction", "task")
-        if getattr(options, name)
-        for word in (f"--{name}", getattr(options, name))
-    ]
-    named = list(dict.fromkeys(options.algorithms)) or ["CIM"]
-    others = [name for name in named if not catalog.is_ours(name)]
-    for number, dataset in enumerate(options.datasets):
-        for algorithm in named if number == 0 else [name for name in named if name not in others[1:]]:
-            for finding in _start_domainbed(
-                ["--dataset", dataset, "--algorithm", algorithm, *passed], understood.environment
-            ):
-                yield finding._replace(what=f"{dataset}, {algorithm}: {finding.what}")
+
+
+def _sweep_options(understood: Command) -> argparse.Namespace:
+    parser = _parser("--command_launcher", *SHARED)
+    parser.add_argument("--datasets", nargs="+", default=[])
+    parser.add_argument("--algorithms", nargs="+", default=[])
+    return parser.parse_known_args(understood.arguments)[0]
 
 
 def _examples(understood: Command) -> Iterator[Finding]:
@@ -212,6 +200,7 @@ def _examples(understood: Command) -> Iterator[Finding]:
         )
 
 
+#: kind of command -> what can be seen without starting it
 LOOKS = {TRAIN: _train, DOMAINBED: _domainbed, SWEEP: _sweep, EXAMPLES: _examples}
 
 
@@ -243,26 +232,53 @@ def _autoload_is_off(understood: Command) -> bool:
 # --- starting it ------------------------------------------------------------------------------------------------------
 
 
-def _start_domainbed(arguments: list[str], environment: dict[str, str]) -> Iterator[Finding]:
-    if find_host("domainbed") is None and not environment.get("DOMAINBED_HOME"):
-        yield Finding(
-            ERROR, "DomainBed is not found", "cim-plugin get-domainbed fetches it, or set DOMAINBED_HOME to a checkout"
-        )
-        return
-    yield from _dry_start(DOMAINBED, arguments, environment)
+def trainings(understood: Command) -> dict[str, list[str]]:
+    """What is started of a command: what it is called before findings -> arguments.
+
+    The jobs of a sweep are commands of the train script: all algorithms that are named on the first data set, and on
+    the rest ours and one of the others.
+    """
+    if understood.kind != SWEEP:
+        return {} if understood.kind == EXAMPLES else {"": understood.arguments}
+    options = _sweep_options(understood)
+    given = {flag: getattr(options, flag.removeprefix("--")) for flag in SHARED}
+    passed = [word for flag, value in given.items() if value for word in (flag, value)]
+    named = list(dict.fromkeys(options.algorithms)) or ["CIM"]
+    others = [name for name in named if not catalog.is_ours(name)]
+    return {
+        f"{dataset}, {algorithm}: ": ["--dataset", dataset, "--algorithm", algorithm, *passed]
+        for dataset in options.datasets
+        for algorithm in named
+        if dataset == options.datasets[0] or algorithm not in others[1:]
+    }
+
+
+def _start(understood: Command) -> Iterator[Finding]:
+    kind = TRAIN if understood.kind == TRAIN else DOMAINBED
+    missing = kind == DOMAINBED and find_host("domainbed") is None and not understood.environment.get("DOMAINBED_HOME")
+    for name, arguments in trainings(understood).items():
+        for finding in [NO_DOMAINBED] if missing else _dry_start(kind, arguments, understood.environment):
+            yield finding._replace(what=f"{name}{finding.what}")
+
+
+NO_DOMAINBED = Finding(
+    ERROR, "DomainBed is not found", "cim-plugin get-domainbed fetches it, or set DOMAINBED_HOME to a checkout"
+)
 
 
 def _dry_start(kind: str, arguments: list[str], environment: dict[str, str]) -> Iterator[Finding]:
     """What :mod:`.dry_start` says, from a process of its own whose files are thrown away."""
     with tempfile.TemporaryDirectory(prefix="cim-plugin-doctor-") as folder:
-        done = child(
-            [sys.executable, "-m", "cim_plugin.doctor.dry_start", folder, kind, *arguments],
-            {**environment, "HF_HUB_OFFLINE": "1"},
-        )
-        findings, started = read_report(folder)
-        errors = Path(folder, OUTPUT, "err.txt")  # DomainBed keeps its standard error there
-        if errors.is_file():
-            done.stderr += errors.read_text(errors="replace")
+        words = [sys.executable, "-m", "cim_plugin.doctor.dry_start", folder, kind, *arguments]
+        yield from outcome(folder, child(words, {**environment, "HF_HUB_OFFLINE": "1"}))
+
+
+def outcome(folder: str | os.PathLike, done: subprocess.CompletedProcess) -> Iterator[Finding]:
+    """What a dry start that is over has said, in its folder and at its end."""
+    findings, started = read_report(folder)
+    errors = Path(folder, OUTPUT, "err.txt")  # DomainBed keeps its standard error there
+    if errors.is_file():
+        done.stderr += errors.read_text(errors="replace")
     yield from findings
     if started:
         yield Finding(OK, "it starts, and comes to its first step")

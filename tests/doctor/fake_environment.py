@@ -55,19 +55,11 @@ class Environment(NamedTuple):
     ) -> None:
         self.package("torchvision", source or TORCHVISION.format(nms=nms, digest=digest), "0.21.0", needs)
 
-    def package(self, name: str, source: str, version: str, needs: str = "") -> None:
+    def package(self, name: str, source: str, version: str, *needs: str) -> None:
         """A package with its metadata."""
-        for folder, file, text in (
-            (name, "__init__.py", source),
-            (
-                f"{name}-{version}.dist-info",
-                "METADATA",
-                f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-                + (f"Requires-Dist: {needs}\n" if needs else ""),
-            ),
-        ):
-            (self.packages / folder).mkdir(parents=True, exist_ok=True)
-            (self.packages / folder / file).write_text(text)
+        write_metadata(self.packages, name, version, *needs)
+        (self.packages / name).mkdir(exist_ok=True)
+        (self.packages / name / "__init__.py").write_text(source)
 
     def run(self, *words: str, **variables: str | None):
         settings = {
@@ -91,6 +83,18 @@ class Environment(NamedTuple):
             for finding in said["findings"]
         )
         return Answer(done.returncode, said["findings"])
+
+
+def write_metadata(folder: Path, name: str, version: str, *needs: str) -> None:
+    """What an installer leaves of a package: name, version and requirements."""
+    lines = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {version}",
+        *(f"Requires-Dist: {one}" for one in needs),
+    ]
+    (folder / f"{name}-{version}.dist-info").mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}-{version}.dist-info" / "METADATA").write_text("\n".join(lines) + "\n")
 
 
 class Answer(NamedTuple):

@@ -7,9 +7,9 @@ import shutil
 import subprocess
 
 import pytest
+from fake_environment import write_metadata
 from interpreters import SMALL_HOST, run_python
 
-from cim_plugin import cli
 from cim_plugin.data.releases import RELEASES
 from cim_plugin.doctor import command, places
 from cim_plugin.doctor.findings import Finding, Surroundings
@@ -149,13 +149,11 @@ def test_domainbed_at_another_commit(environment, checkout):
     assert level == "warning" and str(checkout) in what and f"tested with {COMMIT[:12]}" in what
 
 
-def test_domainbed_at_the_tested_commit_with_changes(checkout, monkeypatch):
+def test_domainbed_at_the_tested_commit_with_changes(checkout):
     head = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    monkeypatch.setattr(places, "COMMIT", head)
-    monkeypatch.setenv("DOMAINBED_HOME", str(checkout))
-    assert [finding.level for finding in places.domainbed(Surroundings(None, None, []))] == ["ok"]
+    assert places.checkout("DomainBed", str(checkout), head).level == "ok"
     (checkout / "domainbed" / "networks.py").write_text("")
-    ((level, what, _),) = places.domainbed(Surroundings(None, None, []))
+    level, what, _ = places.checkout("DomainBed", str(checkout), head)
     assert level == "note" and "changes of yours" in what
 
 
@@ -279,21 +277,21 @@ def test_a_full_disk(monkeypatch, tmp_path):
     assert {finding.level for finding in places.disk(Surroundings(str(tmp_path), None, []))} == {"warning"}
 
 
-def test_a_check_that_fails_takes_no_other_down(monkeypatch, capsys):
+def test_a_check_that_fails_takes_no_other_down():
     def broken(surroundings):
         yield Finding("ok", "so far")
         raise OSError("the disk\nis gone")
 
-    monkeypatch.setattr(command, "CHECKS", {"first": broken, "second": lambda surroundings: [Finding("ok", "fine")]})
-    assert cli.main(["doctor"]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("so far") and "OSError: the disk is gone" in lines[1] and lines[2].endswith("fine")
+    checks = {"first": broken, "second": lambda surroundings: [Finding("ok", "fine")]}
+    so_far, failed, fine = command.findings(checks, Surroundings(None, None, []))
+    assert so_far == ("first", Finding("ok", "so far")) and fine == ("second", Finding("ok", "fine"))
+    assert failed[1].level == "warning" and "OSError: the disk is gone" in failed[1].what
 
 
-def test_a_missing_package_of_an_extra_is_a_note_and_of_all_an_error(environment, monkeypatch):
+def test_a_missing_package_of_an_extra_is_a_note_and_of_all_an_error(only_installed, tmp_path):
     from cim_plugin.doctor import packages
 
-    versions = {"numpy": "2.1", "pandas": "3.0.1", "torch": "2.3.1+cu121"}
+    only_installed(numpy="2.1", pandas="3.0.1", torch="2.3.1+cu121")
     needs = [
         "numpy",
         "torch>=2.4",
@@ -303,8 +301,7 @@ def test_a_missing_package_of_an_extra_is_a_note_and_of_all_an_error(environment
         'scipy; extra == "test"',
         'cim_plugin[wilds]; extra == "all"',
     ]
-    monkeypatch.setattr(packages.metadata, "requires", lambda name: needs)
-    monkeypatch.setattr(packages, "installed", versions.get)
+    write_metadata(tmp_path / "installed", "cim_plugin", "1.0", *needs)
     said = [(finding.level, finding.what.split()[0]) for finding in packages.packages(Surroundings(None, None, []))]
     assert said == [
         ("warning", "torch"),

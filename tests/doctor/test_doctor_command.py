@@ -7,11 +7,10 @@ import shlex
 import sys
 
 import pytest
-from interpreters import SMALL_HOST
-from looking import look
+from looking import look, look_only
 
 from cim_plugin import autoload
-from cim_plugin.doctor import places, traps
+from cim_plugin.doctor import traps
 
 BED = ["--algorithm", "CIM"]
 #: command line -> (kind, program, arguments, assignments); None where it is not known
@@ -84,8 +83,8 @@ RUN_EXPT = f"{sys.executable} examples/run_expt.py -d waterbirds --algorithm"
 
 
 @pytest.mark.parametrize("algorithm", ["CIM", "CIM_VIB", "VIB", "SCL_E2E", "CIM+groupDRO"])
-def test_run_expt_of_a_checkout_knows_our_algorithms(algorithm, with_autoload, monkeypatch):
-    monkeypatch.setattr(places, "installed", {"transformers": "4.39.3"}.get)
+def test_run_expt_of_a_checkout_knows_our_algorithms(algorithm, with_autoload, only_installed, monkeypatch):
+    only_installed(transformers="4.39.3")
     ((level, words),) = look(f"{RUN_EXPT} {algorithm}")
     assert (
         level == "note"
@@ -102,30 +101,26 @@ def test_run_expt_of_a_checkout_knows_our_algorithms(algorithm, with_autoload, m
 
 
 @pytest.mark.parametrize(
-    "version, said",
-    [(None, "transformers is not installed"), ("4.40.0", "transformers 4.40.0 is installed, <4.40 is needed")],
+    "packages, said",
+    [
+        ({}, "transformers is not installed"),
+        ({"transformers": "4.40.0"}, "transformers 4.40.0 is installed, <4.40 is needed"),
+    ],
 )
-def test_run_expt_needs_transformers(version, said, with_autoload, monkeypatch):
-    monkeypatch.setattr(places, "installed", {"transformers": version}.get)
+def test_run_expt_needs_transformers(packages, said, with_autoload, only_installed):
+    only_installed(**packages)
     ((level, words),) = look(f"{RUN_EXPT} CIM")
     assert level == "error" and words.startswith(f"run_expt.py does not start: {said} pip install 'transformers<4.40'")
 
 
-def test_run_expt_of_another_python(tmp_path, with_autoload, monkeypatch):
-    monkeypatch.setattr(places, "installed", {"transformers": "4.39.3"}.get)
+def test_run_expt_of_another_python(tmp_path, with_autoload, only_installed, monkeypatch):
+    only_installed(transformers="4.39.3")
     monkeypatch.setenv("PATH", python(tmp_path / "bin", "/elsewhere", False))
     said = look("python examples/run_expt.py -d waterbirds --algorithm CIM")
     assert said[0][0] == "error" and "does not have the plugin" in said[0][1]
 
 
 # --- the interpreter --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def without_start(monkeypatch):
-    """No command is started, the rest is looked at; there is a DomainBed."""
-    monkeypatch.setattr(traps, "_dry_start", lambda *words: [])
-    monkeypatch.setattr(traps, "find_host", lambda package: str(SMALL_HOST))
 
 
 def python(folder, prefix: str, has_plugin: bool, status: int = 0):
@@ -144,37 +139,37 @@ def python(folder, prefix: str, has_plugin: bool, status: int = 0):
         (True, 1, "error", "does not start (broken)"),
     ],
 )
-def test_another_python_on_the_path(tmp_path, monkeypatch, without_start, has_plugin, status, level, words):
+def test_another_python_on_the_path(tmp_path, monkeypatch, has_plugin, status, level, words):
     monkeypatch.setenv("PATH", python(tmp_path / "bin", "/elsewhere", has_plugin, status))
-    said = look("python -m cim_plugin.wilds_runner -d waterbirds")
+    said = look_only("python -m cim_plugin.wilds_runner -d waterbirds")
     assert [found for found, _ in said] == [level] and words in said[0][1] and sys.executable in said[0][1]
-    said = look("cim-plugin train -d waterbirds")
+    said = look_only("cim-plugin train -d waterbirds")
     assert said == []
 
 
-def test_no_python_on_the_path(tmp_path, monkeypatch, without_start):
+def test_no_python_on_the_path(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert look("python -m cim_plugin.wilds_runner")[0] == (
+    assert look_only("python -m cim_plugin.wilds_runner")[0] == (
         "error",
         f"the command starts 'python', which is not on the PATH start {sys.executable}",
     )
 
 
-def test_a_sweep_whose_jobs_start_another_python(tmp_path, monkeypatch, without_start):
+def test_a_sweep_whose_jobs_start_another_python(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", python(tmp_path / "bin", "/elsewhere", False))
     sweep = (
         f"{sys.executable} -m cim_plugin.domainbed sweep launch --data_dir d --output_dir o --algorithms CIM "
         f"--datasets Debug28"
     )
-    ((level, words),) = look(f"{sweep} --command_launcher local")
+    ((level, words),) = look_only(f"{sweep} --command_launcher local")
     assert level == "error" and "--command_launcher local starts every job" in words and "cim_local" in words
-    assert look(f"{sweep} --command_launcher cim_local") == []
-    assert look(f"{sweep} --command_launcher cim_loca")[0] == (
+    assert look_only(f"{sweep} --command_launcher cim_local") == []
+    assert look_only(f"{sweep} --command_launcher cim_loca")[0] == (
         "error",
         "--command_launcher cim_loca is none of DomainBed's (cim_local, local, multi_gpu, dummy) give "
         "--command_launcher cim_local",
     )
-    assert look(sweep)[0] == (
+    assert look_only(sweep)[0] == (
         "error",
         "sweep needs --command_launcher give --command_launcher cim_local, which uses the interpreter that runs the "
         "sweep",
@@ -192,48 +187,46 @@ SWEPT = {
 
 
 @pytest.mark.parametrize("words", SWEPT)
-def test_a_sweep_starts_every_algorithm_once_and_ours_on_every_data_set(words, monkeypatch):
-    monkeypatch.setattr(
-        traps, "_start_domainbed", lambda arguments, environment: [traps.Finding("ok", " ".join(arguments))]
-    )
-    said = look(
-        f"{sys.executable} -m cim_plugin.domainbed sweep launch --data_dir d --command_launcher cim_local {words} "
+def test_a_sweep_starts_every_algorithm_once_and_ours_on_every_data_set(words):
+    sweep = (
+        f"python -m cim_plugin.domainbed sweep launch --data_dir d --output_dir o --command_launcher cim_local {words} "
         f"--datasets Debug28 PACS"
     )
-    started = zip(("Debug28", "PACS"), SWEPT[words])
-    assert said == [
-        ("ok", f"{dataset}, {name}: --dataset {dataset} --algorithm {name} --data_dir d ")
-        for dataset, names in started
+    assert traps.trainings(traps.understand(shlex.split(sweep))) == {
+        f"{dataset}, {name}: ": ["--dataset", dataset, "--algorithm", name, "--data_dir", "d"]
+        for dataset, names in zip(("Debug28", "PACS"), SWEPT[words])
         for name in names
-    ]
+    }
 
 
 # --- DomainBed --------------------------------------------------------------------------------------------------------
 
 
-def test_the_autoload_off_for_the_hosts_own_script(monkeypatch, without_start):
+def test_the_autoload_off_for_the_hosts_own_script(monkeypatch):
     train = "-m domainbed.scripts.train --algorithm"
-    ((level, words),) = look(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} {train} CIM")
+    ((level, words),) = look_only(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} {train} CIM")
     assert level == "error" and "python -m cim_plugin.domainbed train" in words
-    assert "will not know CIM+CORAL" in look(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} {train} CIM+CORAL")[0][1]
-    assert look(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} {train} ERM") == []
-    assert look(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} -m cim_plugin.domainbed train --algorithm CIM") == []
+    assert "will not know CIM+CORAL" in look_only(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} {train} CIM+CORAL")[0][1]
+    assert look_only(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} {train} ERM") == []
+    assert look_only(f"CIM_PLUGIN_AUTOLOAD=0 {sys.executable} -m cim_plugin.domainbed train --algorithm CIM") == []
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if finder is not autoload.FINDER])
-    assert look(f"{sys.executable} {train} CIM")[0][0] == "error"
+    assert look_only(f"{sys.executable} {train} CIM")[0][0] == "error"
 
 
-def test_an_output_folder_that_holds_a_run_or_is_a_file(tmp_path, without_start):
+def test_an_output_folder_that_holds_a_run_or_is_a_file(tmp_path):
     (tmp_path / "results.jsonl").touch()
     train = f"{sys.executable} -m cim_plugin.domainbed train --algorithm CIM --output_dir {tmp_path}"
-    ((level, words),) = look(train)
+    ((level, words),) = look_only(train)
     assert level == "warning" and "DomainBed appends to" in words
-    assert look(f"{train}/results.jsonl")[0] == (
+    assert look_only(f"{train}/results.jsonl")[0] == (
         "error",
         f"--output_dir {tmp_path}/results.jsonl is a file choose another folder",
     )
 
 
 def test_no_domainbed(tmp_path, monkeypatch):
-    monkeypatch.setattr(traps, "find_host", lambda package: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DOMAINBED_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     ((level, words),) = look(f"{sys.executable} -m cim_plugin.domainbed train --algorithm CIM")
     assert level == "error" and "cim-plugin get-domainbed" in words

@@ -15,7 +15,7 @@ from looking import look
 
 from cim_plugin.data.digits_on_photos import digits_on_photos
 from cim_plugin.doctor import dry_start, traps
-from cim_plugin.doctor.reporting import Report, read_report
+from cim_plugin.doctor.reporting import DOMAINBED, Report, read_report
 from cim_plugin.errors import InputError
 
 #: hyperparameters and the rest of a command for the small host -> (levels, words of the last finding)
@@ -52,21 +52,37 @@ def stored(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def start_domainbed(tmp_path):
+    """A function (data, algorithm, hyperparameters) -> the findings of a dry start in the small host, in a fork of a
+    process that has torch already. Nothing is written but the report.
+    """
+
+    def started(data, algorithm, hparams):
+        words = ["--dataset", "Stored", "--data_dir", str(data), "--algorithm", algorithm, "--hparams", hparams]
+        (tmp_path / "report").mkdir()
+        (tmp_path / "here").mkdir()
+        words = ["-m", "cim_plugin.doctor.dry_start", str(tmp_path / "report"), DOMAINBED, *words]
+        done = forked_host.run(SMALL_HOST, *words, cwd=tmp_path / "here")
+        assert os.listdir(tmp_path / "here") == []
+        return list(traps.outcome(tmp_path / "report", done))
+
+    return started
+
+
 @pytest.mark.parametrize("what", STARTS)
-def test_a_training_is_started_up_to_its_first_step(stored, tmp_path, monkeypatch, what):
+def test_a_training_is_started_up_to_its_first_step(stored, start_domainbed, what):
     hparams, algorithm, levels, words = STARTS[what]
+    said = start_domainbed(stored, algorithm, hparams)
+    assert [finding.level for finding in said] == levels and words in said[-1].what
+
+
+@pytest.mark.slow
+def test_a_command_line_is_looked_at_and_started_in_a_process_of_its_own(stored, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOMAINBED_HOME", str(SMALL_HOST))
-
-    def forked(command, environment=None):  # of a process that has torch already
-        return forked_host.run(SMALL_HOST, *command[1:], cwd=tmp_path, **(environment or {}))
-
-    monkeypatch.setattr(traps, "child", forked)
-    said = look(
-        f"{sys.executable} -m cim_plugin.domainbed train --dataset Stored --data_dir {stored} --algorithm {algorithm} "
-        f"--hparams '{hparams}'"
-    )
-    assert [level for level, _ in said] == levels and words in said[-1][1]
+    train = f"{sys.executable} -m cim_plugin.domainbed train --dataset Stored --data_dir {stored} --algorithm CIM"
+    assert look(f"{train} --hparams '{{\"batch_size\": 5}}'") == [("ok", "it starts, and comes to its first step ")]
     assert os.listdir(tmp_path) == []
 
 
@@ -78,18 +94,11 @@ def test_a_training_is_started_up_to_its_first_step(stored, tmp_path, monkeypatc
         (lambda images, labels: (images, labels + 2), "is out of range: this classifier has 2 classes"),
     ],
 )
-def test_the_first_images_are_compared_with_what_is_assumed(changed, words, stored, tmp_path, monkeypatch):
+def test_the_first_images_are_compared_with_what_is_assumed(changed, words, stored, start_domainbed, tmp_path):
     first, *others = torch.load(stored / "environments.pt")  # the small host declares the shape of the first
     torch.save([first, *(changed(*other) for other in others)], tmp_path / "environments.pt")
-    monkeypatch.setenv("DOMAINBED_HOME", str(SMALL_HOST))
-    monkeypatch.setattr(
-        traps, "child", lambda command, environment=None: forked_host.run(SMALL_HOST, *command[1:], cwd=tmp_path)
-    )
-    said = look(
-        f"{sys.executable} -m cim_plugin.domainbed train --dataset Stored --data_dir {tmp_path} --algorithm CIM "
-        f"--output_dir {tmp_path / 'out'} --hparams '{{\"batch_size\": 5}}'"
-    )
-    assert said[-1][0] == "error" and words in said[-1][1]
+    said = start_domainbed(tmp_path, "CIM", '{"batch_size": 5}')
+    assert said[-1].level == "error" and words in said[-1].what
 
 
 SMALL = (
