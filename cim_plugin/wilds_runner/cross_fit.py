@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .. import catalog
 from ..algorithms import pseudo_environments
-from ..algorithms.pseudo_environments import FOLDS, MODELS, STEPS, Found, chosen, flagged_shares
+from ..algorithms.pseudo_environments import FOLDS, MODELS, Found, chosen, flagged_shares
 from ..algorithms.reference_models import ReferenceModels, balanced_draws
 from ..errors import NotFinite
 from ..progress import progress
@@ -142,10 +142,12 @@ def predict_out_of_fold(around: Surroundings) -> Found:
     """
     config, labels = around.config, around.splits["train"].labels
     steps = None if config.cross_fit == AUTO else config.cross_fit
-    most = max(steps or 0, STEPS[-1])  # so that the first batches are the same, whatever the number of steps
+    most = max(
+        steps or 0, pseudo_environments.STEPS[-1]
+    )  # so that the first batches are the same, whatever the number of steps
     fold = pseudo_environments.folds(labels, _generator(config, "folds"))
     draws = [_draws(config, labels, fold, number, most) for number in range(FOLDS * MODELS)]
-    with _references(around, draws, FOLDS * MODELS * (steps or STEPS[-1])) as references:
+    with _references(around, draws, FOLDS * MODELS * (steps or most)) as references:
         return pseudo_environments.cross_fit(
             references, labels, around.splits["val"].labels, fold, steps, _generator(config, "sample")
         )

@@ -7,10 +7,13 @@ at once.
 
 from __future__ import annotations
 
+import argparse
 import csv
+import itertools
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -18,8 +21,10 @@ from typing import Callable
 
 import torch
 from PIL import Image
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cim_plugin import cli
+from cim_plugin.algorithms.contrastive import TripletContrast
 from cim_plugin.data.celeba import ATTRIBUTES
 from cim_plugin.data.digits_on_photos import digits_on_photos
 
@@ -122,6 +127,65 @@ def words(root: Path, log_dir: Path, *more: str, algorithm: str = "ERM", dataset
 def train(root: Path, log_dir: Path, *more: str, **choice: str) -> int:
     """``cim-plugin train`` in this process; its exit status."""
     return cli.main(words(root, log_dir, *more, **choice))
+
+
+def prepared(root: Path, log_dir: Path, *more: str, **choice: str):
+    """The :class:`Loop` of ``train`` before its first step; its ``run()`` trains."""
+    from cim_plugin.wilds_runner.config import add_arguments, make_config
+    from cim_plugin.wilds_runner.fabric import make_fabric
+    from cim_plugin.wilds_runner.preparing import prepare
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    config = make_config(parser.parse_args(words(root, log_dir, *more, **choice)[1:]))
+    fabric = make_fabric(config)
+    fabric.launch()
+    return prepare(config, fabric)
+
+
+def rows_of_epochs(loop) -> list[list[int]]:
+    """The rows of all batches of a run, in order."""
+    epochs = map(loop.training.order.epoch, range(loop.training.config.n_epochs))
+    return [[row for row, _ in batch] for epoch in epochs for batch in epoch]
+
+
+def contrasts(loop) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(labels, environments) that L_con gets of every batch, in a list that grows as the run goes on."""
+    seen, classifier = [], loop.training.classifier
+
+    class Noting(TripletContrast):
+        def __call__(self, morphed, labels, environments, *others):
+            seen.append((labels, environments))
+            return super().__call__(morphed, labels, environments, *others)
+
+    classifier.contrast = Noting(**vars(classifier.contrast))
+    return seen
+
+
+def after_steps(call: Callable[[int, torch.optim.Optimizer], object]):
+    """A context in which ``call`` gets the number, from 1, and the optimizer of every step of this process; those of
+    one weight, on which arguments are tried, do not count.
+    """
+    numbers = itertools.count(1)
+
+    def counted(optimizer, *_) -> None:
+        if len(optimizer.param_groups[0]["params"]) > 1:
+            call(next(numbers), optimizer)
+
+    return register_optimizer_step_post_hook(counted)
+
+
+def ctrl_c_in(log_dir: Path, epoch: int | None):
+    """A context in which Ctrl-C comes in the first step of an epoch of the run in a folder; None: of a reference
+    model.
+    """
+    words, sent = "" if epoch is None else f"\nEpoch [{epoch}]:\n\nTrain:", []
+
+    def send(*_) -> None:
+        if not sent and words in (log_dir / "log.txt").read_text():
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+
+    return after_steps(send)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

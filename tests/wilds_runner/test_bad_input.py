@@ -4,22 +4,33 @@ finite: 1.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import small_runs
 import torch
 from retired import HARMLESS, said, said_of_flag
-from small_runs import COLUMNS, model_path, read_metadata, read_model, relative_files, results, train, write_metadata
+from small_runs import (
+    COLUMNS,
+    after_steps,
+    model_path,
+    read_metadata,
+    read_model,
+    relative_files,
+    results,
+    train,
+    write_metadata,
+)
 
-from cim_plugin.wilds_runner import checkpoint, loop
-from cim_plugin.wilds_runner.loop import Loop
+from cim_plugin.wilds_runner import checkpoint
 
 
 @pytest.fixture
@@ -235,9 +246,9 @@ def test_a_log_dir_that_holds_a_run_is_not_overwritten(attempt, release, tmp_pat
     assert (tmp_path / "run" / "train_algo.csv").read_bytes() == before
 
 
-def test_metrics_are_looked_up_before_the_first_step(attempt, release, monkeypatch):
-    monkeypatch.setattr(Loop, "_step", None)
-    assert_refused(attempt(release, "--val_metric", "acc_avg"), "'acc_avg'")
+def test_metrics_are_looked_up_before_the_first_step(attempt, release):
+    with after_steps(lambda number, _: pytest.fail("a step was made")):
+        assert_refused(attempt(release, "--val_metric", "acc_avg"), "'acc_avg'")
 
 
 def test_a_run_of_another_configuration_is_not_resumed(attempt, release):
@@ -401,19 +412,19 @@ def test_a_really_full_disk_says_so(attempt, release, small_disk):
 # --- the loss ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(attempt, release, tmp_path, monkeypatch):
-    assert attempt(release, "--n_epochs", "1", log_dir=tmp_path / "good")[0] == 0
-    step, seen = Loop._step, []
+def ruin_after(last: int):
+    """A context in which the update after so many steps writes NaN into the last weights, the head's."""
 
-    def poisoned(self, *arguments):
-        seen.append(self.progress.batch)
-        if len(seen) == 5:  # the second batch of the second epoch
-            with torch.no_grad():
-                self.training.classifier.head.bias.fill_(float("nan"))
-        return step(self, *arguments)
+    @torch.no_grad()
+    def ruin(number, optimizer):
+        if number == last:
+            optimizer.param_groups[0]["params"][-1].fill_(float("nan"))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_step", poisoned)
+    return after_steps(ruin)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(attempt, release, tmp_path):
+    with ruin_after(4):  # the first batch of the second epoch
         assert_refused(attempt(release), "epoch 1, batch 1", "--lr", status=1)
     state = torch.load(tmp_path / "run" / "state.pth", weights_only=True)
     assert (state["epoch"], state["batch"]) == (1, 0)
@@ -430,21 +441,14 @@ def test_an_absurd_learning_rate_is_met_in_the_first_epoch(attempt, release, tmp
     assert not model_path(tmp_path / "run", "last").exists()
 
 
-@pytest.mark.parametrize("save_seconds", [600, -1], ids=["at the end of an epoch", "within one"])
-def test_weights_that_the_last_step_has_ruined_are_not_saved(attempt, release, tmp_path, monkeypatch, save_seconds):
-    """Every loss is finite here: the update after the sixth one writes NaN."""
-    update, seen = Loop._update_weights, []
-
-    def ruin(self):
-        update(self)
-        seen.append(self.progress.batch)
-        if len(seen) == 6:
-            with torch.no_grad():
-                self.training.classifier.head.bias.fill_(float("nan"))
-
-    monkeypatch.setattr(loop, "SAVE_SECONDS", save_seconds)
-    monkeypatch.setattr(Loop, "_update_weights", ruin)
-    assert_refused(attempt(release), "a weight is not finite after epoch 1, batch 2", "--lr", status=1)
+@pytest.mark.parametrize("hours", [0, 1], ids=["at the end of an epoch", "within one"])
+def test_weights_that_the_last_step_has_ruined_are_not_saved(attempt, release, tmp_path, monkeypatch, hours):
+    """Every loss is finite here: the update after the sixth one writes NaN. A look at the clock takes so many hours:
+    within a long epoch a run is saved, too.
+    """
+    monkeypatch.setattr(time, "monotonic", itertools.count(0, 3600 * hours).__next__)
+    with ruin_after(6):
+        assert_refused(attempt(release), "a weight is not finite after epoch 1, batch 2", "--lr", status=1)
     state = torch.load(tmp_path / "run" / "state.pth", weights_only=True)
-    assert (state["epoch"], state["batch"]) == ((1, 0) if save_seconds > 0 else (1, 2))
+    assert (state["epoch"], state["batch"]) == ((1, 2) if hours else (1, 0))
     assert all(value.isfinite().all() for value in state["model"].values())

@@ -7,14 +7,14 @@ import shutil
 
 import pytest
 import torch
-from small_runs import read_csv, train
+from small_runs import train
 from torch import nn
 
 from cim_plugin import catalog
 from cim_plugin.algorithms.morphing import PixelSpace
 from cim_plugin.errors import InputError
 from cim_plugin.models import from_catalog
-from cim_plugin.wilds_runner import model, training
+from cim_plugin.wilds_runner import model
 
 pytestmark = pytest.mark.slow
 
@@ -75,10 +75,10 @@ def test_a_missing_compiler_beside_a_gpu_is_said_in_one_line(monkeypatch):
         model.compile_modules(_classifier("CIM"))
 
 
-@pytest.mark.parametrize("words, times", [((), 0), (("--compile", "true"), 1)])
-def test_the_flag_compiles_once_before_training(release, tmp_path, monkeypatch, words, times):
-    compiled = []
-    monkeypatch.setattr(training, "compile_modules", compiled.append)
-    assert train(release, tmp_path, *words, "--n_epochs", "1", algorithm="CIM") == 0
-    assert len(compiled) == times
-    assert len(read_csv(tmp_path / "train_algo.csv")) == 3
+@pytest.mark.parametrize("words, status", [((), 0), (("--compile", "true"), 2)])
+def test_the_flag_compiles_before_training(release, tmp_path, monkeypatch, capsys, words, status):
+    """Where no program can be found there is no compiler."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert train(release, tmp_path / "run", *words, "--n_epochs", "1", algorithm="CIM") == status
+    assert ("--compile true needs a C" in capsys.readouterr().err) == bool(status)
+    assert (tmp_path / "run" / "state.pth").exists() != bool(status)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import signal
 from collections import Counter
@@ -17,13 +16,17 @@ import torch
 from PIL import Image
 from small_runs import (
     SIZES,
+    contrasts,
+    ctrl_c_in,
     finish,
     prediction_path,
+    prepared,
     read_csv,
     read_metadata,
     read_model,
     relative_files,
     results,
+    rows_of_epochs,
     rule_folder,
     start,
     train,
@@ -34,13 +37,13 @@ from test_distributed import RUN as SGD
 from test_distributed import assert_same_weights, two_processes
 from test_resume import RUN as THREE_EPOCHS
 from test_resume import assert_same_run, stop_at
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from cim_plugin import cli
-from cim_plugin.algorithms import contrastive
+from cim_plugin.algorithms.classifier import RobustClassifier
 from cim_plugin.algorithms.pseudo_environments import Found
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import cross_fit, loop
-from cim_plugin.wilds_runner.loading import TrainingOrder
+from cim_plugin.wilds_runner import cross_fit
 
 pytestmark = pytest.mark.slow
 
@@ -62,23 +65,9 @@ def run(release, tmp_path_factory):
 def stopped(release, tmp_path_factory):
     """The folder of the same run, stopped in its second epoch. Not to be changed."""
     log_dir = tmp_path_factory.mktemp("stopped")
-    with pytest.MonkeyPatch.context() as patch:
-        signal_before(patch, loop.Loop, "_step", 5)
+    with ctrl_c_in(log_dir, 1):
         assert train(release, log_dir, *RUN, *PAIRS, algorithm="CIM_VIB") == 130
     return log_dir
-
-
-def signal_before(patch, owner, name: str, call: int) -> None:
-    """Ctrl-C right before a call, counted from 1, of a function."""
-    original, seen = getattr(owner, name), []
-
-    def method(*arguments):
-        seen.append(name)
-        if len(seen) == call:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(*arguments)
-
-    patch.setattr(owner, name, method)
 
 
 def read_pseudo(folder) -> dict[str, list[tuple[int, int]]]:
@@ -96,7 +85,7 @@ def read_pseudo(folder) -> dict[str, list[tuple[int, int]]]:
 # --- the reference models ---------------------------------------------------------------------------------------------
 
 
-def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path, monkeypatch):
+def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path):
     """Every image that a model sees is recognised by its bytes, with augmentation on: without tiles the models see
     plain images.
     """
@@ -107,38 +96,21 @@ def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path, mo
             split,
             sum(place[0] == split for place in places.values()),
         )
-    models, make = [], cross_fit.reference_model
+    flags = ["--cross_fit_tiles", "1", "--n_epochs", "1", "--additional_train_transform", "weak"]
+    loop = prepared(release, tmp_path, *FLAGS, *flags)
+    models = {}  # reference model -> whether it was trained on a batch -> the images of every batch
 
-    def recording(session, number):
-        seen = {True: [], False: []}  # in training, in evaluation
-        models.append(seen)
-
-        def record(model, arguments):
+    def record(model, arguments):
+        if isinstance(model, RobustClassifier) and model is not loop.training.classifier:
             images = (arguments[0] * 255).round().byte().permute(0, 2, 3, 1).contiguous()
+            seen = models.setdefault(model, {True: [], False: []})
             seen[model.training].append([places[image.numpy().tobytes()] for image in images])
 
-        model = make(session, number)
-        model.register_forward_pre_hook(record)
-        return model
-
-    monkeypatch.setattr(cross_fit, "reference_model", recording)
-    assert (
-        train(
-            release,
-            tmp_path,
-            *FLAGS,
-            "--cross_fit_tiles",
-            "1",
-            "--n_epochs",
-            "1",
-            "--additional_train_transform",
-            "weak",
-        )
-        == 0
-    )
+    with register_module_forward_pre_hook(record):
+        loop.run()
     assert len(models) == 8
     predicted = []
-    for seen in models:
+    for seen in models.values():
         assert [len(batch) for batch in seen[True]] == [20] * STEPS
         fitted, asked = sum(seen[True], []), sum(seen[False], [])
         assert {split for split, _ in fitted} == {"train"} and not set(fitted) & set(asked)
@@ -151,24 +123,17 @@ def test_no_model_predicts_an_image_that_it_was_trained_on(release, tmp_path, mo
 # --- triplets and selection -------------------------------------------------------------------------------------------
 
 
-def test_batches_and_triplets_of_a_run_go_by_the_file(release, tmp_path, monkeypatch):
+def test_batches_and_triplets_of_a_run_go_by_the_file(release, tmp_path):
     """Grouped by the label alone there is one true environment, with which such pairs are refused."""
-    drawn, epochs = [], []
-    draw, order = contrastive.draw_triplets, TrainingOrder.epoch
-    monkeypatch.setattr(contrastive, "draw_triplets", lambda *words: drawn.append(words) or draw(*words))
-    monkeypatch.setattr(TrainingOrder, "epoch", lambda *words: epochs.append(order(*words)) or epochs[-1])
     flags = [*PAIRS, "--groupby_fields", "y", "--n_epochs", "12"]
     assert train(release, tmp_path / "without", *flags, algorithm="CIM") == 2
-    assert not drawn
-    assert train(release, tmp_path / "with", "--cross_fit", "60", *flags, algorithm="CIM") == 0
-    pairs = read_pseudo(tmp_path / "with")["train"]
-    rows = [[row for row, _ in batch] for epoch in epochs for batch in epoch]
-    assert len(rows) == len(drawn) == 36
-    for batch, (labels, environments, name) in zip(rows, drawn):
-        assert (
-            list(zip(labels.tolist(), environments.tolist())) == [pairs[row] for row in batch]
-            and name == "cross_environment"
-        )
+    loop = prepared(release, tmp_path / "with", "--cross_fit", "60", *flags, algorithm="CIM")
+    drawn = contrasts(loop)
+    loop.run()
+    pairs, rows = read_pseudo(tmp_path / "with")["train"], rows_of_epochs(loop)
+    assert len(rows) == len(drawn) == 36 and loop.training.classifier.contrast.pairs == "cross_environment"
+    for batch, (labels, environments) in zip(rows, drawn):
+        assert list(zip(labels.tolist(), environments.tolist())) == [pairs[row] for row in batch]
     cells = _reference_cells(pairs)
     counts, natural = Counter(cells[row] for batch in rows for row in batch), Counter(cells)
     assert len(natural) == 4 and max(natural.values()) > 2 * min(natural.values())
@@ -303,13 +268,17 @@ def test_more_tiles_than_pixels_are_refused(release, tmp_path, capsys):
     )
 
 
-def diverge() -> None:
-    cross_fit.LEARNING_RATES = {False: 1e30}
+@pytest.fixture(scope="module")
+def huge_weights(trained, tmp_path_factory):
+    """The flag of weights that are finite, and give logits that are not."""
+    path = tmp_path_factory.mktemp("weights") / "huge.pth"
+    weights = read_model(trained("ERM"))
+    torch.save({"algorithm": {name: value * 1e30 for name, value in weights.items()}}, path)
+    return "--pretrained_model_path", str(path)
 
 
-def test_a_reference_model_that_diverges_ends_the_run_in_one_line(release, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cross_fit, "LEARNING_RATES", {False: 1e30})
-    assert train(release, tmp_path, "--cross_fit", "20") == 1
+def test_a_reference_model_that_diverges_ends_the_run_in_one_line(release, tmp_path, capsys, huge_weights):
+    assert train(release, tmp_path, "--cross_fit", "20", *huge_weights) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith(
         "cim-plugin train: error: the logits of a reference model are not finite; try another --precision"
@@ -317,17 +286,13 @@ def test_a_reference_model_that_diverges_ends_the_run_in_one_line(release, tmp_p
 
 
 @pytest.mark.parametrize("more", [False, True])
-def test_a_class_of_which_more_than_half_are_flagged_is_told(release, tmp_path, monkeypatch, more):
-    def found(around):
-        labels = around.splits["train"].labels.clone()
-        of_class = torch.nonzero(labels == 1).flatten()
-        assert len(of_class) == 34
-        labels[of_class[: 17 + more]] = 0
-        return Found(labels, around.splits["val"].labels, 2, [])
-
-    monkeypatch.setattr(cross_fit, "predict_out_of_fold", found)
-    assert train(release, tmp_path, "--cross_fit", "2", "--n_epochs", "1") == 0
-    text = (tmp_path / "log.txt").read_text()
+def test_a_class_of_which_more_than_half_are_flagged_is_told(release, tmp_path, more):
+    training = prepared(release, tmp_path, "--cross_fit", "2").training
+    labels = training.data.splits["train"].labels.clone()
+    of_class = torch.nonzero(labels == 1).flatten()
+    assert len(of_class) == 34
+    labels[of_class[: 17 + more]] = 0
+    text = cross_fit.in_words(training, Found(labels, training.data.splits["val"].labels, 2, []))
     assert f": {'52.9' if more else '50.0'}% of waterbird, 0.0% of landbird\n" in text
     assert ("warning: 52.9% of waterbird are flagged: the reference models do not know this class" in text) == more
     assert "of landbird are flagged" not in text
@@ -336,18 +301,10 @@ def test_a_class_of_which_more_than_half_are_flagged_is_told(release, tmp_path, 
 # --- stopped and resumed ----------------------------------------------------------------------------------------------
 
 
-def no_references() -> None:
-    def fail(*_):
-        raise AssertionError("the reference models were trained again")
-
-    cross_fit.reference_model = fail
-
-
 def test_a_run_that_is_stopped_in_training_reads_the_file_and_ends_as_one_that_was_left_alone(
-    release, tmp_path, run, stopped, monkeypatch
+    release, tmp_path, run, stopped
 ):
     folder = shutil.copytree(stopped, tmp_path / "run")
-    monkeypatch.setattr(cross_fit, "reference_model", lambda *_: pytest.fail("the reference models were trained again"))
     assert train(release, folder, *RUN, *PAIRS, "--resume", algorithm="CIM_VIB") == 0
     assert_same_run(folder, run)
     assert results(folder)["agreeing_pseudo_environments"] == results(run)["agreeing_pseudo_environments"]
@@ -358,8 +315,7 @@ def test_a_run_that_is_stopped_in_training_reads_the_file_and_ends_as_one_that_w
 
 def test_ctrl_c_among_the_reference_models_loses_nothing_that_matters(release, tmp_path, run, capsys):
     argv = [*RUN, *PAIRS]
-    with pytest.MonkeyPatch.context() as patch:
-        signal_before(patch, cross_fit, "reference_model", 2)
+    with ctrl_c_in(tmp_path, None):
         assert train(release, tmp_path, *argv, algorithm="CIM_VIB") == 130
     assert "cim-plugin train: stopped at epoch 0, batch 0; go on with: " in capsys.readouterr().err
     assert relative_files(tmp_path) == {"log.txt", "state.pth"}
@@ -368,21 +324,21 @@ def test_ctrl_c_among_the_reference_models_loses_nothing_that_matters(release, t
 
 
 MOMENTS = {
-    "among the reference models": (("reference", "reference_model", 2), None),
-    "before the file has its name": (("os", "replace", 1, "cross_fit.csv"), None),
-    "between the file and the state that counts on it": (("os", "replace", 1, "state.pth"), None),
-    "in the first epoch": (("loop", "_step", 2), no_references),
+    "among the reference models": ("reference", "reference_model", 2),
+    "before the file has its name": ("os", "replace", 1, "cross_fit.csv"),
+    "between the file and the state that counts on it": ("os", "replace", 1, "state.pth"),
+    "in the first epoch": ("loop", "_step", 2),
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(release, tmp_path, run, moment):
-    (owner, name, call, *path_end), before = moment
+    owner, name, call, *path_end = moment
     argv = words(release, tmp_path, *RUN, *PAIRS, "--resume", algorithm="CIM_VIB")
     assert (
         finish(start(argv, functools.partial(stop_at, owner, name, call, signal.SIGKILL, *path_end))) == -signal.SIGKILL
     )
-    assert finish(start(argv, before)) == 0
+    assert finish(start(argv)) == 0
     assert_same_run(tmp_path, run)
     assert relative_files(tmp_path) == relative_files(run)
 
@@ -462,8 +418,9 @@ def test_two_processes_give_the_pseudo_environments_and_the_weights_of_one(relea
     assert (tmp_path / "two" / "log.txt").read_text().count("Cross-fit:") == 1
 
 
-def test_two_processes_fail_together(release, tmp_path):
-    assert two_processes(words(release, tmp_path / "run", "--cross_fit", "20"), tmp_path / "output", diverge) == [1, 1]
+def test_two_processes_fail_together(release, tmp_path, huge_weights):
+    argv = words(release, tmp_path / "run", "--cross_fit", "20", *huge_weights)
+    assert two_processes(argv, tmp_path / "output") == [1, 1]
     for rank in (0, 1):
         text = (tmp_path / f"output.{rank}").read_text()
         assert "the logits of a reference model" in text and "Traceback" not in text

@@ -12,15 +12,29 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
-from small_runs import SIZES, finish, read_metadata, relative_files, results, rule_folder, start, train, words
-from test_cross_fit_runs import read_pseudo, signal_before
+from small_runs import (
+    SIZES,
+    after_steps,
+    ctrl_c_in,
+    finish,
+    prepared,
+    read_metadata,
+    relative_files,
+    results,
+    rows_of_epochs,
+    rule_folder,
+    start,
+    train,
+    words,
+)
+from test_cross_fit_runs import read_pseudo
 from test_resume import RUN as THREE_EPOCHS
 from test_resume import assert_same_run, stop_at
 
 from cim_plugin.algorithms.pseudo_environments import Found
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import cross_fit, loop
-from cim_plugin.wilds_runner.loading import TrainingOrder, seed_of, to_pixels
+from cim_plugin.wilds_runner import cross_fit
+from cim_plugin.wilds_runner.loading import make_loader, seed_of, to_pixels
 
 pytestmark = pytest.mark.slow
 
@@ -49,24 +63,19 @@ def run(run_of):
     return run_of("JTT")
 
 
-def test_the_file_holds_what_one_model_takes_its_own_training_images_for(release, tmp_path, monkeypatch):
+def test_the_file_holds_what_one_model_takes_its_own_training_images_for(release, tmp_path):
     """A model trained by hand on the images of all batches gives the same predictions."""
-    kept = {}
-    inner = cross_fit.predict_by_first_model
-
-    def keep(around):
-        kept.update(vars(around))
-        return inner(around)
-
-    monkeypatch.setattr(cross_fit, "predict_by_first_model", keep)
-    assert train(release, tmp_path, *ROWS["JTT"], "--n_epochs", "1", algorithm="JTT") == 0
-    config, labels = kept["config"], kept["splits"]["train"].labels
+    loop = prepared(release, tmp_path, *ROWS["JTT"], "--n_epochs", "1", algorithm="JTT")
+    loop.run()
+    session, config = loop.training.session, loop.training.config
+    labels = session.data.splits["train"].labels
 
     def pixels(split: str, rows):
-        return to_pixels(next(kept["loaders"][split]([[(row, 0) for row in rows.tolist()]])).images, "cpu")
+        loader = make_loader(config, session.data, split, session.transform, None, augment=False)
+        return to_pixels(next(loader([[(row, 0) for row in rows.tolist()]])).images, "cpu")
 
     draws = torch.Generator().manual_seed(seed_of(config.seed, "cross_fit", "batches", 0))
-    model = kept["make_model"](0).train()
+    model = cross_fit.reference_model(session, 0).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     for rows in torch.randint(SIZES["train"], (STEPS, config.batch_size), generator=draws):
         optimizer.zero_grad()
@@ -81,18 +90,13 @@ def test_the_file_holds_what_one_model_takes_its_own_training_images_for(release
         assert clear.float().mean() > 0.9 and torch.equal(predicted[clear], logits.argmax(1)[clear])
 
 
-def test_the_run_draws_what_was_wrong_more_often_from_its_first_batch_on(release, tmp_path, monkeypatch):
-    orders = []
-    inner = TrainingOrder.epoch
-
-    def epoch(self, *arguments):
-        orders.append(self)
-        return inner(self, *arguments)
-
-    monkeypatch.setattr(TrainingOrder, "epoch", epoch)
-    assert train(release, tmp_path, *ROWS["JTT"], "--n_epochs", "1", algorithm="JTT") == 0
+def test_the_run_draws_what_was_wrong_more_often_from_its_first_batch_on(release, tmp_path):
+    loop, order_of_steps = prepared(release, tmp_path, *ROWS["JTT"], "--n_epochs", "1", algorithm="JTT"), []
+    with after_steps(lambda number, _: number <= STEPS or order_of_steps.append(rows_of_epochs(loop))):
+        loop.run()
+    assert len(order_of_steps) == 3 and all(rows == order_of_steps[0] for rows in order_of_steps)
     wrong = [label != environment for label, environment in read_pseudo(tmp_path)["train"]]
-    drawn = Counter(row for number in range(200) for batch in inner(orders[0], number) for row, _ in batch)
+    drawn = Counter(row for number in range(200) for batch in loop.training.order.epoch(number) for row, _ in batch)
     of_wrong, of_right = ([drawn[row] for row in range(SIZES["train"]) if wrong[row] == kind] for kind in (True, False))
     assert 0 < len(of_wrong) < SIZES["train"]
     assert sum(of_wrong) / len(of_wrong) == pytest.approx(7 * sum(of_right) / len(of_right), rel=0.15)
@@ -107,14 +111,10 @@ def test_log_and_results_say_how_many_were_wrong_and_a_rule_goes_by_them(run):
     assert rule_folder(run, "worst_pseudo_group").is_dir()
 
 
-def test_a_first_model_that_errs_nowhere_is_told(release, tmp_path, monkeypatch):
-    def right(around):
-        return Found(*(around.splits[split].labels.clone() for split in ("train", "val")), 6, [])
-
-    monkeypatch.setattr(cross_fit, "predict_by_first_model", right)
-    assert train(release, tmp_path, *ROWS["JTT"], "--n_epochs", "1", algorithm="JTT") == 0
-    said = "warning: nothing is upweighted, so this is ERM; give fewer --jtt_steps than 6"
-    assert said in (tmp_path / "log.txt").read_text()
+def test_a_first_model_that_errs_nowhere_is_told(release, tmp_path):
+    training = prepared(release, tmp_path, algorithm="JTT").training
+    said = cross_fit.in_words(training, Found(*(training.data.splits[key].labels for key in ("train", "val")), 6, []))
+    assert "warning: nothing is upweighted, so this is ERM; give fewer --jtt_steps than 6" in said
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,10 @@ def test_what_does_not_go_with_it_is_refused_in_one_line(configure, flags, messa
 
 
 def test_ctrl_c_in_the_first_phase_and_in_the_training_loses_nothing(release, tmp_path, run):
-    with pytest.MonkeyPatch.context() as patch:
-        signal_before(patch, cross_fit, "reference_model", 1)
+    with ctrl_c_in(tmp_path, None):
         assert train(release, tmp_path, *ROWS["JTT"], algorithm="JTT") == 130
     assert "cross_fit.csv" not in relative_files(tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        signal_before(patch, loop.Loop, "_step", 5)
+    with ctrl_c_in(tmp_path, 1):
         assert train(release, tmp_path, *ROWS["JTT"], "--resume", algorithm="JTT") == 130
     assert train(release, tmp_path, *ROWS["JTT"], "--resume", algorithm="JTT") == 0
     assert_same_run(tmp_path, run)

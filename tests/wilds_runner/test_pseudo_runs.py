@@ -11,17 +11,28 @@ from collections import Counter
 
 import pytest
 import torch
-from small_runs import SIZES, finish, read_csv, read_metadata, read_model, results, start, train, words
-from test_cross_fit_runs import read_pseudo, signal_before
+from small_runs import (
+    SIZES,
+    contrasts,
+    ctrl_c_in,
+    finish,
+    prepared,
+    read_csv,
+    read_metadata,
+    read_model,
+    results,
+    rows_of_epochs,
+    start,
+    train,
+    words,
+)
+from test_cross_fit_runs import read_pseudo
 from test_resume import RUN as THREE_EPOCHS
 from test_resume import assert_same_run, stop_at
 
 from cim_plugin import cli
-from cim_plugin.algorithms import contrastive, pseudo_environments
-from cim_plugin.algorithms.classifier import RobustClassifier
+from cim_plugin.algorithms import pseudo_environments
 from cim_plugin.errors import InputError
-from cim_plugin.wilds_runner import cross_fit, loop
-from cim_plugin.wilds_runner.loading import TrainingOrder
 
 pytestmark = pytest.mark.slow
 
@@ -44,13 +55,12 @@ def table(release, tmp_path_factory):
 
 def few_looks() -> None:
     """Such that --cross_fit alone takes no longer than these tests have."""
-    pseudo_environments.STEPS = cross_fit.STEPS = LOOKS
+    pseudo_environments.STEPS = LOOKS
 
 
 @pytest.fixture(autouse=True)
 def looks(monkeypatch):
     monkeypatch.setattr(pseudo_environments, "STEPS", LOOKS)
-    monkeypatch.setattr(cross_fit, "STEPS", LOOKS)
 
 
 def kinds(table) -> dict[str, tuple[str, list[str]]]:
@@ -112,16 +122,13 @@ def clusters(release) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
-def test_batches_and_triplets_go_by_the_file(release, table, tmp_path, monkeypatch):
-    drawn, epochs = [], []
-    draw, order = contrastive.draw_triplets, TrainingOrder.epoch
-    monkeypatch.setattr(contrastive, "draw_triplets", lambda *words: drawn.append(words) or draw(*words))
-    monkeypatch.setattr(TrainingOrder, "epoch", lambda *words: epochs.append(order(*words)) or epochs[-1])
+def test_batches_and_triplets_go_by_the_file(release, table, tmp_path):
     flags = ["--pseudo_environments", str(table), *PAIRS, "--groupby_fields", "y", "--n_epochs", "20"]
-    assert train(release, tmp_path, *flags, algorithm="CIM") == 0
-    cells = clusters(release)["train"]
-    rows = [[row for row, _ in batch] for epoch in epochs for batch in epoch]
-    for batch, (labels, environments, _) in zip(rows, drawn, strict=True):
+    loop = prepared(release, tmp_path, *flags, algorithm="CIM")
+    drawn = contrasts(loop)
+    loop.run()
+    cells, rows = clusters(release)["train"], rows_of_epochs(loop)
+    for batch, (labels, environments) in zip(rows, drawn, strict=True):
         assert list(zip(labels.tolist(), environments.tolist())) == [cells[row] for row in batch]
     counts = Counter(cells[row] for batch in rows for row in batch)
     assert len(counts) == 6 and all(abs(count - 200) < 5 * (1200 / 6 * 5 / 6) ** 0.5 for count in counts.values())
@@ -167,24 +174,22 @@ def test_the_run_keeps_them_and_show_and_another_run_read_them(release, table, f
 
 
 @pytest.mark.parametrize("kind", ["group DRO", "CIM+group DRO, a file"])
-def test_group_dro_weighs_pseudo_groups(release, table, tmp_path, monkeypatch, kind):
-    epochs, weighed, order, total = [], [], TrainingOrder.epoch, RobustClassifier.total
-    monkeypatch.setattr(TrainingOrder, "epoch", lambda *words: epochs.append(order(*words)) or epochs[-1])
-
-    def recording(self, losses, groups):
-        if self.training:
-            weighed.append((groups.tolist(), self.group_weights.weights.clone()))
-        return total(self, losses, groups)
-
-    monkeypatch.setattr(RobustClassifier, "total", recording)
+def test_group_dro_weighs_pseudo_groups(release, table, tmp_path, kind):
     algorithm, flags = kinds(table)[kind]
-    assert train(release, tmp_path, *flags, "--n_epochs", "2", algorithm=algorithm) == 0
+    loop, weighed = prepared(release, tmp_path, *flags, "--n_epochs", "2", algorithm=algorithm), []
+
+    def record(weights, arguments):
+        if weights.training:
+            weighed.append((arguments[1].tolist(), weights.weights.clone()))
+
+    loop.training.classifier.group_weights.register_forward_pre_hook(record)
+    loop.run()
     if kind == "group DRO":
         cells = [2 * label + (environment != label) for label, environment in read_pseudo(tmp_path)["train"]]
         n_groups = 4
     else:
         cells, n_groups = [3 * label + environment for label, environment in clusters(release)["train"]], 6
-    rows = [[row for row, _ in batch] for epoch in epochs for batch in epoch]
+    rows = rows_of_epochs(loop)
     assert [groups for groups, _ in weighed] == [[cells[row] for row in batch] for batch in rows]
     held = torch.tensor([float(group in cells) for group in range(n_groups)])
     torch.testing.assert_close(weighed[0][1], held / held.sum())
@@ -262,8 +267,7 @@ def test_a_wrong_file_ends_before_the_first_step(release, table, tmp_path, capsy
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_was_left_alone(release, table, tmp_path, finished, kind):
     algorithm, flags = kinds(table)[kind]
-    with pytest.MonkeyPatch.context() as patch:
-        signal_before(patch, loop.Loop, "_step", 5)
+    with ctrl_c_in(tmp_path, 1):
         assert train(release, tmp_path, *THREE_EPOCHS, *flags, algorithm=algorithm) == 130
     assert train(release, tmp_path, *THREE_EPOCHS, *flags, "--resume", algorithm=algorithm) == 0
     assert_same_run(tmp_path, finished(kind))
