@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 from wilds_runner.small_runs import (
     SIZES,
     model_path,
@@ -200,17 +201,13 @@ def test_a_folder_that_holds_a_run_is_kept(run, capsys):
     assert (other(run, "afr") / "results.json").read_bytes() == before
 
 
-def test_stopped_amid_the_work_it_leaves_no_run_and_the_same_command_goes_through(run, monkeypatch):
-    from cim_plugin.wilds_runner import checkpoint
+def test_stopped_amid_the_work_it_leaves_no_run_and_the_same_command_goes_through(run):
+    def stop(model, *_):
+        if not model.training:
+            raise KeyboardInterrupt
 
-    inner = checkpoint.save_predictions
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "save_predictions", stop)
-    assert retrain(run, "dfr") == 130
+    with register_module_forward_hook(stop):
+        assert retrain(run, "dfr") == 130
     assert not (other(run, "dfr") / "results.json").exists()
-    monkeypatch.setattr(checkpoint, "save_predictions", inner)
     assert retrain(run, "dfr") == 0
     assert results(other(run, "dfr"))["status"] == "finished"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 
 import numpy as np
@@ -40,13 +41,20 @@ def trained(release, tmp_path_factory):
     return log_dir
 
 
-@pytest.fixture
-def run(trained, tmp_path):
-    return shutil.copytree(trained, tmp_path / "run")
-
-
 def retrain(run, *words: str) -> int:
     return cli.main(["retrain", str(run), *words])
+
+
+@pytest.fixture(scope="module")
+def made(trained):
+    """A function (method) -> the folder of the run that it makes. Not to be changed."""
+
+    @functools.cache
+    def folder(method: str):
+        assert retrain(trained, "--method", method) == 0
+        return trained.parent / f"run-{method}"
+
+    return folder
 
 
 def images_of(release, split: str) -> list:
@@ -55,9 +63,8 @@ def images_of(release, split: str) -> list:
 
 
 @pytest.mark.parametrize("method", ["split", "maps"])
-def test_the_loaded_model_predicts_what_the_run_has_written(run, release, method):
-    assert retrain(run, "--method", method) == 0
-    folder = run.parent / f"run-{method}"
+def test_the_loaded_model_predicts_what_the_run_has_written(made, release, method):
+    folder = made(method)
     model = cim_plugin.load(folder)
     with torch.no_grad():
         batch = torch.stack([model.transform(Image.open(path)) for path in images_of(release, "2")])
@@ -68,21 +75,20 @@ def test_the_loaded_model_predicts_what_the_run_has_written(run, release, method
     assert torch.equal(psi, m * x) and (m == 1).all() == (method == "maps")
 
 
-def test_its_encoder_is_the_runs_own_and_its_record_says_what_was_done(run, capsys):
-    assert retrain(run, "--method", "split") == 0
-    before, after = read_model(run), read_model(run.parent / "run-split")
+def test_its_encoder_is_the_runs_own_and_its_record_says_what_was_done(trained, made, tmp_path):
+    before, after = read_model(trained), read_model(made("split"))
     for name, weights in before.items():
         if name.startswith("encoder."):
             assert torch.equal(weights, after[name.replace("encoder.1.", "encoder.1.encoder.")])
-    record = results(run.parent / "run-split")
-    assert record["config"] == {**results(run)["config"], "retrain": "split"}
+    record = results(made("split"))
+    assert record["config"] == {**results(trained)["config"], "retrain": "split"}
     assert record["retrain"]["needs"].startswith("labels of validation data") and record["retrain"]["split_weight"] == 1
-    assert retrain(run, "--method", "split", "--split_weight", "0", "--log_dir", str(run.parent / "w0")) == 0
-    assert results(run.parent / "w0")["config"]["retrain"] == "split, split_weight=0"
-    assert not torch.equal(read_model(run.parent / "w0")["head.weight"], after["head.weight"])
+    assert retrain(trained, "--method", "split", "--split_weight", "0", "--log_dir", str(tmp_path / "w0")) == 0
+    assert results(tmp_path / "w0")["config"]["retrain"] == "split, split_weight=0"
+    assert not torch.equal(read_model(tmp_path / "w0")["head.weight"], after["head.weight"])
 
 
-def test_neither_labels_of_groups_nor_the_test_are_looked_at(run, release, tmp_path):
+def test_neither_labels_of_groups_nor_the_test_are_looked_at(trained, made, release, tmp_path):
     changed = shutil.copytree(release, tmp_path / "data")
     rows = read_metadata(changed / "waterbirds_v1.0")
     for number, row in enumerate(rows):
@@ -90,15 +96,14 @@ def test_neither_labels_of_groups_nor_the_test_are_looked_at(run, release, tmp_p
         if row["split"] == "2":
             row["y"] = str(1 - int(row["y"]))
     write_metadata(changed / "waterbirds_v1.0", rows)
-    assert retrain(run, "--method", "split") == 0
-    assert retrain(run, "--method", "split", "--root_dir", str(changed), "--log_dir", str(tmp_path / "other")) == 0
-    one, other = read_model(run.parent / "run-split"), read_model(tmp_path / "other")
+    words = ["--root_dir", str(changed), "--log_dir", str(tmp_path / "other")]
+    assert retrain(trained, "--method", "split", *words) == 0
+    one, other = read_model(made("split")), read_model(tmp_path / "other")
     assert all(torch.equal(weights, other[name]) for name, weights in one.items())
 
 
-def test_export_and_predict_take_it(run, release, tmp_path):
-    assert retrain(run, "--method", "split") == 0
-    folder = run.parent / "run-split"
+def test_export_and_predict_take_it(made, release, tmp_path):
+    folder = made("split")
     assert cli.main(["export", str(folder), "--format", "torch-export", "-o", str(tmp_path / "model.pt2")]) == 0
     image = str(images_of(release, "2")[0])
     assert cli.main(["predict", str(folder), image, "--masks", str(tmp_path / "masks")]) == 0
@@ -130,10 +135,8 @@ def test_a_run_without_pseudo_environments_is_refused(release, tmp_path, capsys,
         ((7, 4, True, "nothing"), "no stage 'nothing'"),
     ],
 )
-def test_a_damaged_recipe_is_one_line(run, split, said):
-    assert retrain(run, "--method", "split") == 0
-    path = model_path(run.parent / "run-split", "best")
-    state = torch.load(path, weights_only=True)
+def test_a_damaged_recipe_is_one_line(made, tmp_path, split, said):
+    state, path = torch.load(model_path(made("split"), "best"), weights_only=True), tmp_path / "damaged.pth"
     state["recipe"]["split"] = list(split)
     torch.save(state, path)
     with pytest.raises(InputError, match=said):

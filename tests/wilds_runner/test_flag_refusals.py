@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from small_runs import read_metadata, train, write_metadata
+from small_runs import after_steps, read_metadata, train, write_metadata
 
 from cim_plugin.runs.defaults import SCHEDULERS
 
@@ -147,24 +147,24 @@ def test_a_pipe_in_a_data_set_is_not_waited_for(name, refused, release, tmp_path
 
 
 @pytest.mark.parametrize("reader", ["fail", "gone"])
-def test_a_log_that_fails_between_epochs_is_one_line(reader, release, tmp_path, capsys, monkeypatch):
-    """The disk is full, or the folder is gone, when the second epoch is logged."""
-    from cim_plugin.wilds_runner.log_files import LogFiles
+def test_a_log_that_fails_in_an_epoch_is_one_line(reader, release, tmp_path, capsys):
+    """The disk is full, or the folder is gone, after the first step of the second epoch."""
+    log = tmp_path / "run" / "log.txt"
 
-    write = LogFiles.write
-
-    def until_the_second_epoch(logs, text):
-        if "Epoch [1]" in text:
-            shutil.rmtree(tmp_path / "run") if reader == "gone" else (tmp_path / "run" / "log.txt").unlink()
+    def damage(number, _):
+        if number == 4:
+            shutil.rmtree(log.parent) if reader == "gone" else log.unlink()
             if reader == "fail":
-                (tmp_path / "run" / "log.txt").symlink_to("/dev/full")
-        write(logs, text)
+                log.symlink_to("/dev/full")
 
-    monkeypatch.setattr(LogFiles, "write", until_the_second_epoch)
-    assert train(release, tmp_path / "run") == 2
+    with after_steps(damage):
+        assert train(release, tmp_path / "run") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    reason = "No such file or directory" if reader == "gone" else "No space left on device"
-    assert f"cannot write {tmp_path}/run/log.txt ({reason}); what was saved before is whole" in line
+    said = {
+        "gone": "train_algo.csv (No such file or directory)",
+        "fail": "log.txt (No space left on device)",
+    }
+    assert f"cannot write {tmp_path}/run/{said[reader]}; what was saved before is whole" in line
 
 
 # --- tables of names --------------------------------------------------------------------------------------------------

@@ -311,8 +311,9 @@ def test_an_unchanged_cache_is_read_once(opened, folder, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent.parent))
     os.utime(path)  # as a copy has it: read again, and found whole
-    monkeypatch.setattr(image_cache, "_build", None)
+    inode = path.stat().st_ino
     opened()
+    assert path.stat().st_ino == inode  # not made anew
 
 
 def test_a_folder_in_the_place_of_the_cache_is_one_line(opened, folder):
