@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,28 @@ def trained(release, tmp_path_factory):
         return log_dir
 
     return folder
+
+
+@pytest.fixture
+def own_release(release, tmp_path):
+    """A root whose release a test may damage."""
+    shutil.copytree(release, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def attempt(tmp_path, capsys):
+    """A function like ``train`` that returns the exit status and the lines on stderr, after checking that they hold no
+    traceback.
+    """
+
+    def run(root, *more: str, log_dir=tmp_path / "run", **choice):
+        try:
+            status = train(root, log_dir, *more, **choice)
+        except SystemExit as end:  # argparse
+            status = end.code
+        errors = capsys.readouterr().err
+        assert "Traceback" not in errors
+        return status, errors.splitlines()
+
+    return run

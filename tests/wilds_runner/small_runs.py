@@ -129,6 +129,14 @@ def train(root: Path, log_dir: Path, *more: str, **choice: str) -> int:
     return cli.main(words(root, log_dir, *more, **choice))
 
 
+def assert_refused(outcome, *parts: str, status: int = 2):
+    code, lines = outcome
+    assert code == status and len(lines) == 1, (code, lines)
+    assert lines[0].startswith(("cim-plugin train: error: ", "cim-plugin: error: unrecognized arguments: "))
+    for part in parts:
+        assert part in lines[0], lines[0]
+
+
 def prepared(root: Path, log_dir: Path, *more: str, **choice: str):
     """The :class:`Loop` of ``train`` before its first step; its ``run()`` trains."""
     from cim_plugin.wilds_runner.config import add_arguments, make_config
