@@ -120,17 +120,21 @@ def _on_gpu(device: torch.device) -> _Arithmetic | None:
         from . import triton_kernels
 
         arithmetic = _Arithmetic(triton_kernels.compare, triton_kernels.add_rows, triton_kernels.TILE)
-        error = _largest_error(arithmetic, device)
+        trouble = _trouble(arithmetic, device)
     except Exception as failure:  # no Triton, no compiler for it, a GPU that it does not know
         trouble = f"{type(failure).__name__}: {failure}".splitlines()[0]
-    else:
-        if error <= _TOLERANCE:
-            return arithmetic
-        trouble = f"they are {error:.1e} off"
+    if not trouble:
+        return arithmetic
     logging.getLogger(__name__).warning(
         "MS-SSIM runs by plain autograd on %s, slower: its Triton kernels cannot be used (%s)", device, trouble
     )
     return None
+
+
+def _trouble(arithmetic: _Arithmetic, device: torch.device) -> str:
+    """By how much its numbers are off, in words; nothing where they are right."""
+    error = _largest_error(arithmetic, device)
+    return "" if error <= _TOLERANCE else f"they are {error:.1e} off"
 
 
 def _largest_error(arithmetic: _Arithmetic, device: torch.device) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from cim_plugin.algorithms import first_convolution as module
 from cim_plugin.algorithms.first_convolution import input_gradient, phased
@@ -33,34 +34,36 @@ def encoder():
     return nn.Sequential(nn.Conv2d(3, 6, 7, stride=2, padding=3), nn.ReLU(), second)
 
 
-@pytest.fixture
-def taken(monkeypatch):
-    """The shapes of the weights whose gradient to the input was taken in phases."""
-    shapes = []
-
-    def noted(gradient, weight, padding):
-        shapes.append(tuple(weight.shape))
-        return input_gradient(gradient, weight, padding)
-
-    module._is_right((6, 3, 7, 7), (3, 3))  # the self-check is none of them
-    monkeypatch.setattr(module, "input_gradient", noted)
-    return shapes
+class Gradients(NamedTuple):
+    found: list[Tensor]  #: the output; the gradients to the images and the weights
+    in_phases: list[tuple]  #: the shapes of the weights whose gradient to the input was taken in phases
 
 
-def gradients(encoder, images, on: bool):
+def gradients(encoder, images, on: bool) -> Gradients:
     images = images.clone().requires_grad_()
     encoder.zero_grad()
     with phased(images, encoder) if on else torch.enable_grad():
         output = encoder(images)
-    (output.square().sum()).backward()
-    return [output.detach(), images.grad, *(weight.grad.clone() for weight in encoder.parameters())]
+    in_phases = phases_of(output)
+    output.square().sum().backward()
+    found = [output.detach(), images.grad, *(weight.grad.clone() for weight in encoder.parameters())]
+    return Gradients(found, in_phases)
+
+
+def phases_of(output) -> list[tuple]:
+    node, shapes = output.grad_fn, []
+    while node is not None:
+        if node.name() == "_ConvolutionBackward":
+            shapes.append(tuple(node.saved_tensors[1].shape))
+        node = node.next_functions[0][0] if node.next_functions else None
+    return shapes
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_outputs_are_the_same_to_the_bit_and_gradients_up_to_rounding(encoder, taken, layout):
+def test_outputs_are_the_same_to_the_bit_and_gradients_up_to_rounding(encoder, layout):
     encoder, images = encoder.to(memory_format=layout), torch.rand(2, 3, 24, 32).to(memory_format=layout)
-    ours, theirs = gradients(encoder, images, True), gradients(encoder, images, False)
-    assert taken == [(6, 3, 7, 7)] and torch.equal(ours[0], theirs[0])
+    (ours, in_phases), (theirs, none) = gradients(encoder, images, True), gradients(encoder, images, False)
+    assert in_phases == [(6, 3, 7, 7)] and none == [] and torch.equal(ours[0], theirs[0])
     for own, their in zip(ours[1:], theirs[1:]):
         torch.testing.assert_close(own, their, rtol=1e-4, atol=1e-4 * their.abs().max().item())
 
@@ -95,31 +98,27 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("convolution, images", REFUSED.values(), ids=REFUSED)
-def test_what_does_not_fit_is_torchs(convolution, images, taken):
-    ours = gradients(convolution, images, True)
-    theirs = gradients(copy.deepcopy(convolution), images, False)
-    assert taken == [] and all(torch.equal(own, their) for own, their in zip(ours, theirs))
+def test_what_does_not_fit_is_torchs(convolution, images):
+    ours, in_phases = gradients(convolution, images, True)
+    theirs, _ = gradients(copy.deepcopy(convolution), images, False)
+    assert in_phases == [] and all(torch.equal(own, their) for own, their in zip(ours, theirs))
 
 
-def test_a_wrong_self_check_leaves_it_to_torch(encoder, taken, monkeypatch):
-    monkeypatch.setattr(module, "_is_right", lambda *_: False)
-    gradients(encoder, torch.rand(1, 3, 24, 24), True)
-    assert taken == []
+def test_a_torch_that_shuffles_pixels_otherwise_is_found_and_has_its_own_gradient(encoder, monkeypatch):
+    images, shuffle = torch.rand(1, 3, 24, 24), F.pixel_shuffle
+    expected = gradients(encoder, images, False).found
+    monkeypatch.setattr(F, "pixel_shuffle", lambda *call: shuffle(*call).flip(3))
+    module._is_right.cache_clear()
+    ours, in_phases = gradients(encoder, images, True)
+    module._is_right.cache_clear()
+    assert in_phases == [] and all(torch.equal(own, their) for own, their in zip(ours, expected))
 
 
-def test_without_a_gradient_compiled_or_in_autocast_nothing_is_changed(encoder, taken):
+def test_without_a_gradient_compiled_or_in_autocast_nothing_is_changed(encoder):
     images = torch.rand(1, 3, 24, 24)
     with phased(images, encoder):
-        encoder(images).sum().backward()
+        assert phases_of(encoder(images)) == []
     with torch.autocast("cpu", torch.bfloat16):
-        gradients(encoder, images, True)
+        assert gradients(encoder, images, True).in_phases == []
     encoder.compile(backend="eager")
-    gradients(encoder, images, True)
-    assert taken == []
-
-
-def test_the_self_check_finds_a_mistake(monkeypatch):
-    module._is_right.cache_clear()
-    monkeypatch.setattr(module, "input_gradient", lambda *call: input_gradient(*call).flip(3))
-    assert not module._is_right((6, 3, 7, 7), (3, 3))
-    module._is_right.cache_clear()
+    assert gradients(encoder, images, True).in_phases == []

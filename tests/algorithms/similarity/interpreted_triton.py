@@ -47,3 +47,8 @@ def add_rows(total: Tensor, *arguments: Tensor) -> Tensor:
 def largest_error() -> float:
     arithmetic = fused_triplet._Arithmetic(triton_triplet.compare, triton_triplet.add_rows, triton_triplet.TILE)
     return fused_triplet._largest_error(arithmetic, torch.device("cpu"))
+
+
+def chosen() -> str:
+    """Whose kernels are taken, as if the CPU were a GPU."""
+    return fused_triplet._on_gpu(torch.device("cpu")).compare.__module__

@@ -154,15 +154,20 @@ def test_float32_without_onednn_gives_the_same(crops, targets, monkeypatch):
 
 
 @pytest.mark.parametrize("targets", TARGETS)
-@pytest.mark.parametrize("tile, lanes", [(1, 1), (1000, 2), (2000, 4), (10**9, 16)])
-def test_the_size_of_tiles_does_not_matter(crops, tile, lanes, targets, monkeypatch):
-    x = crops(3, 3, 83, 45)
-    psi, rows = smooth_masks(x) * x, _rows(3)
+@pytest.mark.parametrize("tile, tiles", [(1, 9), (50_000, 6), (60_000, 3), (120_000, 2), (10**9, 1)])
+def test_the_size_of_tiles_does_not_matter(crops, tile, tiles, targets):
+    """36 planes in blocks of 16, 32 or all, and their 83 lines in strips."""
+    x = crops(12, 3, 83, 45)
+    psi, rows = smooth_masks(x) * x, _rows(12)
     x = x if targets == "input" else None
+    assert len(list(module._tiles(psi.flatten(0, 1).shape, tile))) == tiles
+
+    def tiled(psi, reference, *more):
+        others = None if reference is psi else reference
+        return module._triplet(psi, others, *more, module._Arithmetic(module._compare_gathered, module._add_rows, tile))
+
     expected = _gradient(fused_triplet, psi, x, rows, "smooth")
-    monkeypatch.setattr(module, "_TILE", tile)
-    monkeypatch.setattr(module, "_LANES", lanes)
-    _assert_equal(_gradient(fused_triplet, psi, x, rows, "smooth"), expected, tolerance=1e-12)
+    _assert_equal(_gradient(tiled, psi, x, rows, "smooth"), expected, tolerance=1e-12)
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------
@@ -192,12 +197,19 @@ def test_no_gradient_reaches_the_reference(crops):
 
 
 @pytest.mark.parametrize("targets", TARGETS)
-def test_without_a_gradient_the_values_are_the_same_and_no_slope_is_computed(crops, targets, monkeypatch):
+def test_without_a_gradient_the_values_are_the_same_and_no_slope_is_computed(crops, targets):
     x = crops(2, 3, 50, 50)
     psi, rows = smooth_masks(x) * x, _rows(2)
     expected, _ = _gradient(fused_triplet, psi, x if targets == "input" else None, rows, "smooth")
-    monkeypatch.setattr(module, "gaussian_filter_transpose", None)
-    values = torch.stack(fused_triplet(psi, x if targets == "input" else psi, *rows, 3, "smooth"))
+    compared = []
+
+    def compare(*call):
+        compared.append(module._compare_gathered(*call))
+        return compared[-1]
+
+    arithmetic = module._Arithmetic(compare, module._add_rows, module._TILE)
+    values = torch.stack(module._triplet(psi, x if targets == "input" else None, *rows, 3, "smooth", arithmetic))
+    assert len(compared) == 3 and all(slopes == [] for _, slopes in compared)
     assert not values.requires_grad
     assert torch.equal(values, expected)
 
@@ -294,9 +306,20 @@ def test_half_precision_is_computed_in_float32(crops, dtype, targets):
     assert torch.equal(values, expected[0]) and torch.equal(gradient, expected[1].to(dtype))
 
 
-def test_elsewhere_than_on_a_cpu_it_is_plain_autograd(meta, monkeypatch):
-    called = []
-    monkeypatch.setattr(module, "triplet", lambda *arguments: called.append(arguments))
-    arguments = (torch.rand(2, 1, 24, 24, device=meta), torch.rand(2, 1, 24, 24, device=meta), *_rows(2), 2, "exact")
-    fused_triplet(*arguments)
-    assert len(called) == 1 and all(a is b for a, b in zip(called[0], arguments))
+def _derivatives(value: Tensor) -> set[str]:
+    """The names of the functions that a gradient of ``value`` goes through."""
+    names, left = set(), [value.grad_fn]
+    while left:
+        node = left.pop()
+        names.add(node.name())
+        left += [before for before, _ in node.next_functions if before is not None]
+    return names
+
+
+def test_elsewhere_than_on_a_cpu_it_is_plain_autograd(meta):
+    def derivatives(device, triplet):
+        psi = torch.rand(2, 1, 24, 24, device=device, requires_grad=True)
+        rows = (rows.to(device) for rows in _rows(2))
+        return _derivatives(torch.stack(triplet(psi, torch.rand(2, 1, 24, 24, device=device), *rows, 2, "exact")))
+
+    assert derivatives(meta, fused_triplet) == derivatives(meta, triplet) != derivatives("cpu", fused_triplet)
