@@ -26,6 +26,23 @@ from . import gpu_kernels, gpu_page, loader, machine, measuring, operations, sim
 Row = dict[str, Any]
 
 
+class Variant(NamedTuple):
+    """How a step is trained."""
+
+    name: str
+    how: step.How
+
+
+VARIANTS = (
+    Variant("float32, channels_last", step.How()),
+    Variant("bf16, channels_last", step.How(autocast=True)),
+    Variant("float32, contiguous", step.How(torch.contiguous_format)),
+    Variant("bf16, contiguous", step.How(torch.contiguous_format, autocast=True)),
+    Variant("float32, channels_last, --compile", step.How(compiled=True)),
+    Variant("bf16, channels_last, --compile", step.How(autocast=True, compiled=True)),
+)
+
+
 class Sizes(NamedTuple):
     """How much is measured."""
 
@@ -36,6 +53,7 @@ class Sizes(NamedTuple):
     side: int
     pairs: int
     files: int  #: of the loader
+    variants: tuple[Variant, ...] = VARIANTS  #: of a step
 
 
 LARGE = Sizes(
@@ -62,21 +80,7 @@ QUICK = Sizes(
 )
 
 
-class Variant(NamedTuple):
-    """How a step is trained."""
-
-    name: str
-    how: step.How
-
-
-VARIANTS = (
-    Variant("float32, channels_last", step.How()),
-    Variant("bf16, channels_last", step.How(autocast=True)),
-    Variant("float32, contiguous", step.How(torch.contiguous_format)),
-    Variant("bf16, contiguous", step.How(torch.contiguous_format, autocast=True)),
-    Variant("float32, channels_last, --compile", step.How(compiled=True)),
-    Variant("bf16, channels_last, --compile", step.How(autocast=True, compiled=True)),
-)
+Section = Callable[[Sizes, str], Iterator[tuple[str, Callable[[], Row]]]]  #: of a device: names of rows, what measures
 TARGETS = {"resnet18": 1.20, "resnet50": 1.10}  #: of a step, as a ratio to ERM's
 
 
@@ -98,20 +102,32 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             "torch finds no GPU here, so there is nothing to measure; --device cpu --quick tries the logic"
         )
-    sizes, rows = QUICK if args.quick else LARGE, []
-    with _alarm(60 * args.minutes):
-        end = time.monotonic() + 60 * args.minutes
-        for section, measure in SECTIONS.items():
-            for row in _within(end, measure(sizes, args.device)):
-                rows.append({"section": section, **row, "machine": _machine(args.device)})
-                if args.json:
-                    print(json.dumps(rows[-1]), flush=True)
-    page = gpu_page.page(rows)
-    write_whole(args.output_dir / "gpu.json", f"{json.dumps(rows, indent=1)}\n".encode())
-    write_whole(args.output_dir / "gpu.md", page.encode())
+    rows = []
+    for row in measured(SECTIONS, QUICK if args.quick else LARGE, args.device, 60 * args.minutes):
+        rows.append(row)
+        if args.json:
+            print(json.dumps(row), flush=True)
+    page = write(rows, args.output_dir)
     if not args.json:
         print(page)
     return 0
+
+
+def measured(sections: dict[str, Section], sizes: Sizes, device: str, seconds: float) -> Iterator[Row]:
+    """The rows of all sections; what does not fit into the time is left out."""
+    with _alarm(seconds):
+        end = time.monotonic() + seconds
+        for section, measure in sections.items():
+            for row in _within(end, measure(sizes, device)):
+                yield {"section": section, **row, "machine": _machine(device)}
+
+
+def write(rows: list[Row], folder: Path) -> str:
+    """``gpu.json`` and ``gpu.md``, whose text it gives."""
+    page = gpu_page.page(rows)
+    write_whole(folder / "gpu.json", f"{json.dumps(rows, indent=1)}\n".encode())
+    write_whole(folder / "gpu.md", page.encode())
+    return page
 
 
 def _machine(device: str) -> str:
@@ -184,7 +200,7 @@ def _against_library(method: str, case: similarity.Case, pairs: int, device: str
 
 
 def steps(sizes: Sizes, device: str) -> Iterator[tuple[str, Callable[[], Row]]]:
-    for variant in VARIANTS:
+    for variant in sizes.variants:
         for model in sizes.models:
             case = step.Case(model, sizes.images, sizes.side)
             name = f"{model}, {variant.name}"

@@ -14,11 +14,12 @@ from torch.profiler import ProfilerActivity, profile
 from .step import Case, make_step
 
 STEPS = 3  #: that are profiled
-TOP = 12  #: operations that are told
 
 
-def profiled(case: Case, device: str) -> list[dict[str, Any]]:
-    """A row per operation: its own time as a share of all, without what it calls, and its calls per step."""
+def profiled(case: Case, device: str, top: int = 12) -> list[dict[str, Any]]:
+    """A row for each of the ``top`` largest operations: its own time as a share of all, without what it calls, and its
+    calls per step.
+    """
     step = make_step(case, "CIM", device)
     step()  # fills the caches
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
@@ -30,5 +31,5 @@ def profiled(case: Case, device: str) -> list[dict[str, Any]]:
     calls = {operation.key: operation.count for operation in profiler.key_averages()}
     return [
         {"name": name, "share": spent[name] / sum(spent.values()), "calls": round(calls[name] / STEPS)}
-        for name in sorted(spent, key=spent.__getitem__, reverse=True)[:TOP]
+        for name in sorted(spent, key=spent.__getitem__, reverse=True)[:top]
     ]

@@ -23,19 +23,17 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """The rows that need no compiler."""
-    monkeypatch.setattr(gpu, "VARIANTS", gpu.VARIANTS[:1] + gpu.VARIANTS[-1:])
-    monkeypatch.setattr(gpu, "QUICK", gpu.QUICK._replace(triplet=gpu.QUICK.triplet[:1]))
+#: the rows that need no compiler
+FEW = gpu.QUICK._replace(triplet=gpu.QUICK.triplet[:1], variants=(gpu.VARIANTS[0], gpu.VARIANTS[-1]))
 
 
 def test_without_a_gpu_it_is_one_line(mistake, no_gpu):
     assert mistake("gpu").startswith("scripts/bench gpu: error: torch finds no GPU here")
 
 
-def test_every_section_has_rows_and_a_table(bench, few, no_gpu, tmp_path):
-    rows = bench("gpu", "--device", "cpu", "--quick", "--output_dir", str(tmp_path))
+def test_every_section_has_rows_and_a_table(no_gpu, tmp_path):
+    rows = list(gpu.measured(gpu.SECTIONS, FEW, "cpu", 600))
+    gpu.write(rows, tmp_path)
     assert list(dict.fromkeys(row["section"] for row in rows)) == list(gpu.SECTIONS)
     by_section = {section: [row for row in rows if row["section"] == section] for section in gpu.SECTIONS}
     assert all("TRITON_INTERPRET=1" in row["note"] for row in by_section["kernels"][1:])
@@ -53,7 +51,15 @@ def test_every_section_has_rows_and_a_table(bench, few, no_gpu, tmp_path):
     assert "| small_cnn, float32, channels_last | " in page
 
 
-def test_what_fails_or_comes_too_late_is_a_row_that_says_so(bench, monkeypatch, no_gpu, tmp_path):
+def test_the_command_prints_and_writes_what_it_measured(bench, monkeypatch, no_gpu, tmp_path):
+    times = iter([0.0])
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: next(times, 1e9))  # nothing is in time
+    rows = bench("gpu", "--device", "cpu", "--quick", "--output_dir", str(tmp_path))
+    assert rows and all(row["note"] == "left out: the time was over" for row in rows)
+    assert json.loads((tmp_path / "gpu.json").read_text()) == rows and (tmp_path / "gpu.md").exists()
+
+
+def test_what_fails_or_comes_too_late_is_a_row_that_says_so(monkeypatch, no_gpu, tmp_path):
     def section(sizes, device):
         yield "broken", lambda: 1 / 0
         yield "late", lambda: clock.append(1e9) or {"rates": {"a": 2.0}}
@@ -61,8 +67,8 @@ def test_what_fails_or_comes_too_late_is_a_row_that_says_so(bench, monkeypatch, 
 
     clock = [0.0]
     monkeypatch.setattr(gpu.time, "monotonic", lambda: clock[-1])
-    monkeypatch.setattr(gpu, "SECTIONS", {"loader": section})
-    rows = bench("gpu", "--device", "cpu", "--quick", "--output_dir", str(tmp_path))
+    rows = list(gpu.measured({"loader": section}, FEW, "cpu", 600))
+    gpu.write(rows, tmp_path)
     assert [row.get("note") for row in rows] == [
         "ZeroDivisionError: division by zero",
         None,
@@ -87,11 +93,10 @@ def test_the_kernels_are_held_to_plain_autograd_where_triton_interprets_them():
         assert row["plain_value_error"] > 0
 
 
-def test_what_takes_too_long_is_ended(bench, monkeypatch, no_gpu, tmp_path):
+def test_what_takes_too_long_is_ended(no_gpu):
     def section(sizes, device):
         yield "long", lambda: time.sleep(60)
         yield "later", lambda: {}
 
-    monkeypatch.setattr(gpu, "SECTIONS", {"loader": section})
-    rows = bench("gpu", "--device", "cpu", "--quick", "--minutes", "0.002", "--output_dir", str(tmp_path))
+    rows = gpu.measured({"loader": section}, FEW, "cpu", 0.12)
     assert [row["note"] for row in rows] == ["TimeoutError: the time was over", "left out: the time was over"]

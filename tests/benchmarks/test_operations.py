@@ -6,9 +6,8 @@ from scripts.benchmarks import operations
 from scripts.benchmarks.step import Case
 
 
-def test_rows_are_per_step_and_the_largest_come_first(monkeypatch):
-    monkeypatch.setattr(operations, "TOP", 1000)
-    rows = operations.profiled(Case("small_cnn", 2, 28), "cpu")
+def test_rows_are_per_step_and_the_largest_come_first():
+    rows = operations.profiled(Case("small_cnn", 2, 28), "cpu", top=1000)
     shares = [row["share"] for row in rows]
     assert shares == sorted(shares, reverse=True) and abs(sum(shares) - 1) < 1e-9
     calls = {row["name"]: row["calls"] for row in rows}
