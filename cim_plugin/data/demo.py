@@ -51,13 +51,14 @@ class Look(NamedTuple):
 LOOKS = {"waterbirds": Look(64, 64, 2, (1, 1, 1, 1)), "celebA": Look(218, 178, 1, (0, 0, 1, 1))}
 
 
-def write_demo(root: str | os.PathLike, seed: int) -> list[Path]:
-    """Write both releases under ``root``, each of which appears whole; synthetic ones that are there are replaced
+def write_demo(root: str | os.PathLike, seed: int, looks: dict[str, Look] = LOOKS) -> list[Path]:
+    """Write the releases under ``root``, each of which appears whole; synthetic ones that are there are replaced
     unless they are the same.
 
     Args:
         root: folder of all data sets; made if need be.
         seed: everything random follows from it.
+        looks: of the releases, by name.
 
     Returns:
         The folders of the releases.
@@ -68,12 +69,12 @@ def write_demo(root: str | os.PathLike, seed: int) -> list[Path]:
     """
     if not 0 <= seed < 2**32:
         raise InputError(f"--seed {seed} is not between 0 and 2**32 - 1")
-    folders = {name: RELEASES[name].path(root) for name in LOOKS}
+    folders = {name: RELEASES[name].path(root) for name in looks}
     with undone_where_refused(root), manifest.disk_errors(Path(root)), _one_thread():
         for folder in folders.values():
             _refuse_real(folder)
         for name, folder in folders.items():
-            _publish(make_files(name, seed), folder)
+            _publish(make_files(name, seed, looks[name]), folder)
     return list(folders.values())
 
 
@@ -88,9 +89,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def make_files(name: str, seed: int) -> dict[str, bytes]:
+def make_files(name: str, seed: int, look: Look | None = None) -> dict[str, bytes]:
     """All files of a release, by their path in it."""
-    release, look = RELEASES[name], LOOKS[name]
+    release, look = RELEASES[name], look or LOOKS[name]
     table = draw(look, seed)
     paths, texts = {"waterbirds": _waterbirds, "celebA": _celeba}[name](table)
     images = {path: _jpeg(image) for path, image in zip(paths, render(table, look))}

@@ -109,12 +109,16 @@ def _check_size(member: tarfile.TarInfo) -> None:
 class Archive(Source):
     """A tar archive, compressed or not. Every member is checked before the content of any is used.
 
+    Args:
+        most: bytes in all files.
+        members: files.
+
     Raises:
         InputError: it is truncated or damaged, holds a link, a device, a name that leads out of a folder, a name twice,
             or too much.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, most: int = MAX_TOTAL, members: int = MAX_MEMBERS):
         self.path = path
         found: dict[str, None] = {}
         total = 0
@@ -122,15 +126,13 @@ class Archive(Source):
             for member in progress(tar, desc=f"checking {path.name}", unit="file", leave=False):
                 self._check(member)
                 name, total = posixpath.normpath(member.name), total + member.size
-                if total > MAX_TOTAL or len(found) >= MAX_MEMBERS:
-                    raise InputError(
-                        f"{path} holds more than {MAX_TOTAL:,} bytes or {MAX_MEMBERS:,} files; it is refused"
-                    )
+                if total > most or len(found) >= members:
+                    raise InputError(f"{path} holds more than {most:,} bytes or {members:,} files; it is refused")
                 if name in found:
                     raise InputError(f"{path} holds {name!r} twice; it is refused")
                 if member.isreg():
                     found[name] = None
-            for _ in range(MAX_TOTAL >> 20):  # to the end of the compressed file, where its checksum is
+            for _ in range(most >> 20):  # to the end of the compressed file, where its checksum is
                 if not tar.fileobj.read(1 << 20):
                     break
         self.names = list(found)

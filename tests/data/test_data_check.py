@@ -93,14 +93,13 @@ def test_the_exit_status_is_about_what_was_asked_for(check, data, tmp_path, aske
     assert status == expected and list(lines) == (asked or list(RELEASES))
 
 
-def test_the_published_counts_are_said_to_be_so(tmp_path, monkeypatch):
+def test_the_published_counts_are_said_to_be_so(tmp_path):
     from cim_plugin.data import check as module
 
     archives.write(tmp_path / "waterbirds_v1.0" / "RELEASE_v1.0.txt", b"Waterbirds\n")
-    archives.write(tmp_path / "waterbirds_v1.0" / "metadata.csv", b"")
     counts = {"train": 4795, "val": 1199, "test": 5794}
-    monkeypatch.setattr(module, "_wilds", lambda release, root: module.Loaded(counts, []))
-    assert examine(RELEASES["waterbirds"], tmp_path).words.endswith("train 4,795, val 1,199, test 5,794, as published")
+    found = module._usable(RELEASES["waterbirds"], tmp_path / "waterbirds_v1.0", module.Loaded(counts, []))
+    assert found.state == "present" and found.words.endswith("train 4,795, val 1,199, test 5,794, as published")
 
 
 def test_a_synthetic_release_is_said_to_be_so(check, data, tmp_path):

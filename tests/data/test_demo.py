@@ -145,18 +145,17 @@ def test_real_and_absent_releases_are_not_synthetic(tmp_path):
     assert not is_synthetic(tmp_path) and not is_synthetic(tmp_path / "nowhere")
 
 
-def test_a_second_run_leaves_the_same_release_alone_and_replaces_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "LOOKS", {"waterbirds": demo.Look(8, 8, 1, (1, 1, 1, 1))})
-    folder = tmp_path / "waterbirds_v1.0"
-    demo.write_demo(tmp_path, seed=0)
+def test_a_second_run_leaves_the_same_release_alone_and_replaces_another(tmp_path):
+    looks, folder = {"waterbirds": demo.Look(8, 8, 1, (1, 1, 1, 1))}, tmp_path / "waterbirds_v1.0"
+    demo.write_demo(tmp_path, seed=0, looks=looks)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    demo.write_demo(tmp_path, seed=0)
+    demo.write_demo(tmp_path, seed=0, looks=looks)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     first = archives.files(folder)
     (folder / "metadata.csv").write_bytes(b"damaged")
-    demo.write_demo(tmp_path, seed=0)
+    demo.write_demo(tmp_path, seed=0, looks=looks)
     assert archives.files(folder) == first
-    demo.write_demo(tmp_path, seed=1)
+    demo.write_demo(tmp_path, seed=1, looks=looks)
     assert "seed 1" in (folder / "RELEASE_v1.0.txt").read_text() and archives.files(folder) != first
     assert os.listdir(tmp_path) == ["waterbirds_v1.0"]
 
@@ -189,14 +188,14 @@ def test_a_seed_out_of_range(data, seed):
 
 def test_a_stop_while_writing_leaves_nothing_new_and_the_old_release_whole(tmp_path, monkeypatch):
     archives.write(tmp_path / "waterbirds_v1.0" / "RELEASE_v1.0.txt", b"SYNTHETIC: old")
-    before, write_file, left = archives.files(tmp_path), demo.write_whole, iter(range(50))
+    before, replace, left = archives.files(tmp_path), os.replace, iter(range(50))
 
-    def write_until_stopped(path, content):
+    def replace_until_stopped(part, path):
         if next(left, None) is None:
             raise KeyboardInterrupt
-        write_file(path, content)
+        replace(part, path)
 
-    monkeypatch.setattr(demo, "write_whole", write_until_stopped)
+    monkeypatch.setattr(os, "replace", replace_until_stopped)
     with pytest.raises(KeyboardInterrupt):
         demo.write_demo(tmp_path, seed=0)
     assert archives.files(tmp_path) == before and os.listdir(tmp_path) == ["waterbirds_v1.0"]

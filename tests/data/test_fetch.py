@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ pytest.importorskip("pooch", reason="data sets at plain addresses come by it")
 
 import small_mirrors as mirrors_of  # noqa: E402
 
-from cim_plugin.data import conversion, fetch, sources  # noqa: E402
+from cim_plugin.data import fetch, sources  # noqa: E402
 from cim_plugin.data.check import examine  # noqa: E402
 from cim_plugin.data.releases import RELEASES  # noqa: E402
 
@@ -132,8 +134,7 @@ def test_nobody_answers(refused, place, monkeypatch):
 # --- plain addresses --------------------------------------------------------------------------------------------------
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_was(data, refused, place, mirrors, monkeypatch):
-    monkeypatch.setattr(fetch, "CHUNK", 100)
+def test_a_download_that_breaks_off_goes_on_where_it_was(data, refused, place, mirrors):
     content = (mirrors / "files" / IMAGES).read_bytes()
     half = len(content) // 2
     tag = '"%s"' % hashlib.sha256(content).hexdigest()
@@ -149,17 +150,16 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(data, refused, place, m
     place.asked.clear()
     assert data("get", "TerraIncognita", "--root", "root")[0] == 0
     (asked,) = [part for method, path, part in place.asked if method == "GET" and path.endswith(IMAGES)]
-    assert half - 100 < int(asked.removeprefix("bytes=").removesuffix("-")) <= half
+    assert 0 < half - fetch.CHUNK < int(asked.removeprefix("bytes=").removesuffix("-")) <= half
     assert examine(RELEASES["TerraIncognita"], "root", decode=True).state == "present"
 
 
-def test_a_part_of_a_file_that_has_changed_since_is_thrown_away(data, refused, place, mirrors, monkeypatch):
-    monkeypatch.setattr(fetch, "CHUNK", 100)
+def test_a_part_of_a_file_that_has_changed_since_is_thrown_away(data, refused, place, mirrors):
     content = (mirrors / "files" / IMAGES).read_bytes()
 
     def broken(handler):
         if handler.command == "GET":
-            handler.say(200, b"?" * 1000, {"ETag": '"before"'}, length=len(content))
+            handler.say(200, b"?" * (fetch.CHUNK + 1000), {"ETag": '"before"'}, length=len(content))
         return handler.command == "GET"
 
     place.faults[IMAGES] = broken
@@ -217,10 +217,14 @@ def test_which_hosts_are_known(asked, answers, known):
 
 
 def test_a_full_disk(refused, place, monkeypatch):
-    def full(path, content):
-        raise OSError(28, "No space left on device", str(path))
+    replace = os.replace
 
-    monkeypatch.setattr(conversion, "write_whole", full)
+    def full(part, path):
+        if ".PACS.partial" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(part, path)
+
+    monkeypatch.setattr(os, "replace", full)
     assert "No space left on device" in refused("PACS")
 
 
