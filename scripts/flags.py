@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import torch
 
@@ -52,7 +52,7 @@ def command() -> int:
     args = make_parser().parse_args()
     torch.set_num_threads(1)
     if not args.tables:
-        fill(args)
+        fill(args, FLAG_TASKS)
     print("\n\n".join(table(task, _read(args.output_dir, task), args.seeds) for task in args.tasks))
     return 0
 
@@ -77,14 +77,14 @@ def _read(folder: Path, task: str) -> dict[str, Any]:
     return read_json(file) if file.exists() else {}
 
 
-def fill(args: argparse.Namespace) -> None:
+def fill(args: argparse.Namespace, tasks: dict[str, Callable[[Folders, int], FlagTask]]) -> None:
     """Do the cells that are missing, seed by seed."""
     folders = Folders(args.mnist, args.pacs)
     cells = [(seed, task, row) for seed in range(args.seeds) for task in args.tasks for row in ROWS]
     for seed, task, row in progress(cells, unit="cell"):
         name, done = f"{row}, seed {seed}", _read(args.output_dir, task)
         if name not in done:
-            found = measure(FLAG_TASKS[task](folders, seed), row, args.models, args.batch_size, seed)
+            found = measure(tasks[task](folders, seed), row, args.models, args.batch_size, seed)
             save_json(str(args.output_dir / f"{task}.json"), {**done, name: found})
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cim_plugin.compare import command
 from cim_plugin.wilds_runner.config import add_arguments, make_config
-from scripts import baselines, demo_wilds
+from scripts import baselines
 from scripts.demo_wilds import PLUGIN, SETTINGS
 
 
@@ -26,17 +26,18 @@ def test_the_rows_of_colours_differ_in_their_weight_only():
 
 
 def test_a_failed_run_ends_it_with_what_it_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo_wilds.subprocess, "call", lambda words, env: 0)
-    monkeypatch.setattr(demo_wilds, "run_all", lambda starts, bar, done: next(iter(starts)))
+    monkeypatch.setattr(baselines.subprocess, "call", lambda words, env: 0)  # the data are not made
     monkeypatch.setattr("sys.argv", ["baselines", "--rows", "ERM", "--seeds", "1", "--output_dir", str(tmp_path)])
     assert baselines.main() == 1
     assert f"{tmp_path}/runs/ERM-20-0/err.txt says why" in capsys.readouterr().err
+    assert "waterbirds is not in --root_dir" in (tmp_path / "runs/ERM-20-0/err.txt").read_text()
 
 
 def test_the_table_is_made_by_words_that_compare_takes(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(baselines.subprocess, "call", lambda words, env=None: called.append(words) or 0)
-    monkeypatch.setattr(demo_wilds, "run_all", lambda starts, bar, done: None)
+    (tmp_path / "runs/ERM-20-0").mkdir(parents=True)
+    (tmp_path / "runs/ERM-20-0/results.json").write_text('{"status": "finished"}')
     monkeypatch.setattr("sys.argv", ["baselines", "--rows", "ERM", "--seeds", "1", "--output_dir", str(tmp_path)])
     assert baselines.main() == 0
     parser = argparse.ArgumentParser()

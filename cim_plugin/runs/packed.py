@@ -33,14 +33,17 @@ def pack(runs: Mapping[str, Results]) -> bytes:
     return lzma.compress("".join(f"{line}\n" for line in lines).encode(), preset=9 | lzma.PRESET_EXTREME)
 
 
-def read(path: str) -> dict[str, Results]:
+def read(path: str, largest: int = LARGEST) -> dict[str, Results]:
     """The runs of a file: folder -> results.json.
+
+    Args:
+        largest: bytes of text that are read, at most.
 
     Raises:
         InputError: the file cannot be read, is damaged, too large, or has a folder twice.
     """
     runs: dict[str, Results] = {}
-    for number, line in enumerate(_text(path).removesuffix("\n").split("\n"), 1):
+    for number, line in enumerate(_text(path, largest).removesuffix("\n").split("\n"), 1):
         folder, results = _run(line, f"{path}, line {number}")
         if folder in runs:
             raise InputError(f"{path}, line {number}: {folder[:100]!r} is there twice")
@@ -61,20 +64,20 @@ def _run(line: str, where: str) -> tuple[str, Results]:
     return folder, results
 
 
-def _text(path: str) -> str:
-    """The text of a file, which decompresses to :data:`LARGEST` bytes at most."""
+def _text(path: str, largest: int) -> str:
+    """The text of a file, which decompresses to ``largest`` bytes at most."""
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY)
     try:
-        if os.path.getsize(path) > LARGEST:
+        if os.path.getsize(path) > largest:
             raise InputError(f"{path}: {os.path.getsize(path) / 1e6:.0f} MB are too many for packed runs")
         with open(path, "rb") as file:
-            content = decompressor.decompress(file.read(), LARGEST + 1)
+            content = decompressor.decompress(file.read(), largest + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except lzma.LZMAError as error:
         raise InputError(f"{path}: damaged, or not compressed by xz ({error})") from error
-    if len(content) > LARGEST:
-        raise InputError(f"{path}: more than {LARGEST / 1e6:.0f} MB of text, too many for packed runs")
+    if len(content) > largest:
+        raise InputError(f"{path}: more than {largest / 1e6:.0f} MB of text, too many for packed runs")
     if not decompressor.eof or decompressor.unused_data:
         raise InputError(f"{path}: damaged, it {'ends early' if not decompressor.eof else 'goes on after its end'}")
     try:

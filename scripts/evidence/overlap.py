@@ -42,15 +42,14 @@ def of_image(m: np.ndarray, bird: np.ndarray) -> tuple[float, float, float]:
 
 
 @torch.no_grad()
-def measure(run: str, root: str) -> dict[str, Any]:
-    """The means of :func:`of_image` over the validation images of a release, of the model that the headline's rule
-    chose.
+def measure(model: Any, root: str) -> dict[str, Any]:
+    """The means of :func:`of_image` over the validation images of a release.
 
     Args:
-        run: folder of a run whose algorithm has a mask.
+        model: with ``transform``, and ``morph`` that gives m, as :func:`cim_plugin.load` gives it.
         root: holds the release and its masks.
     """
-    model, release = cim_plugin.load(run, rule=RULE), os.path.join(root, RELEASE)
+    release = os.path.join(root, RELEASE)
     names = [row["img_filename"] for row in read_table(release) if row["split"] == VALIDATION]
     values = []
     for start in range(0, len(names), BATCH):
@@ -59,7 +58,7 @@ def measure(run: str, root: str) -> dict[str, Any]:
         for m, name in zip(model.morph(images).m[:, 0].double().numpy(), part):
             values.append(of_image(m, bird(release, name, model.transform.steps)))
     on, off, area = np.nanmean(values, axis=0).tolist()
-    return {"on_bird": on, "off_bird": off, "auc": area, "images": len(names), "rule": RULE}
+    return {"on_bird": on, "off_bird": off, "auc": area, "images": len(names)}
 
 
 def bird(release: str, name: str, resize: Callable) -> np.ndarray:
@@ -75,5 +74,8 @@ def open_image(*parts: str) -> Image.Image:
 
 
 def write(run: str, root: str) -> None:
-    """:data:`.kept.OVERLAP` in the folder of the run."""
-    write_whole(os.path.join(run, OVERLAP), json.dumps(measure(run, root)).encode())
+    """:data:`.kept.OVERLAP` in the folder of a run whose algorithm has a mask, of the model that the headline's rule
+    chose.
+    """
+    found = measure(cim_plugin.load(run, rule=RULE), root)
+    write_whole(os.path.join(run, OVERLAP), json.dumps({**found, "rule": RULE}).encode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -42,21 +44,30 @@ def test_flagged_images_are_counted_by_group(made, row):
     assert all(found["flagged"][group] >= 0.9 * expected[group] for group in rare)
 
 
-def test_the_same_command_goes_on_and_the_table_has_shares(made, tmp_path, monkeypatch, capsys):
+COUNTED = {"steps": 300, "count": [50, 10, 5, 20], "flagged": [5, 8, 5, 0], "groups": list("abcd")}
+
+
+def test_the_same_command_does_what_is_missing(made, tmp_path):
     from scripts import flags
 
-    asked = []
-    counted = {"steps": 300, "count": [50, 10, 5, 20], "flagged": [5, 8, 5, 0], "groups": list("abcd")}
-    monkeypatch.setattr(flags, "FLAG_TASKS", {"demo": lambda folders, seed: made})
-    monkeypatch.setattr(flags, "measure", lambda task, row, *more: asked.append(row) or counted)
-    arguments = ["flags", "--tasks", "demo", "--output_dir", str(tmp_path)]
-    for seeds, done in ((1, len(flags.ROWS)), (2, 2 * len(flags.ROWS)), (2, 2 * len(flags.ROWS))):
-        monkeypatch.setattr("sys.argv", [*arguments, "--seeds", str(seeds)])
-        assert flags.command() == 0
-        assert len(asked) == done
-    lines = capsys.readouterr().out.splitlines()
+    done = {f"{row}, seed {seed}": COUNTED for row in flags.ROWS for seed in (0, 1)}
+    missing = "balanced, 300 steps, seed 1"
+    (tmp_path / "demo.json").write_text(json.dumps({name: cell for name, cell in done.items() if name != missing}))
+    args = flags.make_parser().parse_args(["--seeds", "2", "--models", "1", "--output_dir", str(tmp_path)])
+    args.tasks, asked = ["demo"], []
+    for _ in range(2):
+        flags.fill(args, {"demo": lambda folders, seed: asked.append(seed) or made})
+    found = json.loads((tmp_path / "demo.json").read_text())
+    assert asked == [1] and found.keys() == done.keys() and found[missing]["models"] == 1
+    assert all(found[name] == COUNTED for name in done if name != missing)
+
+
+def test_the_table_has_shares():
+    from scripts import flags
+
+    lines = flags.table("demo", {f"{row}, seed {seed}": COUNTED for row in flags.ROWS for seed in (0, 1)}, 2)
     # recalls 5/50, 8/10, 5/5, 0/20; precisions 8/13, 5/5
-    assert "| balanced, auto | 2 | 300 | 10 ± 0 | 80 ± 0 | 100 ± 0 | 0 ± 0 | 62 ± 0 | 100 ± 0 |" in lines
+    assert "| balanced, auto | 2 | 300 | 10 ± 0 | 80 ± 0 | 100 ± 0 | 0 ± 0 | 62 ± 0 | 100 ± 0 |" in lines.splitlines()
 
 
 @pytest.mark.parametrize("logit, given_way", [(0.0, 0), (50.0, 32)])

@@ -17,6 +17,7 @@ from experiments.mnist_files import write_mnist
 from PIL import Image
 from scipy import stats
 
+from cim_plugin.errors import InputError
 from cim_plugin.runs import jobs, packed
 from cim_plugin.runs.folder_lock import FolderLock
 from scripts import study as command
@@ -56,10 +57,15 @@ def in_this_process(context, target, *arguments):
 
 
 @pytest.fixture
-def study_here(monkeypatch, capsys):
-    """The same in this process: returns exit status, standard output and standard error."""
+def jobs_here(monkeypatch):
+    """Jobs are done in this process."""
     monkeypatch.setattr(jobs, "function", in_this_process)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the command sets
+
+
+@pytest.fixture
+def study_here(jobs_here, monkeypatch, capsys):
+    """The same in this process: returns exit status, standard output and standard error."""
 
     def study_here(mnist: Path, output: Path, *words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(
@@ -153,29 +159,30 @@ def compare(path: Path, capsys) -> str:
     return text
 
 
-def test_runs_are_shared_out_among_commands_and_a_failed_one_stops_no_other(mnist, study_here, tmp_path, monkeypatch):
-    from scripts.experiments import runs
+def test_runs_are_shared_out_among_commands_and_a_failed_one_stops_no_other(jobs_here, tmp_path, capsys):
+    from scripts.experiments.runs import Run
 
     def train(run, folders):
         assert run.row != "CIM_VIB"
         return {}
 
-    monkeypatch.setattr(command, "train", train)
-    monkeypatch.setattr(command, "said", lambda *arguments: "")
-    folder = tmp_path / "quick" / "steps_2" / "photos_95"
+    def do_missing(*rows):
+        runs = [Run("photos_95", row, 10, 2) for row in rows]
+        command.do_missing(SimpleNamespace(jobs=1, mnist=None, pacs=None), train, runs, tmp_path)
+
+    folder = tmp_path / "steps_2" / "photos_95"
     with FolderLock(str(folder / "CIM" / "10")):
-        status, _, said = study_here(
-            mnist, tmp_path, "--quick", "--search", "1", "--rows", "ERM", "CIM", "CIM_VIB", "groupDRO"
-        )
-        assert status == 2 and "row='CIM_VIB', seed=10, steps=2, draw=0) failed:" in said
-        assert said.splitlines()[-1] == (
-            "scripts/study: error: 2 of 4 runs are not done, some failed (exit status 1); the same command does them"
+        with pytest.raises(InputError) as failed:
+            do_missing("ERM", "CIM", "CIM_VIB", "groupDRO")
+        assert "row='CIM_VIB', seed=10, steps=2, draw=0) failed:" in capsys.readouterr().err
+        assert str(failed.value) == (
+            "2 of 4 runs are not done, some failed (exit status 1); the same command does them"
         )
         assert sorted(file.parts[-3] for file in folder.rglob("results.json")) == ["ERM", "groupDRO"]
-        status, _, said = study_here(mnist, tmp_path, "--quick", "--search", "1", "--rows", "ERM", "CIM", "groupDRO")
-        assert status == 0 and said.splitlines()[-1] == "1 of 1 runs are left to the command that is at them"
-    assert study_here(mnist, tmp_path, "--quick", "--search", "1", "--rows", "CIM")[0] == 0
-    assert runs.Run("photos_95", "CIM", 10, 2).file(tmp_path / "quick").exists()
+        do_missing("ERM", "CIM", "groupDRO")
+        assert capsys.readouterr().err.splitlines()[-1] == "1 of 1 runs are left to the command that is at them"
+    do_missing("CIM")
+    assert Run("photos_95", "CIM", 10, 2).file(tmp_path).exists()
 
 
 @pytest.mark.parametrize(

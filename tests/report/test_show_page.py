@@ -11,6 +11,11 @@ import pytest
 from PIL import Image
 from showing import show
 
+from cim_plugin.show.examples import choose_rows, examples
+from cim_plugin.show.opening import open_run
+from cim_plugin.show.page import page
+from cim_plugin.show.summary import summarize
+
 
 class _Page(HTMLParser):
     """What a page is made of."""
@@ -47,16 +52,12 @@ def test_the_page_needs_nothing_from_elsewhere(run, tmp_path):
     assert "prefers-color-scheme: dark" in text and "width=device-width" in text
 
 
-def test_names_are_escaped_on_the_page(run, tmp_path, monkeypatch):
-    from cim_plugin.show import train
-    from cim_plugin.wilds_runner import model
-
-    monkeypatch.setattr(model, "class_names", lambda data: ['<script>alert("1")</script>', "a & b"])
-    monkeypatch.setattr(train, "release_figures", lambda *words: None)
-    file = tmp_path / "m.html"
-    assert show(run, "-o", file, "--per_group", "1") == 0
-    assert "<script" not in file.read_text() and "&lt;script&gt;" in file.read_text()
-    assert any('<script>alert("1")</script>' in text for text in _Page(file.read_text()).texts)
+def test_names_are_escaped_on_the_page(run):
+    learnt = open_run(str(run), "val", "best", None)._replace(class_names=['<script>alert("1")</script>', "a & b"])
+    shown = list(examples(learnt, choose_rows(learnt, None, 1, 0), 0))
+    text = page(learnt, shown, summarize(learnt, 0, False)).decode()
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert any('<script>alert("1")</script>' in text for text in _Page(text).texts)
 
 
 @pytest.mark.parametrize("scheme, bright", [(0, False), (1, True)], ids=["dark", "light"])

@@ -79,17 +79,18 @@ def test_a_file_that_is_not_there_is_said(tmp_path):
         packed.read(str(tmp_path / "runs.jsonl.xz"))
 
 
-def test_no_more_is_decompressed_than_a_limit(tmp_path, monkeypatch):
+def test_no_more_is_decompressed_than_a_limit(tmp_path):
     """A file of a few hundred bytes that would be a megabyte."""
     path = write(tmp_path / "runs.jsonl.xz", " " * 1_000_000)
     assert path.stat().st_size < 1000
-    monkeypatch.setattr(packed, "LARGEST", 100_000)
     with pytest.raises(InputError, match="more than 0 MB of text, too many for packed runs"):
-        packed.read(str(path))
+        packed.read(str(path), largest=100_000)
 
 
-def test_a_file_that_asks_for_much_memory_is_refused(tmp_path, monkeypatch):
-    path = write(tmp_path / "runs.jsonl.xz", RUN)
-    monkeypatch.setattr(packed, "MEMORY", 1 << 20)
+def test_a_file_that_asks_for_much_memory_is_refused(tmp_path):
+    """To read its dictionary, however short the text is."""
+    path = tmp_path / "runs.jsonl.xz"
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": packed.MEMORY}]
+    path.write_bytes(lzma.compress(RUN.encode(), filters=filters))
     with pytest.raises(InputError, match="damaged, or not compressed by xz .Memory usage limit"):
         packed.read(str(path))
