@@ -142,9 +142,8 @@ def predict_out_of_fold(around: Surroundings) -> Found:
     """
     config, labels = around.config, around.splits["train"].labels
     steps = None if config.cross_fit == AUTO else config.cross_fit
-    most = max(
-        steps or 0, pseudo_environments.STEPS[-1]
-    )  # so that the first batches are the same, whatever the number of steps
+    # the first batches are to be the same, whatever the number of steps
+    most = max(steps or 0, pseudo_environments.STEPS[-1])
     fold = pseudo_environments.folds(labels, _generator(config, "folds"))
     draws = [_draws(config, labels, fold, number, most) for number in range(FOLDS * MODELS)]
     with _references(around, draws, FOLDS * MODELS * (steps or most)) as references:
