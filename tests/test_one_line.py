@@ -222,6 +222,7 @@ def test_help_in_any_environment(variables):
     assert done.returncode == 0 and b"--cim_lambda" in done.stdout and done.stderr == b""
 
 
+@pytest.mark.slow
 def test_umlauts_in_a_path_of_another_locale(tmp_path):
     folder = os.fsencode(tmp_path) + "/Läufe".encode()
     write_wilds(Path(os.fsdecode(folder)) / "a")
@@ -246,6 +247,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts(script, tmp_path):
     code = (

@@ -88,6 +88,7 @@ def test_its_encoder_is_the_runs_own_and_its_record_says_what_was_done(trained, 
     assert not torch.equal(read_model(tmp_path / "w0")["head.weight"], after["head.weight"])
 
 
+@pytest.mark.slow
 def test_neither_labels_of_groups_nor_the_test_are_looked_at(trained, made, release, tmp_path):
     changed = shutil.copytree(release, tmp_path / "data")
     rows = read_metadata(changed / "waterbirds_v1.0")
