@@ -77,7 +77,7 @@ def _read(folder: Path, task: str) -> dict[str, Any]:
     return read_json(file) if file.exists() else {}
 
 
-def fill(args: argparse.Namespace, tasks: dict[str, Callable[[Folders, int], FlagTask]]) -> None:
+def fill(args: argparse.Namespace, tasks: dict[str, Callable]) -> None:
     """Do the cells that are missing, seed by seed."""
     folders = Folders(args.mnist, args.pacs)
     cells = [(seed, task, row) for seed in range(args.seeds) for task in args.tasks for row in ROWS]

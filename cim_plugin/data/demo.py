@@ -74,7 +74,7 @@ def write_demo(root: str | os.PathLike, seed: int, looks: dict[str, Look] = LOOK
         for folder in folders.values():
             _refuse_real(folder)
         for name, folder in folders.items():
-            _publish(make_files(name, seed, looks[name]), folder)
+            _publish(make_files(name, seed, looks), folder)
     return list(folders.values())
 
 
@@ -89,9 +89,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def make_files(name: str, seed: int, look: Look | None = None) -> dict[str, bytes]:
+def make_files(name: str, seed: int, looks: dict[str, Look] = LOOKS) -> dict[str, bytes]:
     """All files of a release, by their path in it."""
-    release, look = RELEASES[name], look or LOOKS[name]
+    release, look = RELEASES[name], looks[name]
     table = draw(look, seed)
     paths, texts = {"waterbirds": _waterbirds, "celebA": _celeba}[name](table)
     images = {path: _jpeg(image) for path, image in zip(paths, render(table, look))}

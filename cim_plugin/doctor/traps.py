@@ -115,14 +115,14 @@ def _interpreter(word: str, why: str, fix: str) -> Iterator[Finding]:
 # --- the kinds of command ---------------------------------------------------------------------------------------------
 
 
-def _train(understood: Command) -> Iterator[Finding]:
+def _python(understood: Command) -> Iterator[Finding]:
     if understood.python is not None:
         yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
 
 
 def _domainbed(understood: Command) -> Iterator[Finding]:
     options, _ = _parser("--output_dir", "--algorithm").parse_known_args(understood.arguments)
-    yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
+    yield from _python(understood)
     yield from _autoload(understood, [options.algorithm])
     folder = options.output_dir or "train_output"
     if os.path.exists(os.path.join(folder, "results.jsonl")):
@@ -143,7 +143,7 @@ SHARED = ("--data_dir", "--hparams", "--holdout_fraction", "--task")  #: flags t
 
 def _sweep(understood: Command) -> Iterator[Finding]:
     options = _sweep_options(understood)
-    yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
+    yield from _python(understood)
     yield from _autoload(understood, options.algorithms or list(catalog.ALGORITHMS))
     if options.command_launcher is None:
         yield Finding(
@@ -181,7 +181,7 @@ def _examples(understood: Command) -> Iterator[Finding]:
     if name not in adapter.NAMES:
         yield Finding(NOTE, "only a run_expt.py with one of our algorithms is looked at", SAME_FLAGS)
         return
-    yield from _interpreter(understood.python, "the command starts", f"start {sys.executable}")
+    yield from _python(understood)
     if _autoload_is_off(understood):
         yield Finding(
             ERROR,
@@ -201,7 +201,7 @@ def _examples(understood: Command) -> Iterator[Finding]:
 
 
 #: kind of command -> what can be seen without starting it
-LOOKS = {TRAIN: _train, DOMAINBED: _domainbed, SWEEP: _sweep, EXAMPLES: _examples}
+LOOKS = {TRAIN: _python, DOMAINBED: _domainbed, SWEEP: _sweep, EXAMPLES: _examples}
 
 
 def _parser(*names: str) -> argparse.ArgumentParser:
@@ -241,8 +241,7 @@ def trainings(understood: Command) -> dict[str, list[str]]:
     if understood.kind != SWEEP:
         return {} if understood.kind == EXAMPLES else {"": understood.arguments}
     options = _sweep_options(understood)
-    given = {flag: getattr(options, flag.removeprefix("--")) for flag in SHARED}
-    passed = [word for flag, value in given.items() if value for word in (flag, value)]
+    passed = [word for flag in SHARED if (value := vars(options)[flag[2:]]) for word in (flag, value)]
     named = list(dict.fromkeys(options.algorithms)) or ["CIM"]
     others = [name for name in named if not catalog.is_ours(name)]
     return {
@@ -256,14 +255,12 @@ def trainings(understood: Command) -> dict[str, list[str]]:
 def _start(understood: Command) -> Iterator[Finding]:
     kind = TRAIN if understood.kind == TRAIN else DOMAINBED
     missing = kind == DOMAINBED and find_host("domainbed") is None and not understood.environment.get("DOMAINBED_HOME")
+    not_found = Finding(
+        ERROR, "DomainBed is not found", "cim-plugin get-domainbed fetches it, or set DOMAINBED_HOME to a checkout"
+    )
     for name, arguments in trainings(understood).items():
-        for finding in [NO_DOMAINBED] if missing else _dry_start(kind, arguments, understood.environment):
+        for finding in [not_found] if missing else _dry_start(kind, arguments, understood.environment):
             yield finding._replace(what=f"{name}{finding.what}")
-
-
-NO_DOMAINBED = Finding(
-    ERROR, "DomainBed is not found", "cim-plugin get-domainbed fetches it, or set DOMAINBED_HOME to a checkout"
-)
 
 
 def _dry_start(kind: str, arguments: list[str], environment: dict[str, str]) -> Iterator[Finding]:

@@ -80,7 +80,6 @@ QUICK = Sizes(
 )
 
 
-Section = Callable[[Sizes, str], Iterator[tuple[str, Callable[[], Row]]]]  #: of a device: names of rows, what measures
 TARGETS = {"resnet18": 1.20, "resnet50": 1.10}  #: of a step, as a ratio to ERM's
 
 
@@ -107,27 +106,21 @@ def run(args: argparse.Namespace) -> int:
         rows.append(row)
         if args.json:
             print(json.dumps(row), flush=True)
-    page = write(rows, args.output_dir)
+    page = gpu_page.page(rows)
+    write_whole(args.output_dir / "gpu.json", f"{json.dumps(rows, indent=1)}\n".encode())
+    write_whole(args.output_dir / "gpu.md", page.encode())
     if not args.json:
         print(page)
     return 0
 
 
-def measured(sections: dict[str, Section], sizes: Sizes, device: str, seconds: float) -> Iterator[Row]:
-    """The rows of all sections; what does not fit into the time is left out."""
+def measured(sections: dict[str, Callable], sizes: Sizes, device: str, seconds: float) -> Iterator[Row]:
+    """The rows of sections, as far as the time goes."""
     with _alarm(seconds):
         end = time.monotonic() + seconds
         for section, measure in sections.items():
             for row in _within(end, measure(sizes, device)):
                 yield {"section": section, **row, "machine": _machine(device)}
-
-
-def write(rows: list[Row], folder: Path) -> str:
-    """``gpu.json`` and ``gpu.md``, whose text it gives."""
-    page = gpu_page.page(rows)
-    write_whole(folder / "gpu.json", f"{json.dumps(rows, indent=1)}\n".encode())
-    write_whole(folder / "gpu.md", page.encode())
-    return page
 
 
 def _machine(device: str) -> str:

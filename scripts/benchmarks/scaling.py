@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Callable, NamedTuple
 
 import torch
 from torch import nn
@@ -124,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_arguments(parser, 5, "fewer and smaller sizes")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, table: dict[str, Series] = SERIES) -> int:
     """A row per size with its time per image relative to the smallest size's, and the exponent of the series; one
     thread.
     """
@@ -137,39 +137,35 @@ def run(args: argparse.Namespace) -> int:
         f"runs",
         "relative",
     )
-    for row in rows({name: series.quick if args.quick else series.values for name, series in SERIES.items()}, pairs):
-        report.add(row)
-    return 0
-
-
-def rows(sizes: dict[str, tuple[int, ...]], pairs: int) -> Iterator[dict[str, Any]]:
-    """A row per size of every series, its exponent, and the shares of the choice; ``sizes`` by the names of SERIES."""
     times: dict[str, dict[int, measuring.Times]] = {}
-    for name, values in sizes.items():
-        series = SERIES[name]
+    for name, series in table.items():
+        values = series.quick if args.quick else series.values
         times[name] = measuring.in_turn({value: series.make(value) for value in values}, pairs)
         first = values[0]
         for value in values:
             scale = series.shape(value)[0] / series.shape(first)[0]
             own = [(wall / scale, cpu / scale) for wall, cpu in times[name][value]]
-            yield measuring.row(name, series.shape(value), own, times[name][first], times[name][value])
+            report.add(measuring.row(name, series.shape(value), own, times[name][first], times[name][value]))
         exponent = fitted_exponent([(series.size(value), measuring.cpu_median(times[name][value])) for value in values])
         growth = fitted_exponent(
             [(series.size(value), measuring.cpu_median(times[name][value])) for value in values[-2:]]
         )
         summary = measuring.skipped(f"  exponent of '{name}'", (), "")
-        yield {
-            **summary,
-            "exponent": exponent,
-            "last_exponent": growth,
-            "target": f"{series.limit:g}",
-            "note": f"{exponent:.2f} over all sizes, {growth:.2f} between the last two; at most {series.limit:g} "
-            f"is wanted",
-        }
+        report.add(
+            {
+                **summary,
+                "exponent": exponent,
+                "last_exponent": growth,
+                "target": f"{series.limit:g}",
+                "note": f"{exponent:.2f} over all sizes, {growth:.2f} between the last two; at most {series.limit:g} "
+                f"is wanted",
+            }
+        )
     for value in times[CHOICE]:
         share = measuring.cpu_median(times[CHOICE][value]) / measuring.cpu_median(times[BATCH][value])
         summary = measuring.skipped(f"  share of '{CHOICE}'", (value,), "")
-        yield {**summary, "share": share, "note": f"{100 * share:.1f}% of a CIM step of {value} images"}
+        report.add({**summary, "share": share, "note": f"{100 * share:.1f}% of a CIM step of {value} images"})
+    return 0
 
 
 def fitted_exponent(points: list[tuple[int, float]]) -> float:

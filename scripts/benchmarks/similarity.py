@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Callable, NamedTuple
 
 import pytorch_msssim
 import torch
@@ -139,7 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measuring.add_arguments(parser, 7, f"batches of {', '.join(str(quick) for _, quick, _ in SIDES.values())} images")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, sides: dict[int, tuple] = SIDES) -> int:
     """How many times faster than two calls of the library every method is, and its share of the library's memory; on a
     CPU, one thread.
     """
@@ -152,14 +152,9 @@ def run(args: argparse.Namespace) -> int:
     report = measuring.Report(
         args.json, f"{title}; extra memory as a share of the library's, to be at most {MEMORY_TARGET:g}", "times faster"
     )
-    for row in rows(SIDES, args.quick, pairs):
-        report.add(row)
-    return 0
-
-
-def rows(sides: dict[int, tuple[int, int, float]], quick: bool, pairs: int) -> Iterator[dict[str, Any]]:
-    """A row per method, with ``sides`` as SIDES."""
-    cases = [Case(sizes[quick], side, targets) for side, sizes in sides.items() for targets in ("input", "morphed")]
+    cases = [
+        Case(sizes[args.quick], side, targets) for side, sizes in sides.items() for targets in ("input", "morphed")
+    ]
     methods = [method for method in METHODS if method != PEER]
     peaks = {case: {method: added_bytes(method, case, "cpu") for method in methods} for case in cases}
     for case in cases:
@@ -167,13 +162,16 @@ def rows(sides: dict[int, tuple[int, int, float]], quick: bool, pairs: int) -> I
         times = measuring.in_turn({method: step(method, case) for method in methods}, pairs)
         goal = sides[case.side][2] if case.targets == "input" else MORPHED_TARGET
         for method in methods:
-            yield measuring.row(
-                method if method == BASE else f"{method}, targets={case.targets}",
-                shape,
-                times[BASE],
-                times[method],
-                times[method],
-                peaks[case][method] / peaks[case][BASE],
-                f"{goal:g}" if method == "fused" else "",
-                NOTES.get(method, ""),
+            report.add(
+                measuring.row(
+                    method if method == BASE else f"{method}, targets={case.targets}",
+                    shape,
+                    times[BASE],
+                    times[method],
+                    times[method],
+                    peaks[case][method] / peaks[case][BASE],
+                    f"{goal:g}" if method == "fused" else "",
+                    NOTES.get(method, ""),
+                )
             )
+    return 0

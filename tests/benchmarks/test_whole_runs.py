@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+from argparse import Namespace
 
 import pytest
 from paired_rows import check_ratio
 
 from scripts.benchmarks import measuring, scaling, similarity
 
+ARGS = Namespace(json=True, quick=False, pairs=2)
 
-def test_similarity_has_a_row_per_method_and_size():
-    rows = list(similarity.rows({28: (3, 2, 4.0)}, quick=False, pairs=2))
+
+def test_similarity_has_a_row_per_method_and_size(capsys):
+    similarity.run(ARGS, {28: (3, 2, 4.0)})
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     expected = [similarity.BASE, *(f"{name}, targets={{}}" for name in ("plain autograd", "fused", "colours"))]
     assert [row["name"] for row in rows] == [
         *(name.format("input") for name in expected),
@@ -40,9 +45,13 @@ def test_what_similarity_times_is_the_same_number(method, targets):
     assert (found[0] - found[1]).abs().max() < 1e-4 * found[1].abs().max()
 
 
-def test_scaling_has_the_exponents_of_its_times():
-    small = {name: (28, 56) if "pixels" in name else (4, 8) for name in scaling.SERIES}
-    rows = list(scaling.rows(small, pairs=2))
+def test_scaling_has_the_exponents_of_its_times(capsys):
+    small = {
+        name: series._replace(values=(28, 56) if "pixels" in name else (4, 8))
+        for name, series in scaling.SERIES.items()
+    }
+    scaling.run(ARGS, small)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(rows) == 3 * len(small) + 2  # two sizes and an exponent each, and the shares of the choice
     for row in rows:
         if row["ratio"] is not None:
