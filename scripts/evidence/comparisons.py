@@ -22,6 +22,8 @@ OF_HEADS: Pairs = (
     ("recommended", "recommended-0"),
     ("recommended", "maps"),
 )
+#: the same of forms of a mask over maps, by their names
+OF_FORMS: Pairs = (("adversary", "split"), ("adversary", "class"), ("adversary", "maps"))
 #: the same of domains, in the average over those that are left out: a family of its own
 OF_DOMAINS: Pairs = (
     ("CIM", "ERM"),

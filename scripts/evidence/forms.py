@@ -1,15 +1,16 @@
 """``python -m scripts.evidence forms RUN``: forms of a mask over maps, judged on validation images.
 
 A form is taught by all training images and half of the validation images, with pseudo-environments, and judged on the
-other half by true groups; then the other way round. No test image is read.
+other half by true groups; then the other way round. No test image is read, but with ``--test``: there a form is taught
+by all training and validation images, as ``cim-plugin retrain`` does, and judged by the test, a seed per run.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from statistics import mean
-from typing import Callable, NamedTuple, Sequence
+from statistics import mean, stdev
+from typing import Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -17,15 +18,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cim_plugin.algorithms.split_maps import FEATURES, Split, SplitMaps, fit, weighted_mean
+from cim_plugin.errors import InputError
 from cim_plugin.flags import whole
 from cim_plugin.progress import progress
-from cim_plugin.retrain.heads import halves, worst_accuracy
-from cim_plugin.retrain.split import Kept, open_maps
+from cim_plugin.retrain.features import computed
+from cim_plugin.retrain.heads import Head, halves, worst_accuracy
+from cim_plugin.retrain.record import evaluated, with_split
+from cim_plugin.retrain.split import Fitted, Kept, open_maps
 from cim_plugin.show.train import OpenedModel, open_model
+from cim_plugin.wilds_runner.evaluation import Outcome
 
 from . import figures_only, overlap
+from .comparisons import OF_FORMS
+from .differences import family
 from .settings import RULE
-from .tables import markdown
+from .tables import bounds, markdown
 
 
 class Contrast(nn.Module):
@@ -55,6 +62,7 @@ class Adversary(nn.Module):
 class Form(NamedTuple):
     """One form."""
 
+    name: str
     says: str
     taken: float = 0.0  #: weight of the loss of what m takes away
     masked: bool = True
@@ -62,29 +70,37 @@ class Form(NamedTuple):
 
 
 FORMS = (
-    Form("a head on the maps, no m", masked=False),
-    Form("no m, L_con by cosines: CnC's control", masked=False, extra=lambda channels: Contrast()),
-    Form("m by the class alone"),
-    Form("m by the class and L_con by cosines of what it keeps", extra=lambda channels: Contrast()),
-    Form("what m takes away has to tell the environment: `split`", taken=1.0),
-    Form("`split`, with three times that weight", taken=3.0),
-    Form("`split` and L_con", taken=1.0, extra=lambda channels: Contrast()),
-    Form("`split` and an adversary on what m keeps", taken=1.0, extra=Adversary),
+    Form("maps", "a head on the maps, no m", masked=False),
+    Form("cosines", "no m, L_con by cosines: CnC's control", masked=False, extra=lambda channels: Contrast()),
+    Form("class", "m by the class alone"),
+    Form("class-cosines", "m by the class and L_con by cosines of what it keeps", extra=lambda channels: Contrast()),
+    Form("split", "what m takes away has to tell the environment: `split`", taken=1.0),
+    Form("split-3", "`split`, with three times that weight", taken=3.0),
+    Form("split-cosines", "`split` and L_con", taken=1.0, extra=lambda channels: Contrast()),
+    Form("adversary", "`split` and an adversary on what m keeps", taken=1.0, extra=Adversary),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "run", metavar="RUN", help="folder of a run of ERM with pseudo-environments, as 'subgroups' makes"
+        "runs", metavar="RUN", nargs="+", help="folder of a run of ERM with pseudo-environments, as 'subgroups' makes"
     )
     parser.add_argument("--root_dir", required=True, help="holds waterbirds_v1.0 and its masks")
     parser.add_argument("--seeds", type=whole(1, 100), default=2, help="fits per form and half, with seeds 0, 1, ...")
+    parser.add_argument(
+        "--test", action="store_true", help="the form with an adversary and its controls, on the test; a seed per RUN"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table."""
+    """Print a table of each run, or the one of the test."""
     torch.set_num_threads(1)
-    print(table(FORMS, args.run, args.root_dir, args.seeds))
+    if args.test:
+        chosen = [form for form in FORMS if form.name in {name for pair in OF_FORMS for name in pair}]
+        print(table_of_test(chosen, args.runs, args.root_dir))
+    else:
+        for folder in args.runs:
+            print(table(FORMS, folder, args.root_dir, args.seeds))
     return 0
 
 
@@ -112,6 +128,14 @@ def validation_birds(opened: OpenedModel, root: str) -> list[np.ndarray]:
     return [overlap.bird(release, name, opened.transform.resize) for name in names]
 
 
+def teach(form: Form, split: SplitMaps, head: nn.Linear, kept: Kept, rows: Tensor, seed: int) -> None:
+    """A fit of the images in some rows."""
+    torch.manual_seed(seed)
+    split.masked = form.masked
+    extra = form.extra(split.mean.numel()) if form.extra is not None else None
+    fit(split, head, kept.maps[rows], kept.labels[rows], kept.environments[rows], form.taken, seed, extra)
+
+
 class Judged(NamedTuple):
     """Of a form and a seed."""
 
@@ -123,13 +147,10 @@ def judge(form: Form, split: SplitMaps, kept: Kept, opened: OpenedModel, birds: 
     """Every validation image is predicted by the fit whose half it is not in."""
     of_val = kept.of_val.nonzero().flatten()
     parts = [torch.from_numpy(rows) for rows in halves(kept.groups[of_val].numpy(), np.random.default_rng(0))]
-    split.masked, head = form.masked, nn.Linear(split.n_features, opened.data.n_classes)
+    head = nn.Linear(split.n_features, opened.data.n_classes)
     predicted, areas = torch.zeros(len(of_val), dtype=torch.int64), []
     for taught, judged in (parts, parts[::-1]):
-        torch.manual_seed(seed)
-        extra = form.extra(split.mean.numel()) if form.extra is not None else None
-        rows = torch.cat([(~kept.of_val).nonzero().flatten(), of_val[taught]])
-        fit(split, head, kept.maps[rows], kept.labels[rows], kept.environments[rows], form.taken, seed, extra)
+        teach(form, split, head, kept, torch.cat([(~kept.of_val).nonzero().flatten(), of_val[taught]]), seed)
         with torch.no_grad():
             for number, maps in zip(judged.tolist(), kept.maps[of_val[judged]].float().unsqueeze(1)):
                 found = split.split(maps)
@@ -139,3 +160,55 @@ def judge(form: Form, split: SplitMaps, kept: Kept, opened: OpenedModel, birds: 
     val = opened.data.splits["val"]
     worst = worst_accuracy(predicted.numpy(), val.labels.numpy(), val.groups.numpy())
     return Judged(worst, float(np.nanmean(areas)))
+
+
+# --- the test ---------------------------------------------------------------------------------------------------------
+
+
+def table_of_test(chosen: Sequence[Form], folders: Sequence[str], root: str) -> str:
+    """Of each form the test, mean and standard deviation over the runs, and the differences of :data:`OF_FORMS`.
+
+    Raises:
+        InputError: see :func:`table`; or two runs have one seed.
+    """
+    found: dict[str, dict[int, Outcome]] = {form.name: {} for form in chosen}
+    for folder in progress(folders, unit="run"):
+        opened = open_model(folder, RULE, root)
+        seed = opened.config.seed
+        if any(seed in of_form for of_form in found.values()):
+            raise InputError(f"{folder} has seed {seed}, as another of these runs has; name one run per seed")
+        for form, outcome in tested(chosen, opened):
+            found[form.name][seed] = outcome
+    worst, average = (
+        {name: {seed: 100 * value(one) for seed, one in of_form.items()} for name, of_form in found.items()}
+        for value in (lambda one: one.worst_group_metric, lambda one: one.accuracy)
+    )
+    rows = [
+        [form.says, str(len(folders)), *(of_seeds(values[form.name]) for values in (worst, average))] for form in chosen
+    ]
+    differences = [
+        [f"{one.row} − {one.other}", str(one.seeds), f"{one.mean:+.1f}", bounds(one), one.verdict]
+        for one in family(worst, OF_FORMS)
+    ]
+    return (
+        f"{markdown(['form', 'seeds', 'worst group', 'average'], rows)}\n\n"
+        f"{markdown(['comparison', 'seeds', 'difference', 'interval', 'it is'], differences)}"
+    )
+
+
+def of_seeds(values: dict[int, float]) -> str:
+    spread = f" ± {stdev(values.values()):.1f}" if len(values) > 1 else ""
+    return f"{mean(values.values()):.1f}{spread}"
+
+
+def tested(chosen: Sequence[Form], opened: OpenedModel) -> Iterator[tuple[Form, Outcome]]:
+    """What ``cim-plugin retrain`` would give by each form, with the run's seed."""
+    split, shape, kept = open_maps(opened, masked=True)
+    for form in chosen:
+        head = nn.Linear(split.n_features, opened.data.n_classes)
+        teach(form, split, head, kept, torch.arange(len(kept.labels)), opened.config.seed)
+        own = Head(*(value.detach().double().numpy() for value in (head.weight, head.bias)))
+        masked = with_split(opened, Fitted(split, shape, own, float("nan")))
+        features = computed(masked.model, opened.data, opened.transform, ["test"])
+        yield form, evaluated(opened.data, features, own)["test"][1]
+        split.cpu()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from cim_plugin import cli
 from cim_plugin.algorithms.split_maps import Split, weighted_mean
+from cim_plugin.errors import InputError
 from scripts.evidence import __main__ as command
 from scripts.evidence import forms
+from scripts.evidence.settings import RULE
 
 LABELS, ENVIRONMENTS = torch.tensor([0, 0, 1, 1, 0, 1]), torch.tensor([0, 1, 0, 1, 1, 0])
 
@@ -42,14 +47,45 @@ def test_an_adversary_learns_as_usual_and_m_the_opposite():
     torch.testing.assert_close(ours, (-usual[0], *usual[1:]))
 
 
-@pytest.mark.slow
-def test_the_table_has_a_line_per_form(inputs, tmp_path, capsys):
-    words = ["subgroups", "--root_dir", inputs.root, "--weights", inputs.weights, "--output_dir", tmp_path]
+@pytest.fixture(scope="module")
+def run(inputs, tmp_path_factory):
+    """A tiny run of ERM with pseudo-environments. Not to be changed."""
+    output = tmp_path_factory.mktemp("output")
+    words = ["subgroups", "--root_dir", inputs.root, "--weights", inputs.weights, "--output_dir", output]
     tiny = "--n_epochs 1 --side 32 --cross_fit 1 --search 0 --seeds 1 --at_once 1 --rows ERM".split()
-    assert command.run(command.make_parser().parse_args([*map(str, words), *tiny])) == 0, capsys.readouterr().err
+    assert command.run(command.make_parser().parse_args([*map(str, words), *tiny])) == 0
+    return output / "32px_1epochs/ERM/lr_0.0001/seed_0"
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+
+@pytest.mark.slow
+def test_on_the_test_a_form_has_what_retrain_gives(inputs, run, tmp_path):
+    chosen = [form for form in forms.FORMS if form.name in ("maps", "split")]
+    found, _ = forms.table_of_test(chosen, [str(run)], str(inputs.root)).split("\n\n")
+    expected = []
+    for form in chosen:
+        log_dir = tmp_path / form.name
+        words = ["--method", form.name, "--rule", RULE, "--root_dir", inputs.root, "--log_dir", log_dir]
+        assert cli.main(["retrain", str(run), *map(str, words)]) == 0
+        test = json.loads((log_dir / "results.json").read_text())["selection"][RULE]["splits"]["test"]
+        worst = min(group["accuracy"] for group in test["groups"].values())
+        expected.append([form.says, "1", f"{100 * worst:.1f}", f"{100 * test['accuracy']:.1f}"])
+    assert cells(found) == expected
+
+
+@pytest.mark.slow
+def test_runs_of_one_seed_are_refused(inputs, run):
+    with pytest.raises(InputError, match="has seed 0, as another of these runs has"):
+        forms.table_of_test(forms.FORMS[:1], [str(run), str(run)], str(inputs.root))
+
+
+@pytest.mark.slow
+def test_the_table_has_a_line_per_form(inputs, run):
     chosen = forms.FORMS[::4]  # a fit takes three seconds, at any size of images
-    table = forms.table(chosen, str(tmp_path / "32px_1epochs/ERM/lr_0.0001/seed_0"), str(inputs.root), seeds=1)
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    lines = cells(forms.table(chosen, str(run), str(inputs.root), seeds=1))
     assert [line[0] for line in lines] == [form.says for form in chosen]
     assert all(0 <= float(line[1]) <= 100 for line in lines)
     assert [line[2] == "" for line in lines] == [True, False] and 0 <= float(lines[1][2]) <= 1
