@@ -31,8 +31,9 @@ from cim_plugin.wilds_runner.evaluation import Outcome
 from . import figures_only, overlap
 from .comparisons import OF_FORMS
 from .differences import family
-from .settings import RULE
 from .tables import bounds, markdown
+
+START = "last"  #: the model of a run whose maps are taken, as ``cim-plugin retrain`` does by itself
 
 
 class Contrast(nn.Module):
@@ -110,7 +111,7 @@ def table(chosen: Sequence[Form], folder: str, root: str, seeds: int) -> str:
     Raises:
         InputError: the run is not one of ERM, or has no pseudo-environments; there are no masks.
     """
-    opened = open_model(folder, RULE, root)
+    opened = open_model(folder, START, root)
     birds = validation_birds(opened, root)
     split, _, kept = open_maps(opened, masked=True)
     rows = []
@@ -173,7 +174,7 @@ def table_of_test(chosen: Sequence[Form], folders: Sequence[str], root: str) -> 
     """
     found: dict[str, dict[int, Outcome]] = {form.name: {} for form in chosen}
     for folder in progress(folders, unit="run"):
-        opened = open_model(folder, RULE, root)
+        opened = open_model(folder, START, root)
         seed = opened.config.seed
         if any(seed in of_form for of_form in found.values()):
             raise InputError(f"{folder} has seed {seed}, as another of these runs has; name one run per seed")

@@ -68,7 +68,7 @@ def test_on_the_test_a_form_has_what_retrain_gives(inputs, run, tmp_path):
     expected = []
     for form in chosen:
         log_dir = tmp_path / form.name
-        words = ["--method", form.name, "--rule", RULE, "--root_dir", inputs.root, "--log_dir", log_dir]
+        words = ["--method", form.name, "--root_dir", inputs.root, "--log_dir", log_dir]
         assert cli.main(["retrain", str(run), *map(str, words)]) == 0
         test = json.loads((log_dir / "results.json").read_text())["selection"][RULE]["splits"]["test"]
         worst = min(group["accuracy"] for group in test["groups"].values())
