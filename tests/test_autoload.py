@@ -165,6 +165,7 @@ def in_threads():
     return registered()
 
 
+@pytest.mark.slow
 def test_threads_that_import_the_host_at_once_register_everything_once():
     answer = ask(host_modules, registered, in_threads, path=SMALL_HOST)
     assert answer.value["algorithms"] == ["ERM", *OURS]

@@ -113,6 +113,7 @@ def test_fallback_trains_our_algorithm_with_the_autoload_off(tmp_path):
     assert '"L_con"' in done.stdout
 
 
+@pytest.mark.slow
 def test_fallback_passes_the_hosts_help_on(tmp_path):
     done = fallback("train", "--help", cwd=tmp_path, PYTHONPATH=str(SMALL_HOST))
     assert done.returncode == 0, done.stderr

@@ -62,6 +62,7 @@ def test_a_held_folder_is_refused_in_one_line_that_names_the_holder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_of_many_that_start_at_once_on_a_stale_lock_one_wins(tmp_path):
     for _ in range(5):
         _written_by(tmp_path, started="never")

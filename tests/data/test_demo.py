@@ -145,6 +145,7 @@ def test_real_and_absent_releases_are_not_synthetic(tmp_path):
     assert not is_synthetic(tmp_path) and not is_synthetic(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_a_second_run_leaves_the_same_release_alone_and_replaces_another(tmp_path):
     looks, folder = {"waterbirds": demo.Look(8, 8, 1, (1, 1, 1, 1))}, tmp_path / "waterbirds_v1.0"
     demo.write_demo(tmp_path, seed=0, looks=looks)
