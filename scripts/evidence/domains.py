@@ -36,8 +36,8 @@ from ..benchmarks.machine import describe
 from ..reproduce.options import check_data
 from ..reproduce.sweep import has_domainbed, sweep
 from .comparisons import FEWEST_SEEDS, OF_DOMAINS
-from .differences import Values, family
-from .tables import bounds, markdown
+from .differences import Values
+from .tables import compared
 
 NAME = "PACS"
 DOMAINS = 4
@@ -175,8 +175,4 @@ def differences(values: Values) -> str:
         f"Average over the domains in points, paired by trial, with Student's t intervals; the family of "
         f"{len(OF_DOMAINS)} is corrected by Holm at 5%. Fewer than {FEWEST_SEEDS} trials have no interval."
     )
-    rows = [
-        [f"{one.row} − {one.other}", str(one.seeds), f"{one.mean:+.1f}", bounds(one), one.verdict]
-        for one in family(values, OF_DOMAINS)
-    ]
-    return f"{lead}\n\n{markdown(['comparison', 'trials', 'difference', 'interval', 'it is'], rows)}"
+    return f"{lead}\n\n{compared(values, OF_DOMAINS, unit='trials')}"

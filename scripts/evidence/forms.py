@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from statistics import mean, stdev
+from statistics import mean
 from typing import Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
@@ -28,10 +28,10 @@ from cim_plugin.retrain.split import Fitted, Kept, open_maps
 from cim_plugin.show.train import OpenedModel, open_model
 from cim_plugin.wilds_runner.evaluation import Outcome
 
+from ..experiments.tables import spread
 from . import figures_only, overlap
 from .comparisons import OF_FORMS
-from .differences import family
-from .tables import bounds, markdown
+from .tables import compared, markdown
 
 START = "last"  #: the model of a run whose maps are taken, as ``cim-plugin retrain`` does by itself
 
@@ -185,21 +185,10 @@ def table_of_test(chosen: Sequence[Form], folders: Sequence[str], root: str) -> 
         for value in (lambda one: one.worst_group_metric, lambda one: one.accuracy)
     )
     rows = [
-        [form.says, str(len(folders)), *(of_seeds(values[form.name]) for values in (worst, average))] for form in chosen
+        [form.says, str(len(folders)), *(spread(values[form.name].values()) for values in (worst, average))]
+        for form in chosen
     ]
-    differences = [
-        [f"{one.row} − {one.other}", str(one.seeds), f"{one.mean:+.1f}", bounds(one), one.verdict]
-        for one in family(worst, OF_FORMS)
-    ]
-    return (
-        f"{markdown(['form', 'seeds', 'worst group', 'average'], rows)}\n\n"
-        f"{markdown(['comparison', 'seeds', 'difference', 'interval', 'it is'], differences)}"
-    )
-
-
-def of_seeds(values: dict[int, float]) -> str:
-    spread = f" ± {stdev(values.values()):.1f}" if len(values) > 1 else ""
-    return f"{mean(values.values()):.1f}{spread}"
+    return f"{markdown(['form', 'seeds', 'worst group', 'average'], rows)}\n\n{compared(worst, OF_FORMS)}"
 
 
 def tested(chosen: Sequence[Form], opened: OpenedModel) -> Iterator[tuple[Form, Outcome]]:

@@ -7,7 +7,7 @@ from typing import Any, Callable
 
 from ..experiments.tables import interval, spread, test_value
 from .comparisons import COMPARISONS, FEWEST_SEEDS, OF_HEADS, POSTER, Pairs
-from .differences import Difference, family
+from .differences import Difference, Values, family
 from .plan import Plan, Run
 from .rows import ROWS
 from .settings import RULE, SEARCH_SEED
@@ -75,11 +75,16 @@ def differences(plan: Plan, results: Found, comparisons: Pairs = COMPARISONS) ->
         "Worst group in points, paired over seeds, with Student's t intervals; the family of "
         f"{len(comparisons)} is corrected by Holm at 5%. Fewer than {FEWEST_SEEDS} seeds have no interval."
     )
+    return f"{lead}\n\n{compared(worst(results), comparisons, says)}"
+
+
+def compared(values: Values, comparisons: Pairs, named: Callable[[str], str] = str, unit: str = "seeds") -> str:
+    """A line per difference of a family."""
     rows = [
-        [f"{says(one.row)} − {says(one.other)}", str(one.seeds), f"{one.mean:+.1f}", bounds(one), one.verdict]
-        for one in family(worst(results), comparisons)
+        [f"{named(one.row)} − {named(one.other)}", str(one.seeds), f"{one.mean:+.1f}", bounds(one), one.verdict]
+        for one in family(values, comparisons)
     ]
-    return f"{lead}\n\n{markdown(['comparison', 'seeds', 'difference', 'interval', 'it is'], rows)}"
+    return markdown(["comparison", unit, "difference", "interval", "it is"], rows)
 
 
 def heads(plan: Plan, results: Found) -> str:
