@@ -201,6 +201,7 @@ print(count, sorted({"torch", "numpy"} & sys.modules.keys()))
 
 
 @pytest.mark.parametrize("setting, count", [(None, 1), ("1", 1), ("0", 0)])
+@pytest.mark.slow
 def test_every_start_of_python_installs_one_finder_unless_switched_off(installation, tmp_path, setting, count):
     done = run_python(
         "-c",

@@ -32,6 +32,7 @@ def root(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_the_real_loader_finds_the_splits_and_the_groups(open_release, root, name):
     dataset = open_release(name, root)
     assert [int((dataset.split_array == split).sum()) for split in range(3)] == SPLIT_SIZES

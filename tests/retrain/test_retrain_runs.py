@@ -92,6 +92,7 @@ def test_predictions_and_figures_are_those_of_its_weights(run, release, split):
     assert prediction_path(folder, "best", split).read_text() == written
 
 
+@pytest.mark.slow
 def test_what_needs_no_labels_of_groups_does_not_look_at_them(run, release, tmp_path):
     """With other groups the heads of pseudo and afr are the same, dfr's is another one."""
     shuffled = shutil.copytree(release, tmp_path / "data")
@@ -106,6 +107,7 @@ def test_what_needs_no_labels_of_groups_does_not_look_at_them(run, release, tmp_
         assert same == (method != "dfr")
 
 
+@pytest.mark.slow
 def test_no_method_looks_at_the_test(run, release, tmp_path):
     changed = shutil.copytree(release, tmp_path / "data")
     rows = read_metadata(changed / "waterbirds_v1.0")

@@ -75,6 +75,7 @@ def test_the_loaded_model_predicts_what_the_run_has_written(made, release, metho
     assert torch.equal(psi, m * x) and (m == 1).all() == (method == "maps")
 
 
+@pytest.mark.slow
 def test_its_encoder_is_the_runs_own_and_its_record_says_what_was_done(trained, made, tmp_path):
     before, after = read_model(trained), read_model(made("split"))
     for name, weights in before.items():
@@ -103,6 +104,7 @@ def test_neither_labels_of_groups_nor_the_test_are_looked_at(trained, made, rele
     assert all(torch.equal(weights, other[name]) for name, weights in one.items())
 
 
+@pytest.mark.slow
 def test_export_and_predict_take_it(made, release, tmp_path):
     folder = made("split")
     assert cli.main(["export", str(folder), "--format", "torch-export", "-o", str(tmp_path / "model.pt2")]) == 0
