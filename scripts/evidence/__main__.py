@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, add, what in (
         ("subgroups", add_subgroups, "Waterbirds' layout"),
         ("domains", domains.add_arguments, "PACS, by DomainBed's sweep"),
-        ("forms", forms.add_arguments, "forms of a mask over maps, on validation images"),
+        ("forms", forms.add_arguments, "forms of a mask over maps, on validation images or the test"),
     ):
         add(tables.add_parser(name, help=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     return parser

@@ -129,7 +129,7 @@ def test_a_signal_reaches_the_running_jobs_once_and_no_other_is_started(tmp_path
     assert not (tmp_path / "third").exists()
 
 
-def test_what_is_ignored_stays_ignored(tmp_path):
+def test_what_is_ignored_stays_ignored():
     """As under nohup: the job sends the signal, and both go on."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
